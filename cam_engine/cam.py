@@ -1,0 +1,280 @@
+"""Plan → capture → methods → heatmaps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cam_engine import _tree
+from cam_engine.capture import Captured, Forward, NoGradientError, Target, capture, gradients
+from cam_engine.grids import Grid, GridError, Reshape, infer_grid, select_tensor
+from cam_engine.layers import LayerSpec, resolve_layers
+from cam_engine.methods.registry import Method, call, get_method
+from cam_engine.targets.resolve import TargetSpec, check_scores, resolve_target
+
+Aggregate = Literal["mean", "max"]
+
+
+@dataclass(frozen=True, eq=False)
+class CAMResult:
+    """Heatmaps of one batch.
+
+    ``raw[method, layer]``: (B, h, w) float32 on the layer's own grid, after ReLU, not rescaled, on the model's device.
+    ``outputs``: what the model returned, detached; None if the forward was stopped at the last layer.
+    ``scores``: (B,) the score that was explained; None then too.
+    ``size``: (H, W) of the images.
+    ``aggregate``: how several layers become one heatmap.
+    """
+
+    raw: dict[tuple[str, str], Tensor]
+    outputs: Any
+    scores: Tensor | None
+    size: tuple[int, int]
+    aggregate: Aggregate = "mean"
+    _heatmaps: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(method for method, _ in self.raw))
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(layer for _, layer in self.raw))
+
+    @property
+    def valid(self) -> dict[str, Tensor]:
+        """For each method, (B,) bool: is there a map, on any layer, that is finite and has mass?"""
+        return {m: torch.stack([is_valid(self.raw[m, layer]) for layer in self.layers]).any(0) for m in self.methods}
+
+    def __getitem__(self, method: str) -> Tensor:
+        """The heatmap for pictures: (B, H, W) float32 in [0, 1], upsampled to the images.
+
+        Each layer's map is min–max scaled, upsampled (bilinear, half-pixel centres) and averaged over layers (detectors:
+        maximum), then scaled again. An invalid map is zero everywhere.
+        """
+        method = get_method(method).name
+        if method not in self.methods:
+            raise KeyError(f"{method!r} was not computed; this result holds {', '.join(self.methods)}")
+        if method not in self._heatmaps:
+            self._heatmaps[method] = self._heatmap(method)
+        return self._heatmaps[method]
+
+    def _heatmap(self, method: str) -> Tensor:
+        layers = []
+        for layer in self.layers:
+            scaled = minmax(self.raw[method, layer])
+            layers.append(F.interpolate(scaled[:, None], size=self.size, mode="bilinear", align_corners=False).squeeze(1))
+        stacked = torch.stack(layers)
+        return minmax(stacked.mean(0) if self.aggregate == "mean" else stacked.amax(0))
+
+
+class CAM:
+    """Class activation maps of a model: any number of methods and layers from one forward and one gradient call.
+
+    Args:
+        model: Any module that takes images (B, C, H, W). It is run in eval mode and left exactly as it was.
+        methods: Names from :func:`cam_engine.available_methods`.
+        layers: ``"auto"`` (the last layer with a spatial grid), a dotted name, a glob, a module, or a list of those.
+        component: For the eigen methods, which principal component, counted from 0.
+        center: For the eigen methods, whether channels are centred over the cells before the decomposition.
+        reshape: Callable that turns a layer's output into (B, C, h, w), for layouts that are not recognised.
+        forward: ``(model, images) -> outputs`` for a model that is not called with the images alone.
+        output: Key or index of the score tensor in what the model returns (a dictionary, tuple or dataclass), or a callable.
+        aggregate: ``"mean"`` or ``"max"`` over layers in ``result[method]``.
+
+    >>> import torch
+    >>> from cam_engine import CAM
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.LazyLinear(2))
+    >>> images = torch.rand(5, 3, 8, 8)
+    >>> _ = net(images)
+    >>> result = CAM(net, methods="gradcam")(images, targets=1)
+    >>> result["gradcam"].shape, result.raw["gradcam", "1"].shape
+    (torch.Size([5, 8, 8]), torch.Size([5, 6, 6]))
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        methods: str | Sequence[str] = ("eigencam", "gradcam"),
+        layers: LayerSpec = "auto",
+        *,
+        component: int = 0,
+        center: bool = True,
+        reshape: Reshape | None = None,
+        forward: Forward | None = None,
+        output: Any = None,
+        aggregate: Aggregate = "mean",
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model= must be a torch.nn.Module, not {type(model).__name__}.")
+        names = [methods] if isinstance(methods, str) else list(methods)
+        if not names:
+            raise ValueError('methods= is empty; pass at least one name, such as "gradcam".')
+        if aggregate not in ("mean", "max"):
+            raise ValueError(f'aggregate= takes "mean" or "max", not {aggregate!r}.')
+        self.model = model
+        self.methods: dict[str, Method] = {method.name: method for method in map(get_method, names)}
+        self.layers = layers
+        self.options = {"component": component, "center": center}
+        self.reshape = reshape
+        self.forward = forward
+        self.output = output
+        self.aggregate: Aggregate = aggregate
+        self._resolved: dict[str, nn.Module] | None = None
+        self._calls: dict[str, int] | None = None
+        self._record_all = False
+
+    def resolve(self, images: Tensor) -> dict[str, nn.Module]:
+        """Layers that ``layers=`` stands for, by name; settled at the first call."""
+        if self._resolved is None:
+            self._resolved = resolve_layers(self.model, self.layers, images, forward=self.forward)
+        return self._resolved
+
+    def __call__(self, images: Tensor, targets: TargetSpec = None, *, outputs: bool = False) -> CAMResult:
+        """Explain a batch.
+
+        Args:
+            images: (B, C, H, W) float, already normalised; moved to the model's device and precision if they are elsewhere.
+            targets: None (the predicted class), an int, B ints, or a callable ``(outputs) -> Tensor (B,)``.
+            outputs: Run the whole forward even if no method needs it, so that ``result.outputs`` and ``result.scores`` are there.
+
+        Raises:
+            TypeError, ValueError: Images, targets or outputs of the wrong kind or shape.
+            UnknownNameError: (a KeyError) no such layer.
+            GridError: (a ValueError) a layer's output has no spatial grid.
+            NoGradientError: (a RuntimeError) the score does not depend on any of the layers.
+        """
+        images = self._prepare(images)
+        with torch.inference_mode(False):
+            needs_gradients = any(method.uses_gradients for method in self.methods.values())
+            chosen = self.resolve(images)
+            size = (images.shape[-2], images.shape[-1])
+            selected = [Target(name, module, self._selector(name, len(images), size)) for name, module in chosen.items()]
+            score = resolve_target(targets)
+            if needs_gradients:
+                captured, scores, grads = self._explain(images, selected, score)
+            else:
+                captured, scores = self._look(images, selected, score, outputs)
+                grads = {}
+            raw = self._maps(captured, grads, len(images), size)
+            returned = None if captured.outputs is None else _tree.map_tensors(Tensor.detach, captured.outputs)
+            return CAMResult(raw, returned, None if scores is None else scores.detach(), size, self.aggregate)
+
+    def _explain(
+        self, images: Tensor, selected: list[Target], score: Callable[[Any], Tensor]
+    ) -> tuple[Captured, Tensor, dict[str, Tensor]]:
+        while True:
+            captured = capture(
+                self.model, images, selected, record=True, forward=self.forward, record_all=self._record_all
+            )
+            with torch.enable_grad():
+                scores = self._score(captured.outputs, score, len(images))
+                try:
+                    return captured, scores, gradients(scores, captured)
+                except NoGradientError:
+                    if self._record_all:
+                        raise
+                    self._record_all = True  # a no_grad block around the layer: record from the start, here and from now on
+
+    def _look(
+        self, images: Tensor, selected: list[Target], score: Callable[[Any], Tensor], outputs: bool
+    ) -> tuple[Captured, Tensor | None]:
+        # Whether a layer runs again later is known only after one whole forward, so the first call runs to the end.
+        stop_after = None if outputs else self._calls
+        captured = capture(self.model, images, selected, record=False, forward=self.forward, stop_after=stop_after)
+        if not outputs:
+            self._calls = self._calls or captured.calls
+            return Captured(captured.activations, None, captured.calls), None
+        return captured, self._score(captured.outputs, score, len(images))
+
+    def _score(self, outputs: Any, score: Callable[[Any], Tensor], batch: int) -> Tensor:
+        if self.output is not None:
+            outputs = self._pick(outputs)
+        return check_scores(score(outputs), batch)
+
+    def _pick(self, outputs: Any) -> Any:
+        if callable(self.output):
+            return self.output(outputs)
+        try:
+            return getattr(outputs, self.output) if hasattr(outputs, str(self.output)) else outputs[self.output]
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"output={self.output!r} is not in what the model returned ({type(outputs).__name__}"
+                f"{' with keys ' + str(list(outputs)) if isinstance(outputs, dict) else ''})."
+            ) from error
+
+    def _selector(self, name: str, batch: int, size: tuple[int, int]) -> Callable[[Any], _tree.Path]:
+        if self.reshape is None:
+            return lambda output: select_tensor(output, batch, size, layer=name)
+
+        def first(output: Any) -> _tree.Path:
+            for path, _ in _tree.tensors(output):
+                return path
+            raise GridError(f"layer {name!r} returned {type(output).__name__}, which holds no tensor.")
+
+        return first
+
+    def _maps(
+        self, captured: Captured, grads: dict[str, Tensor], batch: int, size: tuple[int, int]
+    ) -> dict[tuple[str, str], Tensor]:
+        raw: dict[tuple[str, str], Tensor] = {}
+        with torch.no_grad(), torch.autocast(_device_type(captured), enabled=False):
+            for layer, activation in captured.activations.items():
+                view = self.reshape or infer_grid(tuple(activation.shape), batch, size, layer=layer)
+                available: dict[str, Any] = dict(self.options)
+                available["activations"] = self._grid_view(view, activation, layer)
+                if layer in grads:
+                    available["gradients"] = self._grid_view(view, grads[layer], layer)
+                for name, method in self.methods.items():
+                    raw[name, layer] = call(method, available).relu()
+        order = [(m, layer) for m in self.methods for layer in captured.activations]
+        return {key: raw[key] for key in order}
+
+    def _grid_view(self, view: Grid | Reshape, activation: Tensor, layer: str) -> Tensor:
+        shaped = view(activation.detach())
+        if shaped.ndim != 4:
+            raise GridError(
+                f"reshape= turned the output of layer {layer!r}, {tuple(activation.shape)}, into {tuple(shaped.shape)}; "
+                "it must return (B, C, h, w)."
+            )
+        return shaped if shaped.dtype == torch.float64 else shaped.float()
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        if not isinstance(images, Tensor):
+            raise TypeError(f"images must be a Tensor (B, C, H, W), not {type(images).__name__}.")
+        if images.ndim != 4 or images.shape[0] == 0:
+            raise ValueError(f"images must have shape (B, C, H, W) with B of at least 1, not {tuple(images.shape)}.")
+        if not images.is_floating_point():
+            raise TypeError(
+                f"images must be floating point and normalised as the model expects, not {images.dtype}; "
+                "for uint8 pictures: images.float() / 255, then the model's mean and std."
+            )
+        parameter = next((p for p in self.model.parameters() if p.is_floating_point()), None)
+        if parameter is None:
+            return images
+        autocast = torch.is_autocast_enabled(parameter.device.type)
+        return images.to(parameter.device, images.dtype if autocast else parameter.dtype)
+
+
+def minmax(maps: Tensor) -> Tensor:
+    """Scale each of (B, h, w) maps to [0, 1]; whatever the size of its values. Constant and invalid maps become zero."""
+    valid = is_valid(maps)[:, None, None]
+    maps = torch.where(valid, maps, 0.0)
+    low = maps.amin((1, 2), keepdim=True)
+    span = maps.amax((1, 2), keepdim=True) - low
+    return torch.where(span > 0, (maps - low) / torch.where(span > 0, span, 1.0), 0.0)
+
+
+def is_valid(maps: Tensor) -> Tensor:
+    """(B,) bool: finite everywhere, and a sum after ReLU above 1e-12."""
+    total = maps.relu().sum((1, 2), dtype=torch.float64 if maps.device.type != "mps" else torch.float32)
+    return torch.isfinite(maps).flatten(1).all(1) & (total > 1e-12)
+
+
+def _device_type(captured: Captured) -> str:
+    return next(iter(captured.activations.values())).device.type

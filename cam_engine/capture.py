@@ -1,0 +1,147 @@
+"""One forward and one gradient call through an untouched model.
+
+Nothing upstream of the first target layer is recorded for gradients: the forward runs under ``no_grad`` until that layer's
+hook makes its output a leaf and switches recording on. What goes on downstream is a clone, so that an in-place layer behind
+the target cannot corrupt what was captured. Gradients come from ``torch.autograd.grad`` with respect to activations;
+parameters, their ``.grad`` and their hooks never notice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cam_engine import _tree
+from cam_engine.guard import untouched
+
+Forward = Callable[[nn.Module, Tensor], Any]
+
+
+class NoGradientError(RuntimeError):
+    """The explained score has no gradient with respect to any captured layer."""
+
+
+class _AllCaptured(BaseException):
+    """Ends a forward early; not an ``Exception``, so that a model's own ``except`` clauses let it pass."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A layer to capture: ``select`` picks one tensor's path out of what the module returned."""
+
+    name: str
+    module: nn.Module
+    select: Callable[[Any], _tree.Path]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What one forward left behind.
+
+    ``activations`` maps a layer's name to the tensor it returned (any layout, dtype as computed); ``outputs`` is what the model
+    returned, None if the forward was stopped; ``calls`` counts how often each layer ran.
+    """
+
+    activations: dict[str, Tensor]
+    outputs: Any
+    calls: dict[str, int]
+
+
+def capture(
+    model: nn.Module,
+    images: Tensor,
+    targets: Sequence[Target],
+    *,
+    record: bool,
+    forward: Forward | None = None,
+    stop_after: Mapping[str, int] | None = None,
+    record_all: bool = False,
+) -> Captured:
+    """Run ``model`` once in eval mode and capture the outputs of the target layers.
+
+    Args:
+        model: Any module; modes, buffers, hooks and random streams are as before on return, also after an exception.
+        images: (B, C, H, W), on the model's device.
+        targets: Layers to capture. A layer called more than once: its last call counts.
+        record: Record the graph from the first target layer on, so that :func:`gradients` can follow.
+        forward: ``(model, images) -> outputs`` for models that are not called with the images alone.
+        stop_after: Number of calls of each layer after which the forward may end; only without ``record``.
+        record_all: Record from the images on. Needed where ``forward`` has a ``no_grad`` block around a target layer, because
+            leaving the block switches recording off again.
+
+    Raises:
+        RuntimeError: A target layer never ran in this forward.
+    """
+    kept: dict[str, Tensor] = {}
+    calls: Counter[str] = Counter()
+
+    def hook_for(target: Target) -> Callable[..., Any]:
+        def hook(_module: nn.Module, inputs: Any, output: Any) -> Any:
+            path = target.select(output)
+            activation = _tree.get(output, path)
+            calls[target.name] += 1
+            if not record:
+                finished = stop_after is not None and all(calls[t.name] >= stop_after[t.name] for t in targets)
+                kept[target.name] = activation.detach() if finished else activation.detach().clone()
+                if finished:
+                    raise _AllCaptured
+                return None
+            torch.set_grad_enabled(True)
+            if any(_shares_memory(activation, t) for _, t in _tree.tensors(inputs)):
+                activation = activation.clone()  # an identity or in-place layer: others hold its input
+            if not activation.requires_grad or (record_all and not kept):
+                activation = activation.detach().requires_grad_()
+            kept[target.name] = activation
+            return _tree.replace(output, path, activation.clone())
+
+        return hook
+
+    outputs = None
+    with ExitStack() as stack:
+        stack.enter_context(untouched(model))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.set_grad_enabled(record and record_all))
+        for target in targets:
+            stack.callback(target.module.register_forward_hook(hook_for(target)).remove)
+        images = images.detach().clone() if images.is_inference() else images.detach()
+        try:
+            outputs = model(images) if forward is None else forward(model, images)
+        except _AllCaptured:
+            pass
+    missing = [t.name for t in targets if t.name not in kept]
+    if missing:
+        raise RuntimeError(
+            f"layer {missing[0]!r} did not run in this forward, so there is nothing to explain. "
+            "Choose a layer that the model uses for these images: available_layers(model, images) lists them."
+        )
+    return Captured({t.name: kept[t.name] for t in targets}, outputs, dict(calls))
+
+
+def gradients(scores: Tensor, captured: Captured, *, retain_graph: bool = False) -> dict[str, Tensor]:
+    """Gradients of ``scores.sum()`` with respect to every captured activation; zeros where a layer has no part in it.
+
+    Raises:
+        NoGradientError: No captured layer has a part in the scores.
+    """
+    names = list(captured.activations)
+    grads: Sequence[Tensor | None] = [None] * len(names)
+    if scores.requires_grad:
+        inputs = [captured.activations[n] for n in names]
+        grads = torch.autograd.grad(scores.sum(), inputs, allow_unused=True, retain_graph=retain_graph)
+    if all(g is None for g in grads):
+        raise NoGradientError(
+            f"the explained score has no gradient with respect to {', '.join(map(repr, names))}. The layer has no part in this "
+            "score, or what lies between them is not differentiable (detached, converted to numpy, thresholded)."
+        )
+    pairs = zip(names, grads, strict=True)
+    return {n: torch.zeros_like(captured.activations[n]) if g is None else g for n, g in pairs}
+
+
+def _shares_memory(a: Tensor, b: Tensor) -> bool:
+    return a.device == b.device and a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()

@@ -1,0 +1,120 @@
+"""Any layer's output → (B, C, h, w).
+
+CNN maps (B, C, h, w), channels-last maps (B, h, w, C) and token sequences (B, prefix + h·w, C) are told apart by the sizes of
+the batch and of the images. A grid keeps the images' aspect ratio; that decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from cam_engine import _tree
+
+Reshape = Callable[[Tensor], Tensor]
+
+PREFIXES = (0, 1, 2, 5)  # none; class; class and distillation; class and four registers
+
+
+class GridError(ValueError):
+    """A layer's output has no spatial grid that could be recognised."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How to view a layer's output as (B, C, h, w). Call it with a tensor of the shape that it was inferred from."""
+
+    layout: Literal["maps", "channels_last", "tokens"]
+    height: int
+    width: int
+    prefix: int = 0
+
+    def __call__(self, activation: Tensor) -> Tensor:
+        if self.layout == "maps":
+            return activation
+        if self.layout == "channels_last":
+            return activation.permute(0, 3, 1, 2)
+        tokens = activation[:, self.prefix :]
+        return tokens.transpose(1, 2).unflatten(2, (self.height, self.width))
+
+
+def infer_grid(
+    shape: tuple[int, ...], batch: int, image_size: tuple[int, int], *, layer: str = "", prefix: int | None = None
+) -> Grid:
+    """Recognise the grid of a layer's output.
+
+    Args:
+        shape: Shape of the output.
+        batch: Number of images in the forward.
+        image_size: (H, W) of the images.
+        layer: Name, for the error message.
+        prefix: Number of tokens before the patches, where the model tells it; otherwise 0, 1, 2 and 5 are tried.
+
+    Raises:
+        GridError: Names the layer, the shape found and what to do.
+    """
+    if len(shape) >= 3 and shape[0] == batch:
+        if len(shape) == 4:
+            _, a, b, c = shape
+            if _keeps_aspect((b, c), image_size) or not _keeps_aspect((a, b), image_size):
+                return Grid("maps", b, c)
+            return Grid("channels_last", a, b)
+        if len(shape) == 3:
+            for tokens_before in PREFIXES if prefix is None else (prefix,):
+                size = _token_grid(shape[1] - tokens_before, image_size)
+                if size is not None:
+                    return Grid("tokens", *size, prefix=tokens_before)
+    raise GridError(
+        f"layer {layer!r} returns a tensor of shape {tuple(shape)} for {batch} images of {image_size[0]}x{image_size[1]}: "
+        "no (B, C, h, w) map, (B, h, w, C) map or (B, tokens, C) sequence that fits them. Choose a layer from "
+        "available_layers(model, images), or pass reshape=, a callable that turns this output into (B, C, h, w)."
+    )
+
+
+def select_tensor(output: Any, batch: int, image_size: tuple[int, int], *, layer: str = "") -> _tree.Path:
+    """Path of the first tensor with a grid in what a layer returned; () for a bare tensor.
+
+    Raises:
+        GridError: None has a grid.
+    """
+    found = [(path, t) for path, t in _tree.tensors(output) if t.is_floating_point()]
+    for path, tensor in found:
+        try:
+            infer_grid(tuple(tensor.shape), batch, image_size, layer=layer)
+        except GridError:
+            continue
+        return path
+    shapes = ", ".join(str(tuple(t.shape)) for _, t in found) or f"no float tensor, but {type(output).__name__}"
+    raise GridError(
+        f"layer {layer!r} returns {shapes} for {batch} images of {image_size[0]}x{image_size[1]}, nothing with a spatial grid. "
+        "Choose a layer from available_layers(model, images), or pass reshape=, a callable that turns it into (B, C, h, w)."
+    )
+
+
+def _keeps_aspect(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
+    """Is there one stride that, rounded down or up, takes the image to this grid?"""
+    (h, w), (height, width) = grid, image_size
+    if not (1 <= h <= 2 * height and 1 <= w <= 2 * width):
+        return False
+    stride_h = (height / (h + 1), height / max(h - 1, 0.5))
+    stride_w = (width / (w + 1), width / max(w - 1, 0.5))
+    return max(stride_h[0], stride_w[0]) <= min(stride_h[1], stride_w[1])
+
+
+def _token_grid(count: int, image_size: tuple[int, int]) -> tuple[int, int] | None:
+    """(h, w) with h·w == count that one patch size makes of the image: exact division first, then rounded down or up."""
+    height, width = image_size
+    if count < 1:
+        return None
+    for exact in (True, False):
+        for patch in range(1, max(height, width) + 1):
+            if exact and (height % patch or width % patch):
+                continue
+            sizes = {(height // patch, width // patch), (-(-height // patch), -(-width // patch))}
+            for h, w in sizes:
+                if h * w == count:
+                    return h, w
+    return None

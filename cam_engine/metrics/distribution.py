@@ -1,0 +1,44 @@
+"""A map as a distribution over its cells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Maps = Any  # numpy array or tensor (N, h, w)
+Float = NDArray[np.float64]
+
+MASS_FLOOR = 1e-12
+
+
+def as_maps(maps: Maps) -> Float:
+    """Maps as float64 (N, h, w) on the CPU.
+
+    Raises:
+        ValueError: Not three-dimensional.
+    """
+    if hasattr(maps, "detach"):
+        maps = maps.detach().cpu().double().numpy()
+    array = np.asarray(maps, dtype=np.float64)
+    if array.ndim != 3:
+        raise ValueError(f"maps must have shape (N, h, w), not {array.shape}.")
+    return array
+
+
+def valid(maps: Maps) -> NDArray[np.bool_]:
+    """(N,) bool: finite everywhere, and a sum after ReLU above 1e-12."""
+    array = as_maps(maps)
+    finite = np.isfinite(array).all((1, 2))
+    total = np.maximum(np.where(finite[:, None, None], array, 0.0), 0.0).sum((1, 2))
+    return finite & (total > MASS_FLOOR)
+
+
+def distributions(maps: Maps) -> Float:
+    """ReLU, then each map divided by its sum: (N, h, w), NaN throughout for an invalid map."""
+    array = as_maps(maps)
+    usable = valid(array)[:, None, None]
+    positive = np.maximum(np.where(usable, array, 1.0), 0.0)
+    positive = positive / positive.max((1, 2), keepdims=True)  # sums of very large values would overflow
+    return np.where(usable, positive / positive.sum((1, 2), keepdims=True), np.nan)

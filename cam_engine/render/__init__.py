@@ -1,0 +1,31 @@
+"""Overlays, labelled panels, contact sheets and film strips: numpy in, uint8 RGB numpy out.
+
+The only place of the package that imports cv2. Which file holds what:
+
+* `heat.py`: a map's numbers become colours, and colours are blended onto a picture
+* `tiles.py`: one probe image as it is drawn: enlarged, blended, outlined
+* `sheets.py`: pictures with words: `panel`, `contact_sheet`, `film_strip`
+* `text.py`: words that fit the room they have
+* `png.py`: PNG bytes, and files that appear whole or not at all
+"""
+
+from .heat import COLORMAPS, DEFAULT_COLORMAP, colorize, is_valid, overlay, unit_scale, upsample
+from .png import encode_png, write_png
+from .sheets import contact_sheet, film_strip, panel
+from .tiles import Tile
+
+__all__ = [
+    "COLORMAPS",
+    "DEFAULT_COLORMAP",
+    "Tile",
+    "colorize",
+    "contact_sheet",
+    "encode_png",
+    "film_strip",
+    "is_valid",
+    "overlay",
+    "panel",
+    "unit_scale",
+    "upsample",
+    "write_png",
+]

@@ -1,0 +1,182 @@
+"""From a map's numbers to colours on a picture."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._cv2 import cv2
+
+_CODES = {
+    "inferno": cv2.COLORMAP_INFERNO,
+    "viridis": cv2.COLORMAP_VIRIDIS,
+    "magma": cv2.COLORMAP_MAGMA,
+    "plasma": cv2.COLORMAP_PLASMA,
+    "cividis": cv2.COLORMAP_CIVIDIS,
+    "turbo": cv2.COLORMAP_TURBO,
+    "jet": cv2.COLORMAP_JET,
+}
+
+COLORMAPS: tuple[str, ...] = tuple(_CODES)
+"""Names that `colormap=` takes. The first five are perceptually uniform: equal steps look equal."""
+
+DEFAULT_COLORMAP = "inferno"
+
+MIN_MASS = 1e-12
+"""A map whose sum after ReLU is not above this is invalid."""
+
+
+def is_valid(heatmap: ArrayLike) -> bool:
+    """Whether a map (h, w) says anything: every value finite, and a sum after ReLU above 1e-12.
+
+    Raises TypeError or ValueError if `heatmap` is no 2-d array of numbers.
+    """
+    values = _as_map(heatmap)
+    if not np.isfinite(values).all():
+        return False
+    with np.errstate(over="ignore"):
+        return bool(np.maximum(values, 0).sum() > MIN_MASS)
+
+
+def unit_scale(heatmap: ArrayLike) -> NDArray[np.float32]:
+    """ReLU, then min-max to [0, 1] on the map's own grid: the face of a map that pictures show.
+
+    Args:
+        heatmap: (h, w), any real dtype, finite.
+
+    Returns:
+        (h, w) float32. The lowest cell is 0 and the highest 1 whatever the size of the values (1e-20 or 1e20);
+        a map whose cells are all equal becomes zeros.
+
+    Raises:
+        ValueError: if the map holds NaN or infinity (ask `is_valid` first), or is not 2-d.
+    """
+    values = _as_map(heatmap)
+    if not np.isfinite(values).all():
+        raise ValueError("heatmap holds NaN or infinity and cannot be scaled; check is_valid(heatmap) first")
+    values = np.maximum(values, 0)
+    low, high = values.min(), values.max()
+    if high == low:
+        return np.zeros(values.shape, np.float32)
+    return ((values - low) / (high - low)).astype(np.float32)
+
+
+def upsample(heatmap: ArrayLike, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Bilinear with half-pixel centres, as `torch.nn.functional.interpolate(..., align_corners=False)`.
+
+    Args:
+        heatmap: (h, w), any real dtype.
+        size: (H, W) of the result, in pixels.
+
+    Returns:
+        (H, W) float32.
+    """
+    height, width = _as_size(size)
+    values = _as_map(heatmap).astype(np.float32)
+    return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def colorize(heatmap: ArrayLike, colormap: str = DEFAULT_COLORMAP) -> NDArray[np.uint8]:
+    """Look each value up in a colour map.
+
+    Args:
+        heatmap: (H, W) in [0, 1].
+        colormap: one of `COLORMAPS`.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: if a value is outside [0, 1] or NaN (use `unit_scale`), or the colour map is unknown.
+    """
+    values = _as_map(heatmap)
+    code = _code(colormap)
+    slack = 1e-6  # float32 interpolation may land just outside
+    if not (values.min() >= -slack and values.max() <= 1 + slack):
+        raise ValueError(
+            f"colorize takes values in [0, 1], got {values.min():.4g} to {values.max():.4g}; scale with unit_scale first"
+        )
+    levels = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+    bgr = np.asarray(cv2.applyColorMap(levels, code), np.uint8)
+    return np.ascontiguousarray(bgr[..., ::-1])
+
+
+def overlay(
+    image: NDArray[np.uint8],
+    heatmap: ArrayLike | None,
+    *,
+    alpha: float = 0.5,
+    colormap: str = DEFAULT_COLORMAP,
+    cells: bool = False,
+) -> NDArray[np.uint8]:
+    """Blend a map onto its picture: `(1 - alpha) * image + alpha * colour`.
+
+    The map is min-max scaled on its own grid, then upsampled. The blend is never divided by the picture's own
+    maximum, so the same image under the same map has the same brightness at every epoch.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        heatmap: (h, w) on any grid, before or after ReLU. None, or a map that is not `is_valid`, leaves the
+            picture as it is.
+        alpha: share of the colour, 0 to 1.
+        colormap: one of `COLORMAPS`.
+        cells: show the map's own cells as squares instead of interpolating between them.
+
+    Returns:
+        (H, W, 3) uint8 RGB, a new array.
+
+    Raises:
+        TypeError: if `image` is no uint8 array.
+        ValueError: for a wrong shape, an alpha outside [0, 1] or an unknown colour map.
+    """
+    image = check_image(image)
+    check_blend(alpha, colormap)
+    if heatmap is None or not is_valid(heatmap):
+        return image.copy()
+    scaled, (height, width) = unit_scale(heatmap), image.shape[:2]
+    if cells:
+        large = np.asarray(cv2.resize(scaled, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
+    else:
+        large = upsample(scaled, (height, width))
+    return np.asarray(cv2.addWeighted(image, 1 - alpha, colorize(large, colormap), alpha, 0), np.uint8)
+
+
+def check_image(image: NDArray[np.uint8], name: str = "image") -> NDArray[np.uint8]:
+    """The same picture, contiguous; TypeError or ValueError unless it is a uint8 array (H, W, 3)."""
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"{name} must be a numpy array (H, W, 3) of uint8, got {type(image).__name__}")
+    if image.dtype != np.uint8:
+        raise TypeError(
+            f"{name} must be uint8 in 0..255, got {image.dtype}; "
+            "for floats in [0, 1]: (image * 255).round().astype(numpy.uint8)"
+        )
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f"{name} must have shape (H, W, 3), RGB with the channels last, got {image.shape}")
+    return np.ascontiguousarray(image)
+
+
+def check_blend(alpha: float, colormap: str) -> None:
+    """ValueError unless `alpha` is in [0, 1] and `colormap` is known."""
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is the share of the colour, 0 to 1, got {alpha}")
+    _code(colormap)
+
+
+def _as_map(heatmap: ArrayLike) -> NDArray[np.float64]:
+    values = np.asarray(heatmap)
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"heatmap must hold real numbers, got {type(heatmap).__name__} of {values.dtype}")
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"heatmap must have shape (h, w), one map and not empty, got {values.shape}")
+    return values.astype(np.float64)
+
+
+def _as_size(size: tuple[int, int]) -> tuple[int, int]:
+    height, width = size
+    if height < 1 or width < 1:
+        raise ValueError(f"size is (H, W) in pixels, both at least 1, got {size}")
+    return int(height), int(width)
+
+
+def _code(colormap: str) -> int:
+    if colormap not in _CODES:
+        raise ValueError(f"unknown colormap {colormap!r}; known: {', '.join(COLORMAPS)}")
+    return _CODES[colormap]

@@ -1,0 +1,151 @@
+"""One probe image as it is drawn: enlarged, blended with its map, outlined. No words but "no focus"."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw
+
+from ._cv2 import cv2
+from .heat import check_image, is_valid, overlay
+from .text import font
+
+TARGET_COLOR = (92, 255, 157)
+NUISANCE_COLOR = (64, 200, 255)
+_CASING = (16, 18, 20)
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """One probe image at one look, and what to say about it.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB, as a person sees it.
+        heatmap: (h, w) on the layer's own grid; None for the plain picture. A map that is not valid shows the
+            plain picture marked "no focus".
+        caption: lines under the picture, such as ("cat · predicted dog", "87 %").
+        wrong: the prediction differs from the label; the caption is then red with a cross before it.
+        masks: what should be looked at, bool (H, W) or (K, H, W): a solid outline.
+        nuisance: what should not decide, bool (H, W) or (K, H, W): a dashed outline.
+        boxes: what should be looked at, as K boxes (x1, y1, x2, y2) in the image's pixels: solid rectangles.
+
+    Raises:
+        TypeError, ValueError: when made, for any of these in another dtype or shape.
+    """
+
+    image: NDArray[np.uint8]
+    heatmap: ArrayLike | None = None
+    caption: tuple[str, ...] = ()
+    wrong: bool = False
+    masks: NDArray[np.bool_] | None = None
+    nuisance: NDArray[np.bool_] | None = None
+    boxes: Sequence[Sequence[float]] | NDArray[np.floating] | None = None
+
+    def __post_init__(self) -> None:
+        check_image(self.image)
+        if self.heatmap is not None:
+            is_valid(self.heatmap)
+        if isinstance(self.caption, str):
+            raise TypeError(f"caption is a tuple of lines, got the string {self.caption!r}; write ({self.caption!r},)")
+        _as_masks(self.masks, "masks", self.image.shape[:2])
+        _as_masks(self.nuisance, "nuisance", self.image.shape[:2])
+        _as_boxes(self.boxes)
+
+    @property
+    def has_target(self) -> bool:
+        """Whether something on target is outlined."""
+        return self.masks is not None or (self.boxes is not None and len(self.boxes) > 0)
+
+
+def fitted(tile: Tile, longer_side: int) -> tuple[int, int]:
+    """(height, width) of the tile's picture when its longer side is `longer_side` pixels."""
+    height, width = tile.image.shape[:2]
+    scale = longer_side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def draw_tile(tile: Tile, size: tuple[int, int], *, alpha: float, colormap: str, cells: bool) -> NDArray[np.uint8]:
+    """The tile at (height, width) = `size`: picture, blended map, outlines. (height, width, 3) uint8 RGB.
+
+    The map goes straight from its own grid to `size`: blending before enlarging would blur it twice.
+    """
+    picture = overlay(_resize(tile.image, size), tile.heatmap, alpha=alpha, colormap=colormap, cells=cells)
+    shape = tile.image.shape[:2]
+    for mask in _as_masks(tile.nuisance, "nuisance", shape):
+        _outline(picture, mask, NUISANCE_COLOR, dashed=True)
+    for mask in _as_masks(tile.masks, "masks", shape):
+        _outline(picture, mask, TARGET_COLOR, dashed=False)
+    for box in _as_boxes(tile.boxes):
+        _rectangle(picture, box * np.tile([size[1] / shape[1], size[0] / shape[0]], 2))
+    if tile.heatmap is not None and not is_valid(tile.heatmap):
+        return _marked(picture, "no focus")
+    return picture
+
+
+def _resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    height, width = size
+    shrinks = height * width < image.shape[0] * image.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=method), np.uint8)
+
+
+def _outline(picture: NDArray[np.uint8], mask: NDArray[np.bool_], color: tuple[int, int, int], *, dashed: bool) -> None:
+    height, width = picture.shape[:2]
+    shrinks = height * width < mask.size
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    coverage = np.asarray(cv2.resize(mask.astype(np.float32), (width, height), interpolation=method))
+    # A thin stroke covers little of each pixel once shrunk, and must not vanish.
+    inside = (coverage > (0.2 if shrinks else 0.5)).astype(np.uint8)
+    contours, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    # A dark casing keeps the line visible on bright pictures and bright maps alike.
+    cv2.drawContours(picture, contours, -1, _CASING, 3 if max(height, width) > 120 else 2)
+    if not dashed:
+        cv2.drawContours(picture, contours, -1, color, 1)
+        return
+    for contour in contours:
+        points = contour[:, 0]
+        kept = points[np.arange(len(points)) % 7 < 4]
+        picture[kept[:, 1], kept[:, 0]] = color
+
+
+def _rectangle(picture: NDArray[np.uint8], box: NDArray[np.float64]) -> None:
+    height, width = picture.shape[:2]
+    limits = np.array([width, height, width, height]) - 1
+    left, top, right, bottom = (int(edge) for edge in np.rint(box).clip(0, limits))
+    for color, thickness in ((_CASING, 3), (TARGET_COLOR, 1)):
+        cv2.rectangle(picture, (left, top), (right, bottom), color, thickness)
+
+
+def _marked(picture: NDArray[np.uint8], words: str) -> NDArray[np.uint8]:
+    """The picture with `words` on a dark label at its lower left, smaller where the picture is small."""
+    height, width = picture.shape[:2]
+    face = font(max(8, min(13, width // 8, height // 3)))
+    label_width, label_height = face.getlength(words) + 10, getattr(face, "size", 11) + 7
+    canvas = Image.fromarray(picture)
+    draw = ImageDraw.Draw(canvas, "RGBA")
+    left, bottom = 4, height - 5
+    draw.rounded_rectangle((left, bottom - label_height, left + label_width, bottom), 4, fill=(16, 18, 20, 205))
+    draw.text((left + 5, bottom - label_height / 2), words, font=face, fill=(255, 255, 255), anchor="lm")
+    return np.array(canvas)
+
+
+def _as_masks(masks: NDArray[np.bool_] | None, name: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """(K, H, W) bool, K = 0 for None."""
+    if masks is None:
+        return np.zeros((0, *shape), np.bool_)
+    if not isinstance(masks, np.ndarray) or masks.dtype != np.bool_:
+        raise TypeError(f"{name} must be a bool array, got {getattr(masks, 'dtype', type(masks).__name__)}")
+    if masks.ndim not in (2, 3) or masks.shape[-2:] != shape:
+        raise ValueError(f"{name} must have the image's shape {shape}, or (K, *{shape}), got {masks.shape}")
+    return masks[None] if masks.ndim == 2 else masks
+
+
+def _as_boxes(boxes: Sequence[Sequence[float]] | NDArray[np.floating] | None) -> NDArray[np.float64]:
+    """(K, 4) float64, K = 0 for None."""
+    if boxes is None or len(boxes) == 0:
+        return np.zeros((0, 4))
+    corners = np.asarray(boxes, np.float64)
+    if corners.ndim != 2 or corners.shape[1] != 4 or not np.isfinite(corners).all():
+        raise ValueError(f"boxes are K rows of finite (x1, y1, x2, y2), got shape {corners.shape}: {boxes!r:.80}")
+    return corners

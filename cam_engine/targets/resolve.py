@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from cam_engine.targets.classes import ClassTarget
+
+TargetSpec = int | Sequence[int] | Tensor | Callable[[Any], Tensor] | None
+
+
+def resolve_target(targets: TargetSpec) -> Callable[[Any], Tensor]:
+    """Turn ``targets=`` into a callable ``(outputs) -> Tensor (B,)``.
+
+    Raises:
+        TypeError: Neither None, an int, a sequence of ints nor a callable.
+    """
+    if callable(targets):
+        return targets
+    if isinstance(targets, (str, bytes, bool, float)):
+        raise TypeError(
+            f"targets= takes None (the predicted class), an int, a sequence of ints or a callable (outputs) -> Tensor (B,), "
+            f"not {type(targets).__name__} ({targets!r})."
+        )
+    return ClassTarget(targets)
+
+
+def check_scores(scores: Any, batch: int) -> Tensor:
+    """Scores as (B,).
+
+    Raises:
+        TypeError: A target returned no tensor.
+        ValueError: It returned another shape than (B,).
+    """
+    if not isinstance(scores, Tensor):
+        raise TypeError(f"the target returned {type(scores).__name__}; it must return a Tensor of shape ({batch},).")
+    if scores.shape != (batch,):
+        raise ValueError(
+            f"the target returned shape {tuple(scores.shape)} for {batch} images; it must return one score for each: ({batch},)."
+        )
+    return scores
