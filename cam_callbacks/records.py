@@ -1,0 +1,262 @@
+"""What one look measured, durable on disk.
+
+A store is one folder for one run:
+
+    manifest.json      schema version, and what the looks have in common (probe, methods, layers, target, versions)
+    probe.npz          the probe images as a person sees them, labels, masks
+    look-000000.npz    one file a look: maps, per-image numbers, and a JSON header with everything else
+
+Every file is written to a temporary name, flushed to disk and renamed, so that a reader never sees half of one. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+PROBE = "probe.npz"
+LOOK = re.compile(r"look-(\d{6,})\.npz")
+
+Maps = dict[tuple[str, str], NDArray[np.float32]]
+
+
+class RecordError(ValueError):
+    """A file of records that cannot be read: damaged, not one of ours, or of a newer schema."""
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One look at the probe set.
+
+    ``look`` counts looks from 0 and is unique; ``epoch`` and ``step`` are the trainer's.
+    ``metrics``: the logged keys, ``"cam/drift_ref/gradcam"``; NaN where a number is undefined at this look.
+    ``maps[method, layer]``: (N, h, w) float32 on the layer's grid, after ReLU, not rescaled.
+    ``per_image["entropy/gradcam"]``: (N,) float64; with ``/<layer>`` appended when several layers are tracked.
+    ``aggregates["entropy/gradcam"]``: mean, median, worst_tenth, worst_class (the worst class's mean), and n, the images counted.
+    ``predictions``, ``confidences``, ``scores``, ``targets``: (N,), predicted class, its probability, the explained score and class;
+    None where the model is no classifier.
+    ``reference``: for each ``method/layer``, what drift is measured against: ``look``, ``settled``, ``floor`` and ``ceiling``.
+    ``user_metrics``: what else the trainer had logged by the end of that validation, such as its accuracy.
+    ``seconds``: what the look cost. ``time``: seconds since 1970.
+    """
+
+    look: int
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+    maps: Maps
+    per_image: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    aggregates: dict[str, dict[str, float]] = field(default_factory=dict)
+    predictions: NDArray[np.int64] | None = None
+    confidences: NDArray[np.float64] | None = None
+    scores: NDArray[np.float64] | None = None
+    targets: NDArray[np.int64] | None = None
+    reference: dict[str, dict[str, Any]] = field(default_factory=dict)
+    user_metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    time: float = 0.0
+
+    _PLAIN = ("look", "epoch", "step", "metrics", "aggregates", "reference", "user_metrics", "seconds", "time")
+    _ARRAYS = ("predictions", "confidences", "scores", "targets")
+
+    def to_bytes(self) -> bytes:
+        """The record as an npz file; arrays under numbered names, what they are in a JSON header."""
+        header = {
+            "schema": SCHEMA,
+            **{name: getattr(self, name) for name in self._PLAIN},
+            "maps": [list(key) for key in self.maps],
+            "per_image": list(self.per_image),
+        }
+        arrays = {f"map_{i}": m for i, m in enumerate(self.maps.values())}
+        arrays |= {f"image_{i}": v for i, v in enumerate(self.per_image.values())}
+        arrays |= {name: getattr(self, name) for name in self._ARRAYS if getattr(self, name) is not None}
+        arrays["header"] = np.frombuffer(to_json(header).encode(), dtype=np.uint8)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, source: str = "record") -> Record:
+        """Read what :meth:`to_bytes` wrote.
+
+        Raises:
+            RecordError: Damaged, not a record, or written by a newer version.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                header = from_json(file["header"].tobytes().decode())
+                check_schema(header, source)
+                return cls(
+                    **{k: header[k] for k in cls._PLAIN},
+                    maps={(method, layer): file[f"map_{i}"] for i, (method, layer) in enumerate(header["maps"])},
+                    per_image={name: file[f"image_{i}"] for i, name in enumerate(header["per_image"])},
+                    **{name: file[name] for name in cls._ARRAYS if name in file.files},
+                )
+        except RecordError:
+            raise
+        except Exception as error:  # zipfile, zlib, json and numpy each have their own for a damaged file
+            raise RecordError(f"{source} is damaged or is no record ({type(error).__name__}: {error}).") from error
+
+
+class RecordStore:
+    """The records of one run, in a folder; opens while the run is still writing.
+
+    ``len(store)``, ``store[-1]``, iteration in order of looks. ``store.manifest`` describes the run, ``store.probe`` holds what is
+    needed to draw it: ``pictures`` (N, H, W, 3) uint8, ``labels``, ``masks``, ``nuisance``.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+
+    def __repr__(self) -> str:
+        return f"RecordStore({str(self.folder)!r}, {len(self)} looks)"
+
+    @property
+    def looks(self) -> list[int]:
+        """Numbers of the looks on disk, ascending."""
+        if not self.folder.is_dir():
+            return []
+        found = (LOOK.fullmatch(entry.name) for entry in os.scandir(self.folder))
+        return sorted(int(match[1]) for match in found if match)
+
+    def __len__(self) -> int:
+        return len(self.looks)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        looks = self.looks
+        if isinstance(index, slice):
+            return [self.read(look) for look in looks[index]]
+        try:
+            return self.read(looks[index])
+        except IndexError:
+            raise IndexError(f"record {index} of {len(looks)} in {str(self.folder)!r}") from None
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self.read(look) for look in self.looks)
+
+    def path(self, look: int) -> Path:
+        return self.folder / f"look-{look:06d}.npz"
+
+    def read(self, look: int) -> Record:
+        """Read the record of a look (not an index: looks may have gaps).
+
+        Raises:
+            FileNotFoundError: No such look.
+            RecordError: Its file is damaged or of a newer schema.
+        """
+        path = self.path(look)
+        return Record.from_bytes(path.read_bytes(), str(path))
+
+    def write(self, record: Record) -> Path:
+        """Write a record, atomically; a look already there is replaced."""
+        return write_atomically(self.path(record.look), record.to_bytes())
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the looks have in common; {} before the first look.
+
+        Raises:
+            RecordError: Damaged or of a newer schema.
+        """
+        path = self.folder / MANIFEST
+        if not path.is_file():
+            return {}
+        try:
+            manifest: dict[str, Any] = from_json(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RecordError(f"{path} is damaged ({error}).") from error
+        check_schema(manifest, str(path))
+        return manifest
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> Path:
+        return write_atomically(self.folder / MANIFEST, to_json({"schema": SCHEMA, **manifest}, indent=1).encode())
+
+    @property
+    def probe(self) -> dict[str, NDArray[Any]]:
+        """Arrays written by :meth:`write_probe`; {} where there are none."""
+        path = self.folder / PROBE
+        if not path.is_file():
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except Exception as error:
+            raise RecordError(f"{path} is damaged ({type(error).__name__}: {error}).") from error
+
+    def write_probe(self, arrays: Mapping[str, NDArray[Any]]) -> Path:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        return write_atomically(self.folder / PROBE, buffer.getvalue())
+
+
+def check_schema(header: Any, source: str) -> None:
+    """Refuse what this version cannot read."""
+    schema = header.get("schema") if isinstance(header, dict) else None
+    if not isinstance(schema, int):
+        raise RecordError(f"{source} has no schema version: it is no record of cam-callbacks.")
+    if schema > SCHEMA:
+        raise RecordError(f"{source} has schema {schema}; this version reads up to {SCHEMA}. Update cam-callbacks to open it.")
+
+
+def write_atomically(path: Path, data: bytes) -> Path:
+    """Write to a temporary name beside ``path``, flush to disk, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """Strict JSON: NaN and infinities become null or strings, numpy scalars become numbers."""
+    return json.dumps(_plain(value), allow_nan=False, **options)
+
+
+def from_json(text: str) -> Any:
+    """Read :func:`to_json`; null inside ``metrics`` and ``aggregates`` is NaN again."""
+    value = json.loads(text)
+    if isinstance(value, dict):
+        for key in ("metrics", "aggregates", "reference", "user_metrics"):
+            if key in value:
+                value[key] = _nan(value[key])
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _nan(v) for k, v in value.items()}
+    return float("nan") if value is None else value
