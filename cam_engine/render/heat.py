@@ -18,6 +18,9 @@ _CODES = {
 COLORMAPS: tuple[str, ...] = tuple(_CODES)
 """Names that `colormap=` takes. The first five are perceptually uniform: equal steps look equal."""
 
+# Chosen by looking, on photographs and on dark digits. Inferno works as a spotlight: what is not looked at only
+# darkens and keeps its hues, so a coloured tag stays a coloured tag. Viridis tints all the rest purple, and its green
+# middle drowns in leaves and grass; turbo and jet paint over the picture, and their bands look like edges of the map.
 DEFAULT_COLORMAP = "inferno"
 
 MIN_MASS = 1e-12
@@ -56,11 +59,15 @@ def unit_scale(heatmap: ArrayLike) -> NDArray[np.float32]:
     low, high = values.min(), values.max()
     if high == low:
         return np.zeros(values.shape, np.float32)
-    return ((values - low) / (high - low)).astype(np.float32)
+    scaled: NDArray[np.float32] = ((values - low) / (high - low)).astype(np.float32)
+    return scaled
 
 
 def upsample(heatmap: ArrayLike, size: tuple[int, int]) -> NDArray[np.float32]:
     """Bilinear with half-pixel centres, as `torch.nn.functional.interpolate(..., align_corners=False)`.
+
+    Computed in float64 and then rounded: equal to torch in float64 to 1e-7. (In float32 torch rounds its sample
+    positions, which costs it up to 1e-6 where H is no power-of-two multiple of h.)
 
     Args:
         heatmap: (h, w), any real dtype.
@@ -70,8 +77,7 @@ def upsample(heatmap: ArrayLike, size: tuple[int, int]) -> NDArray[np.float32]:
         (H, W) float32.
     """
     height, width = _as_size(size)
-    values = _as_map(heatmap).astype(np.float32)
-    return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    return np.asarray(cv2.resize(_as_map(heatmap), (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def colorize(heatmap: ArrayLike, colormap: str = DEFAULT_COLORMAP) -> NDArray[np.uint8]:
@@ -92,7 +98,8 @@ def colorize(heatmap: ArrayLike, colormap: str = DEFAULT_COLORMAP) -> NDArray[np
     slack = 1e-6  # float32 interpolation may land just outside
     if not (values.min() >= -slack and values.max() <= 1 + slack):
         raise ValueError(
-            f"colorize takes values in [0, 1], got {values.min():.4g} to {values.max():.4g}; scale with unit_scale first"
+            f"colorize takes values in [0, 1], got {values.min():.4g} to {values.max():.4g}; "
+            "scale with unit_scale first"
         )
     levels = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
     bgr = np.asarray(cv2.applyColorMap(levels, code), np.uint8)

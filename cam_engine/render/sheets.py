@@ -4,30 +4,23 @@ The size of each depends on the pictures and on how many lines there are, never 
 slider over epochs must not jump when an epoch gets another digit or a prediction changes.
 """
 
-import dataclasses
+import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
-from .heat import DEFAULT_COLORMAP, check_blend, colorize
-from .text import SEPARATOR, Font, fit, font, wrap
-from .tiles import NUISANCE_COLOR, TARGET_COLOR, Tile, draw_tile, fitted
-
-Color = tuple[int, int, int]
-
-# A light page: TensorBoard, MLflow and printed reports are light, and a dark frame would swallow inferno's low end.
-PAGE: Color = (255, 255, 255)
-INK: Color = (28, 33, 40)
-MUTED: Color = (95, 104, 114)
-WRONG: Color = (192, 22, 48)
-HAIRLINE: Color = (208, 213, 219)
-EMPTY: Color = (243, 245, 247)
+from .heat import DEFAULT_COLORMAP, check_blend
+from .page import Page, Style, legend_height, legend_items
+from .text import SEPARATOR
+from .tiles import Tile, draw_tile, fitted
 
 WIDEST = 4000
 """Pixels. A film strip with more epochs than fit is thinned."""
+
+_LABEL_WIDTH = 116
+_NARROWEST = 190  # room for the colour bar and a short note
 
 
 def panel(
@@ -45,7 +38,7 @@ def panel(
     Args:
         tile: the picture; enlarged until its longer side has `size` pixels, never shrunk.
         title: one line, such as "gradcam · layer4 · epoch 12"; "" leaves no room for one.
-        size: at least 32.
+        size: 32 to 4096.
         alpha, colormap, cells: as for `overlay`.
         legend: show the colour map from low to high, and what the outlines mean.
 
@@ -53,21 +46,20 @@ def panel(
         (height, width, 3) uint8 RGB.
     """
     check_blend(alpha, colormap)
-    _check_size("size", size)
+    _check_pixels("size", size, 4096)
     height, width = fitted(tile, max(size, *tile.image.shape[:2]))
-    style = _Style.scaled(max(1.0, max(height, width) / 320))
-    content = max(width, round(180 * style.scale))
-    key = _legend_items(style, [tile], shared_scale=True) if legend else []
+    style = Style(max(1.0, max(height, width) / 320))
+    content = max(width, style.px(_NARROWEST))
+    key = legend_items([tile]) if legend else []
     head = style.title_height if title else 0
-    captions = style.caption_height(len(tile.caption))
-    foot = _flow_height(style, key, content)
-    page = _Page(style, content, head + height + captions + foot)
+    body = height + style.caption_height(len(tile.caption))
+    page = Page(style, content, head + body + legend_height(style, key, content))
     if title:
-        page.text((0, 0), title, page.style.title, INK, content)
-    left = (content - width) // 2
-    page.paste((left, head), draw_tile(tile, (height, width), alpha=alpha, colormap=colormap, cells=cells))
+        page.title(title, content)
+    picture = draw_tile(tile, (height, width), alpha=alpha, colormap=colormap, cells=cells)
+    page.picture((0, head), (height, content), picture)
     page.caption((0, head + height), tile, content)
-    page.flow(head + height + captions, key, colormap)
+    page.legend(head + body, key, colormap, content)
     return page.pixels()
 
 
@@ -86,40 +78,39 @@ def contact_sheet(
 
     Args:
         tiles: at least one.
-        columns: tiles in a row; about as many as rows by default. Fewer where the sheet would be wider than 4000 px.
-        tile_size: longer side of each picture in pixels, 32 to 1024.
         title, alpha, colormap, legend, cells: as for `panel`.
+        columns: tiles in a row; by default about as many as there are rows. Fewer where more would be wider than
+            4000 px.
+        tile_size: longer side of each picture in pixels, 32 to 1024.
 
     Returns:
         (height, width, 3) uint8 RGB.
     """
     check_blend(alpha, colormap)
-    _check_size("tile_size", tile_size, 1024)
+    _check_pixels("tile_size", tile_size, 1024)
     if not tiles:
         raise ValueError("contact_sheet needs at least one tile, got none")
     if columns is not None and columns < 1:
         raise ValueError(f"columns must be at least 1, got {columns}")
-    style = _Style.scaled(max(1.0, tile_size / 240))
-    cell_height, cell_width = _cell(tiles, tile_size)
-    lines = max(len(tile.caption) for tile in tiles)
-    step_x, step_y = cell_width + style.gap, cell_height + style.caption_height(lines) + style.gap
-    most = max(1, (WIDEST - 2 * style.margin) // step_x)
+    draw = functools.partial(draw_tile, alpha=alpha, colormap=colormap, cells=cells)
+    style = Style(max(1.0, tile_size / 240))
+    cell = _cell(tiles, tile_size)
+    step_x = cell[1] + style.gap
+    step_y = cell[0] + style.caption_height(max(len(tile.caption) for tile in tiles)) + style.gap
+    most = (WIDEST - 2 * style.margin + style.gap) // step_x
     columns = min(columns or math.ceil(math.sqrt(len(tiles))), len(tiles), most)
-    rows = math.ceil(len(tiles) / columns)
-    content = max(columns * step_x - style.gap, style.narrowest)
-    key = _legend_items(style, tiles) if legend else []
+    content = max(columns * step_x - style.gap, style.px(_NARROWEST))
     head = style.title_height if title else 0
-    body = rows * step_y - style.gap
-    page = _Page(style, content, head + body + _flow_height(style, key, content))
+    body = math.ceil(len(tiles) / columns) * step_y - style.gap
+    key = legend_items(tiles) if legend else []
+    page = Page(style, content, head + body + legend_height(style, key, content))
     if title:
-        page.text((0, 0), title, style.title, INK, content)
+        page.title(title, content)
     for index, tile in enumerate(tiles):
-        corner = (index % columns * step_x, head + index // columns * step_y)
-        size = fitted(tile, tile_size)
-        picture = draw_tile(tile, size, alpha=alpha, colormap=colormap, cells=cells)
-        page.paste(_centred(corner, (cell_height, cell_width), size), picture)
-        page.caption((corner[0], corner[1] + cell_height), tile, cell_width)
-    page.flow(head + body, key, colormap)
+        left, top = index % columns * step_x, head + index // columns * step_y
+        page.picture((left, top), cell, draw(tile, fitted(tile, tile_size)))
+        page.caption((left, top + cell[0]), tile, cell[1])
+    page.legend(head + body, key, colormap, content)
     return page.pixels()
 
 
@@ -140,63 +131,92 @@ def film_strip(
 
     Args:
         rows: for each probe image one tile per epoch; None leaves a gap.
-        row_labels: one per row, up to four short lines each.
+        row_labels: one per row, wrapped beside its plain picture. Lines part at " · " where they can.
         column_labels: one per epoch, such as "epoch 3".
-        note: one line at the foot.
-        tile_size: longer side of each picture in pixels, 32 to 1024.
         title, alpha, colormap, legend, cells: as for `panel`.
+        note: one line at the foot.
+        tile_size: longer side of each picture in pixels, 32 to 512.
 
     Returns:
         (height, width, 3) uint8 RGB, at most 4000 px wide: epochs that do not fit are left out evenly, the first and
         the last are kept, and the foot says "showing 20 of 50 epochs".
 
     Raises:
-        ValueError: without rows or epochs, or when labels and rows disagree in number.
+        ValueError: without rows or epochs, or where rows and labels disagree in number.
     """
     check_blend(alpha, colormap)
-    _check_size("tile_size", tile_size, 1024)
+    _check_pixels("tile_size", tile_size, 512)
     _check_strip(rows, row_labels, column_labels)
-    style = _Style.scaled(max(1.0, tile_size / 160))
+    draw = functools.partial(draw_tile, alpha=alpha, colormap=colormap, cells=cells)
+    style = Style(max(1.0, tile_size / 160))
     present = [tile for row in rows for tile in row if tile is not None]
-    cell_height, cell_width = _cell(present, tile_size)
-    gutter = round(112 * style.scale) + style.gap if any(row_labels) else 0
-    step_x = cell_width + style.strip_gap
-    first = gutter + step_x + style.gap  # where the epochs begin
-    most = max(2, (WIDEST - 2 * style.margin - first + style.strip_gap) // step_x)
-    shown = _thinned(len(column_labels), most)
+    cell = _cell(present, tile_size)
+    gutter = style.px(_LABEL_WIDTH) + style.gap if any(row_labels) else 0
+    step_x = cell[1] + style.px(6)
+    step_y = cell[0] + style.caption_height(max((len(tile.caption) for tile in present), default=0)) + style.px(12)
+    first = gutter + step_x + style.gap
+    shown = _thinned(len(column_labels), (WIDEST - 2 * style.margin - first) // step_x)
     if len(shown) < len(column_labels):
         thinned = f"showing {len(shown)} of {len(column_labels)} epochs"
         note = f"{note}{SEPARATOR}{thinned}" if note else thinned
 
-    lines = max((len(tile.caption) for tile in present), default=0)
-    step_y = cell_height + style.caption_height(lines) + style.strip_gap
-    content = max(first + len(shown) * step_x - style.strip_gap, style.narrowest)
-    key = _legend_items(style, present) if legend else []
-    title_height = style.title_height if title else 0
-    head = title_height + style.line
-    body = len(rows) * step_y - style.strip_gap
-    foot = _flow_height(style, key, content)
-    page = _Page(style, content, head + body + foot + (style.line if note else 0))
+    lefts = [gutter, *(first + place * step_x for place in range(len(shown)))]
+    content = max(lefts[-1] + cell[1], style.px(_NARROWEST))
+    key = legend_items(present) if legend else []
+    labels_top = style.title_height if title else 0
+    body_top = labels_top + style.px(20)
+    legend_top = body_top + len(rows) * step_y - style.px(12)
+    note_top = legend_top + legend_height(style, key, content)
+    page = Page(style, content, note_top + (style.px(20) if note else 0))
     if title:
-        page.text((0, 0), title, style.title, INK, content)
-    page.text((gutter, title_height), "image", style.small, MUTED, cell_width, centred=True)
-    for place, column in enumerate(shown):
-        label = column_labels[column]
-        page.text((first + place * step_x, title_height), label, style.small, MUTED, cell_width, centred=True)
+        page.title(title, content)
+    for left, label in zip(lefts, ["image", *(column_labels[column] for column in shown)], strict=True):
+        page.words((left, labels_top), label, cell[1])
     for index, row in enumerate(rows):
-        top = head + index * step_y
-        page.lines((0, top), row_labels[index], gutter - style.gap, cell_height)
-        plain = next((dataclasses.replace(tile, heatmap=None, caption=()) for tile in row if tile is not None), None)
-        for place, tile in enumerate([plain, *(row[column] for column in shown)]):
-            left = gutter if place == 0 else first + (place - 1) * step_x
+        top = body_top + index * step_y
+        page.label((0, top), row_labels[index], gutter - style.gap, cell[0])
+        for left, tile in zip(lefts, [_plain(row), *(row[column] for column in shown)], strict=True):
             if tile is None:
-                page.gap((left, top), (cell_height, cell_width))
+                page.gap((left, top), cell)
                 continue
-            size = fitted(tile, tile_size)
-            picture = draw_tile(tile, size, alpha=alpha, colormap=colormap, cells=cells)
-            page.paste(_centred((left, top), (cell_height, cell_width), size), picture)
-            page.caption((left, top + cell_height), tile, cell_width)
-    page.flow(head + body, key, colormap)
-    if note:
-        page.text((0, head + body + foot), note, style.small, MUTED, content)
+            page.picture((left, top), cell, draw(tile, fitted(tile, tile_size)))
+            page.caption((left, top + cell[0]), tile, cell[1])
+    page.legend(legend_top, key, colormap, content)
+    page.words((0, note_top + style.px(3)), note, content)
     return page.pixels()
+
+
+def _plain(row: Sequence[Tile | None]) -> Tile | None:
+    """The row's picture with nothing drawn on it; None if the row is all gaps."""
+    tile = next((tile for tile in row if tile is not None), None)
+    return tile and Tile(tile.image)
+
+
+def _cell(tiles: Sequence[Tile], tile_size: int) -> tuple[int, int]:
+    """(height, width) that holds each tile's picture; square without tiles."""
+    sizes = [fitted(tile, tile_size) for tile in tiles] or [(tile_size, tile_size)]
+    return max(height for height, _ in sizes), max(width for _, width in sizes)
+
+
+def _thinned(count: int, most: int) -> list[int]:
+    """At most `most` of `count` indices, evenly spread, the first and the last among them."""
+    return [round(place) for place in np.linspace(0, count - 1, min(count, most))]
+
+
+def _check_pixels(name: str, pixels: int, most: int) -> None:
+    if not 32 <= pixels <= most:
+        raise ValueError(f"{name} is in pixels, 32 to {most}, got {pixels}")
+
+
+def _check_strip(
+    rows: Sequence[Sequence[Tile | None]], row_labels: Sequence[str], column_labels: Sequence[str]
+) -> None:
+    if not rows or not column_labels:
+        raise ValueError(
+            f"film_strip needs rows and epochs, got {len(rows)} rows and {len(column_labels)} column labels"
+        )
+    if len(row_labels) != len(rows):
+        raise ValueError(f"film_strip takes one label per row, got {len(row_labels)} labels for {len(rows)} rows")
+    for index, row in enumerate(rows):
+        if len(row) != len(column_labels):
+            raise ValueError(f"row {index} has {len(row)} tiles for {len(column_labels)} column labels; pad with None")

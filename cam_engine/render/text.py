@@ -13,7 +13,7 @@ SEPARATOR = " · "
 _ELLIPSIS = "…"
 _LONGEST = 4000  # characters; more can never be seen
 _SPELLED_OUT = {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d"}
-_SPELLED_OUT |= {"→": "->", "←": "<-", "×": "x", "—": "–", "“": '"', "”": '"', "‘": "'", "’": "'", "−": "-"}
+_SPELLED_OUT |= {"→": "->", "←": "<-", "×": "x", "—": "-", "–": "-", "“": '"', "”": '"', "‘": "'", "’": "'", "−": "-"}
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,5 +1,6 @@
 """One probe image as it is drawn: enlarged, blended with its map, outlined. No words but "no focus"."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from .text import font
 
 TARGET_COLOR = (92, 255, 157)
 NUISANCE_COLOR = (64, 200, 255)
-_CASING = (16, 18, 20)
+OUTLINE_CASING = (16, 18, 20)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,7 @@ def draw_tile(tile: Tile, size: tuple[int, int], *, alpha: float, colormap: str,
     for box in _as_boxes(tile.boxes):
         _rectangle(picture, box * np.tile([size[1] / shape[1], size[0] / shape[0]], 2))
     if tile.heatmap is not None and not is_valid(tile.heatmap):
-        return _marked(picture, "no focus")
+        return _marked(picture, "no focus", "-")
     return picture
 
 
@@ -98,36 +99,52 @@ def _outline(picture: NDArray[np.uint8], mask: NDArray[np.bool_], color: tuple[i
     # A thin stroke covers little of each pixel once shrunk, and must not vanish.
     inside = (coverage > (0.2 if shrinks else 0.5)).astype(np.uint8)
     contours, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    # A dark casing keeps the line visible on bright pictures and bright maps alike.
-    cv2.drawContours(picture, contours, -1, _CASING, 3 if max(height, width) > 120 else 2)
-    if not dashed:
-        cv2.drawContours(picture, contours, -1, color, 1)
-        return
-    for contour in contours:
-        points = contour[:, 0]
-        kept = points[np.arange(len(points)) % 7 < 4]
-        picture[kept[:, 1], kept[:, 0]] = color
+    line, casing = np.zeros((height, width), np.uint8), np.zeros((height, width), np.uint8)
+    cv2.drawContours(casing, contours, -1, 1, 3)
+    if dashed:
+        for points in (contour[:, 0] for contour in contours):
+            kept = points[np.arange(len(points)) % 7 < 4]
+            line[kept[:, 1], kept[:, 0]] = 1
+    else:
+        cv2.drawContours(line, contours, -1, 1, 1)
+    _stroke(picture, line, casing, color)
 
 
 def _rectangle(picture: NDArray[np.uint8], box: NDArray[np.float64]) -> None:
     height, width = picture.shape[:2]
     limits = np.array([width, height, width, height]) - 1
     left, top, right, bottom = (int(edge) for edge in np.rint(box).clip(0, limits))
-    for color, thickness in ((_CASING, 3), (TARGET_COLOR, 1)):
-        cv2.rectangle(picture, (left, top), (right, bottom), color, thickness)
+    line, casing = np.zeros((height, width), np.uint8), np.zeros((height, width), np.uint8)
+    cv2.rectangle(casing, (left, top), (right, bottom), 1, 3)
+    cv2.rectangle(line, (left, top), (right, bottom), 1, 1)
+    _stroke(picture, line, casing, TARGET_COLOR)
 
 
-def _marked(picture: NDArray[np.uint8], words: str) -> NDArray[np.uint8]:
-    """The picture with `words` on a dark label at its lower left, smaller where the picture is small."""
+def _stroke(
+    picture: NDArray[np.uint8], line: NDArray[np.uint8], casing: NDArray[np.uint8], color: tuple[int, int, int]
+) -> None:
+    """Draw `line` over a half-transparent dark `casing`, which keeps it visible on bright pictures and bright maps
+    and still lets a small picture be seen through it."""
+    shaded = casing > 0
+    picture[shaded] = (picture[shaded] * 0.5 + np.array(OUTLINE_CASING) * 0.5).astype(np.uint8)
+    picture[line > 0] = color
+
+
+def _marked(picture: NDArray[np.uint8], *words: str) -> NDArray[np.uint8]:
+    """The picture with the first of `words` that fits on a dark label at its lower left; unmarked if none does."""
     height, width = picture.shape[:2]
-    face = font(max(8, min(13, width // 8, height // 3)))
-    label_width, label_height = face.getlength(words) + 10, getattr(face, "size", 11) + 7
-    canvas = Image.fromarray(picture)
-    draw = ImageDraw.Draw(canvas, "RGBA")
-    left, bottom = 4, height - 5
-    draw.rounded_rectangle((left, bottom - label_height, left + label_width, bottom), 4, fill=(16, 18, 20, 205))
-    draw.text((left + 5, bottom - label_height / 2), words, font=face, fill=(255, 255, 255), anchor="lm")
-    return np.array(canvas)
+    size = max(8, min(13, width // 8))
+    face, label_height, bottom = font(size), size + 7, height - 5
+    for text in words:
+        label_width = math.ceil(face.getlength(text)) + 10
+        if label_width + 8 > width or label_height + 8 > height:
+            continue
+        canvas = Image.fromarray(picture)
+        draw = ImageDraw.Draw(canvas, "RGBA")
+        draw.rounded_rectangle((4, bottom - label_height, 4 + label_width, bottom), 4, fill=(*OUTLINE_CASING, 205))
+        draw.text((9, bottom - label_height / 2), text, font=face, fill=(255, 255, 255), anchor="lm")
+        return np.array(canvas)
+    return picture
 
 
 def _as_masks(masks: NDArray[np.bool_] | None, name: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
