@@ -193,11 +193,12 @@ class CAM:
         return captured, self._score(captured.outputs, score, len(images))
 
     def _score(self, outputs: Any, score: Callable[[Any], Tensor], batch: int) -> Tensor:
-        if self.output is not None:
-            outputs = self._pick(outputs)
-        return check_scores(score(outputs), batch)
+        return check_scores(score(self.scores_of(outputs)), batch)
 
-    def _pick(self, outputs: Any) -> Any:
+    def scores_of(self, outputs: Any) -> Any:
+        """What ``output=`` picks out of what the model returned; everything without it."""
+        if self.output is None:
+            return outputs
         if callable(self.output):
             return self.output(outputs)
         try:

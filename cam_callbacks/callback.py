@@ -1,0 +1,400 @@
+"""When to look: the callback for Lightning's Trainer. No maths here."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import operator
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning
+from torch import Tensor, nn
+
+from cam_callbacks import processes
+from cam_callbacks.delivery import Delivery, Sink
+from cam_callbacks.keys import plain_key
+from cam_callbacks.loggers.mlflow import MLflowSink
+from cam_callbacks.loggers.tensorboard import TensorBoardSink
+from cam_callbacks.monitor import CAMMonitor, Target, shown_layers
+from cam_callbacks.probe import ProbeSet, loader_dataset
+from cam_callbacks.records import Record, RecordStore
+from cam_engine.capture import Forward
+
+log = logging.getLogger("cam_callbacks")
+
+DISABLED = "CAM_CALLBACKS_DISABLED"
+
+if TYPE_CHECKING:
+    Base = pytorch_lightning.Callback
+elif importlib.util.find_spec("lightning") is not None:
+    import lightning.pytorch
+
+    # The two packages' classes are unrelated; a class that inherits from both works in both trainers.
+    class Base(pytorch_lightning.Callback, lightning.pytorch.Callback):
+        pass
+else:
+    Base = pytorch_lightning.Callback
+
+
+class CAMCallback(Base):
+    """Shows at every validation where the model looks, and logs in numbers how its focus moves.
+
+    ``Trainer(callbacks=[CAMCallback()])`` alone watches 16 images of the validation set with EigenCAM and GradCAM at the last layer
+    that has a spatial grid. Pictures go to an attached TensorBoardLogger and MLFlowLogger, numbers to every logger and to
+    ``trainer.callback_metrics`` (``ModelCheckpoint(monitor="cam/on_target_enrichment/gradcam", mode="max")`` works), records to disk.
+    The training itself is never changed.
+
+    Args:
+        probe: A :class:`ProbeSet`, or ``"val"``: 16 class-balanced images of the trainer's validation dataset.
+        methods: Names from :func:`cam_engine.available_methods`.
+        layers: ``"auto"``, a dotted name, a glob, or a list of those, relative to the explained model.
+        target: ``"label"`` (``"predicted"`` on a probe without labels), ``"predicted"``, a class index, or a callable
+            ``(outputs) -> Tensor (B,)``.
+        every_n_epochs: Look at each n-th epoch only. Between looks monitors keep seeing the last values.
+        reference: What drift is measured against: ``"settled"``, ``"first"``, or a folder of another run's records.
+        folder: Where records go. By default ``<log_dir>/cam`` of an attached TensorBoardLogger, else
+            ``<default_root_dir>/cam_records/<run name>``.
+        name: Tells several of these callbacks on one trainer apart; stands in metric keys.
+        model: Dotted name of the LightningModule's attribute to explain, where not the LightningModule itself.
+        forward: ``(model, images) -> outputs`` for a model that is not called with the images alone.
+        output: Key or index of the class scores in what the model returns, or a callable.
+        reshape: Callable that turns a layer's output into (B, C, h, w).
+        max_images: How many probe images are drawn into loggers; numbers and records cover the whole probe.
+        images_every_n_looks: Draw each n-th look only.
+        on_error: ``"warn"``: an error of this callback skips the look and training goes on; ``"raise"`` for tests.
+        batch_size: Images explained at once.
+
+    The environment variable ``CAM_CALLBACKS_DISABLED=1`` switches it off.
+    """
+
+    def __init__(
+        self,
+        probe: ProbeSet | str = "val",
+        methods: str | Sequence[str] = ("eigencam", "gradcam"),
+        layers: str | Sequence[str] = "auto",
+        target: str | int | Sequence[int] | Callable[[Any], Tensor] = "label",
+        every_n_epochs: int = 1,
+        reference: str = "settled",
+        folder: str | os.PathLike[str] | None = None,
+        name: str | None = None,
+        model: str | None = None,
+        forward: Forward | None = None,
+        output: str | int | Callable[[Any], Any] | None = None,
+        reshape: Callable[[Tensor], Tensor] | None = None,
+        max_images: int = 16,
+        images_every_n_looks: int = 1,
+        on_error: str = "warn",
+        batch_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(probe, str) and probe != "val":
+            raise ValueError(f'probe= takes a ProbeSet or "val", not {probe!r}.')
+        if not isinstance(probe, (str, ProbeSet)):
+            raise TypeError(f'probe= takes a ProbeSet or "val", not {type(probe).__name__}.')
+        if on_error not in ("warn", "raise"):
+            raise ValueError(f'on_error= takes "warn" or "raise", not {on_error!r}.')
+        if every_n_epochs < 1 or images_every_n_looks < 1 or max_images < 0:
+            raise ValueError("every_n_epochs= and images_every_n_looks= must be at least 1, max_images= at least 0.")
+        if name is not None and not all(part.isidentifier() for part in name.replace("-", "_").replace(".", "_").split()):
+            raise ValueError(f"name={name!r} becomes part of metric keys; use letters, digits, '_', '-' and '.'.")
+        self.probe = probe
+        self.methods, self.layers, self.target, self.reference = methods, layers, target, reference
+        self.every_n_epochs = every_n_epochs
+        self.folder = folder
+        self.name = name
+        self.model = model
+        self.forward, self.output, self.reshape = forward, output, reshape
+        self.max_images, self.images_every_n_looks = max_images, images_every_n_looks
+        self.on_error = on_error
+        self.batch_size = batch_size
+        self.failed_looks = 0
+        self._monitor: CAMMonitor | None = None
+        self._delivery: Delivery | None = None
+        self._restored: dict[str, Any] | None = None
+        self._values: dict[str, float] = {}
+        self._unlogged = False
+        self._record: Record | None = None
+        self._looked = False
+        self._enabled = os.environ.get(DISABLED, "").lower() not in ("1", "true", "yes")
+        # Built here, so that a wrong argument is an error at once and not after an epoch.
+        if isinstance(probe, ProbeSet):
+            self._build(probe)
+
+    @property
+    def store(self) -> RecordStore | None:
+        """The records of this run, during and after a fit; None before."""
+        return None if self._monitor is None else self._monitor.store
+
+    @property
+    def state_key(self) -> str:
+        return f"CAMCallback[{self.name}]" if self.name else "CAMCallback"
+
+    # -- hooks ---------------------------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        if not self._enabled or stage != "fit":
+            return
+        self._refuse_twins(trainer)
+        with self._guarded("could not be set up"):
+            if self._monitor is None:
+                probe = self._probe_in_setup(trainer)
+                if probe is not None:
+                    self._build(probe)
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        if self._enabled and self._monitor is not None and not _has_lazy_parameters(pl_module):
+            with self._guarded("could not be set up"):
+                self._begin(trainer, pl_module)
+
+    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if not self._watching(trainer) or batch_idx or dataloader_idx:
+            return
+        if trainer.current_epoch % self.every_n_epochs:
+            return
+        self._record = None
+        self._unlogged = True
+        with self._guarded("look skipped", counts=True):
+            if self._monitor is None:
+                self._build(ProbeSet.from_dataset(loader_dataset(trainer.val_dataloaders)))
+            self._begin(trainer, pl_module)
+            assert self._monitor is not None
+            record = self._monitor.look(self._explained(pl_module), trainer.current_epoch, trainer.global_step)
+            self._record = record
+            self._values |= {k: v for k, v in record.metrics.items() if math.isfinite(v)}
+            if record.look == 0:
+                self._say(f"a look costs about {record.seconds:.2f} s (the first one, which also measures the noise floor)")
+            self._looked = True
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        if not self._watching(trainer) or not self._unlogged:
+            return
+        self._unlogged = False
+        neutral = {} if self._monitor is None else self._monitor.neutral()
+        values = neutral | self._values | {plain_key("failed_looks", self.name): float(self.failed_looks)}
+        for key, value in values.items():
+            pl_module.log(key, value, on_step=False, on_epoch=True, batch_size=1, add_dataloader_idx=False)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if not self._watching(trainer) or self._record is None:
+            return
+        record, self._record = self._record, None
+        with self._guarded("could not deliver a look"):
+            if self.store is None or processes.rank() != 0:
+                return
+            ours = plain_key("", self.name)
+            logged = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.startswith(ours)}
+            self.store.write(replace(record, user_metrics=logged))
+            if self._delivery is None:
+                self._delivery = Delivery(self.store, self._sinks(trainer), self.max_images)
+            self._delivery.drain()
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        if not self._enabled:
+            return
+        if not self._looked and not trainer.fast_dev_run:
+            warnings.warn(
+                "CAMCallback never looked: validation did not run in this fit. Give the Trainer a validation dataloader, or check "
+                "limit_val_batches, check_val_every_n_epoch and every_n_epochs.",
+                stacklevel=2,
+            )
+        self._finish()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        if self._enabled:
+            self._finish()
+
+    def state_dict(self) -> dict[str, Any]:
+        if self._monitor is None:
+            return {}
+        return {"failed_looks": self.failed_looks, "values": dict(self._values), "monitor": self._monitor.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._restored = state_dict or None
+
+    # -- pieces --------------------------------------------------------------------------------------------------------------
+
+    def _watching(self, trainer: Any) -> bool:
+        return self._enabled and not trainer.sanity_checking and trainer.state.fn == "fit"
+
+    def _build(self, probe: ProbeSet) -> None:
+        self.probe = probe
+        target: Target = self.target
+        self._monitor = CAMMonitor(
+            probe,
+            self.methods,
+            self.layers,
+            target,
+            self.reference,
+            name=self.name,
+            forward=self.forward,
+            output=self.output,
+            reshape=self.reshape,
+            batch_size=self.batch_size,
+        )
+        if target == "label" and probe.labels is None:
+            self._say("the probe has no labels, so the predicted class is explained; a prediction that flips will look like drift")
+
+    def _begin(self, trainer: Any, pl_module: Any) -> None:
+        """Settle layers and folder, take up a resumed state, and say what is watched. Once."""
+        monitor = self._monitor
+        assert monitor is not None
+        if monitor.store is not None:
+            return
+        if self._restored is not None:
+            monitor.load_state_dict(self._restored["monitor"])
+            self.failed_looks, self._values = self._restored["failed_looks"], dict(self._restored["values"])
+        processes.everywhere(lambda: monitor.resolve(self._explained(pl_module)))
+        one_validation = trainer.val_check_batch in (None, math.inf) or trainer.val_check_batch >= trainer.num_training_batches
+        monitor.picture_step = "epoch" if one_validation else "look"
+        run, folder = self._place(trainer)
+        monitor.run = run
+        monitor.store = RecordStore(self._take_up(folder))
+        self._say(
+            f"watching {', '.join(monitor.methods)} at layer {', '.join(monitor.layer_names)}, "
+            f"{len(monitor.probe)} probe images, records in {monitor.store.folder}"
+        )
+
+    def _place(self, trainer: Any) -> tuple[str, Path]:
+        """Name of the run and folder of its records."""
+        boards = [logger for logger in trainer.loggers if _is(logger, "TensorBoardLogger") and logger.log_dir]
+        flows = [logger for logger in trainer.loggers if _is(logger, "MLFlowLogger")]
+        root = Path(trainer.default_root_dir)
+        if flows:
+            run = getattr(flows[0], "_run_name", None) or str(flows[0].run_id or "run")
+        elif boards:
+            run = f"{boards[0].name}/{boards[0].version}"
+        else:
+            run = time.strftime("%Y-%m-%d_%H-%M-%S")
+        if self.folder is not None:
+            return run, Path(self.folder)
+        folder = Path(boards[0].log_dir) / "cam" if boards else root / "cam_records" / run.replace("/", "_")
+        return run, folder / self.name if self.name else folder
+
+    def _take_up(self, folder: Path) -> Path:
+        """The folder to write to: a resumed run goes on with its records, a new run never mixes with an older one's."""
+        if processes.rank() != 0:
+            return folder
+        if self._restored is None:
+            base, number = folder, 2
+            while len(RecordStore(folder)):
+                folder, number = base.with_name(f"{base.name}-{number}"), number + 1
+            return folder
+        state = self._restored["monitor"]
+        before = None if state["folder"] is None else Path(state["folder"])
+        store = RecordStore(folder)
+        if before is not None and before != folder and before.is_dir() and not len(store):
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in before.iterdir():
+                if path.is_file() and not path.name.startswith("."):
+                    shutil.copy2(path, folder / path.name)
+        for look in store.looks:  # looks after the checkpoint are made again
+            if look >= state["looks"]:
+                store.path(look).unlink()
+        return folder
+
+    def _explained(self, pl_module: Any) -> nn.Module:
+        """The module that is explained."""
+        if self.model is not None:
+            try:
+                found = operator.attrgetter(self.model)(pl_module)
+            except AttributeError:
+                raise ValueError(
+                    f"model={self.model!r}: {type(pl_module).__name__} has no such attribute; its modules are "
+                    f"{', '.join(shown_layers(pl_module))}."
+                ) from None
+            if not isinstance(found, nn.Module):
+                raise TypeError(f"model={self.model!r} is a {type(found).__name__}, not a torch.nn.Module.")
+            return found
+        if self.forward is None and not _has_forward(pl_module):
+            children = [(name, child) for name, child in pl_module.named_children() if any(True for _ in child.parameters())]
+            if len(children) == 1:
+                return children[0][1]
+            raise ValueError(
+                f"{type(pl_module).__name__} defines no forward; say what to explain with model=, one of "
+                f"{', '.join(repr(name) for name, _ in children)}, or pass forward=."
+            )
+        return pl_module  # type: ignore[no-any-return]
+
+    def _probe_in_setup(self, trainer: Any) -> ProbeSet | None:
+        """The probe from the validation dataset, if there is one before the loop has loaded its data; else at the first look."""
+        source = getattr(trainer.fit_loop.epoch_loop.val_loop, "_data_source", None)
+        if source is None or not source.is_defined():
+            return None
+        try:
+            dataset = loader_dataset(source.dataloader())
+        except Exception:  # such as a dataset made in the module's own setup(), which runs after this one
+            return None
+        return ProbeSet.from_dataset(dataset)
+
+    def _sinks(self, trainer: Any) -> list[Sink]:
+        sinks: list[Sink] = []
+        for logger in trainer.loggers:
+            if _is(logger, "TensorBoardLogger"):
+                sinks.append(TensorBoardSink(logger.experiment, self.images_every_n_looks))
+            elif _is(logger, "MLFlowLogger"):
+                sinks.append(MLflowSink(logger.experiment, logger.run_id, self.images_every_n_looks))
+        return sinks
+
+    def _refuse_twins(self, trainer: Any) -> None:
+        twins = [c for c in trainer.callbacks if isinstance(c, CAMCallback) and c.name == self.name]
+        if len(twins) > 1:
+            raise ValueError(
+                f"{len(twins)} CAMCallbacks on one trainer share name={self.name!r}, and so their metric keys and records; "
+                'give each its own name, such as CAMCallback(..., name="late").'
+            )
+
+    def _finish(self) -> None:
+        with self._guarded("could not deliver everything"):
+            if self._delivery is not None:
+                self._delivery.finish()
+
+    def _guarded(self, what: str, counts: bool = False) -> _Guard:
+        return _Guard(self, what, counts)
+
+    def _say(self, message: str) -> None:
+        if processes.rank() == 0:
+            print(f"CAMCallback{f' {self.name}' if self.name else ''}: {message}")
+
+
+class _Guard:
+    """Turns an error of ours into a warning, unless the user wants it raised."""
+
+    def __init__(self, callback: CAMCallback, what: str, counts: bool) -> None:
+        self.callback, self.what, self.counts = callback, what, counts
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        if self.counts:
+            self.callback.failed_looks += 1
+        if self.callback.on_error == "raise":
+            return False
+        warnings.warn(f"CAMCallback: {self.what}; training goes on. {type(error).__name__}: {error}", stacklevel=3)
+        return True
+
+
+def _is(logger: Any, class_name: str) -> bool:
+    """Is this logger of a class of that name? Lightning exists as two packages whose classes are unrelated."""
+    return any(cls.__name__ == class_name for cls in type(logger).__mro__)
+
+
+def _has_forward(module: nn.Module) -> bool:
+    forward = type(module).forward
+    return not any(getattr(base, "forward", None) is forward for base in (nn.Module, pytorch_lightning.LightningModule)) and (
+        "forward" in {name for cls in type(module).__mro__ if cls.__name__ not in ("LightningModule", "Module") for name in vars(cls)}
+    )
+
+
+def _has_lazy_parameters(module: nn.Module) -> bool:
+    return any(nn.parameter.is_lazy(p) for p in module.parameters())

@@ -1,0 +1,131 @@
+"""Pictures of records: what loggers show and pages embed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cam_callbacks.keys import per_image_key
+from cam_callbacks.records import Record, RecordStore
+from cam_engine.metrics import jensen_shannon
+from cam_engine.render import Tile, contact_sheet, film_strip, panel
+
+Picture = NDArray[np.uint8]
+
+
+class Drawing:
+    """Draws the records of one store.
+
+    Args:
+        store: The run's records, with its probe.
+        max_images: How many probe images are drawn at most.
+    """
+
+    def __init__(self, store: RecordStore, max_images: int = 16) -> None:
+        self.store = store
+        self.max_images = max_images
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        return self.store.manifest
+
+    @cached_property
+    def probe(self) -> dict[str, NDArray[Any]]:
+        return self.store.probe
+
+    @property
+    def series(self) -> list[tuple[str, str]]:
+        """(method, layer) of everything that can be drawn, in order."""
+        return [(method, layer) for method in self.manifest["methods"] for layer in self.manifest["layers"]]
+
+    @cached_property
+    def shown(self) -> list[int]:
+        """Probe images that are drawn at every look: evenly spread over the probe, always the same."""
+        n = self.manifest["probe"]["n"]
+        return sorted({round(i) for i in np.linspace(0, n - 1, min(n, self.max_images))})
+
+    def image_id(self, index: int) -> str:
+        return str(self.manifest["probe"]["ids"][index])
+
+    def panel(self, record: Record, method: str, layer: str, index: int) -> Picture:
+        """One probe image at one look: overlay, legend, label, prediction, confidence and epoch."""
+        title = f"{self._series_title(method, layer)} · epoch {record.epoch}"
+        return panel(self.tile(record, method, layer, index), title=title)
+
+    def sheet(self, record: Record, method: str, layer: str) -> Picture:
+        """All drawn probe images at one look."""
+        tiles = [self.tile(record, method, layer, index) for index in self.shown]
+        key = per_image_key("", method, layer, self.manifest["layers"]).lstrip("/")
+        drift = record.metrics.get(self._key(f"drift_ref/{key}"), float("nan"))
+        title = f"{self._series_title(method, layer)} · epoch {record.epoch} · drift {drift:.3f}"
+        return contact_sheet(tiles, title=title)
+
+    def strip(self, records: Sequence[Record], method: str, layer: str) -> Picture:
+        """Probe images down, epochs across, worst drift first."""
+        rows = self.worst_drift(records, method, layer)
+        note = f"the {len(rows)} of {len(records[-1].maps[method, layer])} probe images with the largest drift, worst first"
+        return film_strip(
+            [[self._strip_tile(record, method, layer, index) for record in records] for index in rows],
+            row_labels=[self.label(index) for index in rows],
+            column_labels=[self._column(record, records) for record in records],
+            title=f"{self._series_title(method, layer)} · {self.manifest['run']}",
+            note=note,
+        )
+
+    def worst_drift(self, records: Sequence[Record], method: str, layer: str) -> list[int]:
+        """Probe images by how far their map moved from the reference, or from the first look while there is no reference."""
+        last = records[-1]
+        key = per_image_key("drift_ref", method, layer, self.manifest["layers"])
+        drift = last.per_image.get(key)
+        if drift is None or not np.nansum(drift):
+            drift = jensen_shannon(last.maps[method, layer], records[0].maps[method, layer])
+        order = np.argsort(-np.nan_to_num(drift, nan=-1.0), kind="stable")
+        return [int(i) for i in order[: self.max_images]]
+
+    def tile(self, record: Record, method: str, layer: str, index: int) -> Tile:
+        """What :mod:`cam_engine.render` draws of one image at one look."""
+        masks, nuisance = self.probe.get("masks"), self.probe.get("nuisance")
+        caption = [self.label(index)]
+        wrong = False
+        if record.predictions is not None:
+            predicted = int(record.predictions[index])
+            sure = "" if record.confidences is None else f" {record.confidences[index]:.0%}"
+            caption.append(f"predicted {self._class_name(predicted)}{sure}")
+            wrong = "labels" in self.probe and predicted != int(self.probe["labels"][index])
+        return Tile(
+            image=self.probe["pictures"][index],
+            heatmap=record.maps[method, layer][index],
+            caption=tuple(caption),
+            wrong=wrong,
+            masks=None if masks is None else masks[index],
+            nuisance=None if nuisance is None else nuisance[index],
+        )
+
+    def label(self, index: int) -> str:
+        """The class of a probe image and its id."""
+        if "labels" not in self.probe:
+            return f"image {self.image_id(index)}"
+        return f"{self._class_name(int(self.probe['labels'][index]))} · {self.image_id(index)}"
+
+    def _strip_tile(self, record: Record, method: str, layer: str, index: int) -> Tile:
+        tile = self.tile(record, method, layer, index)
+        return Tile(tile.image, tile.heatmap, (), tile.wrong)
+
+    def _column(self, record: Record, records: Sequence[Record]) -> str:
+        several = len({r.epoch for r in records}) < len(records)
+        return f"{record.epoch} · {record.look}" if several else str(record.epoch)
+
+    def _series_title(self, method: str, layer: str) -> str:
+        return f"{method} · {layer}"
+
+    def _class_name(self, index: int) -> str:
+        names = self.manifest["probe"]["class_names"]
+        return str(names[index]) if names is not None and 0 <= index < len(names) else str(index)
+
+    def _key(self, key: str) -> str:
+        name = self.manifest.get("name")
+        return f"cam/{name}/{key}" if name else f"cam/{key}"

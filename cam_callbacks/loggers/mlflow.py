@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from cam_callbacks.drawing import Drawing
+from cam_callbacks.loggers.tensorboard import picture_step, picture_tag
+from cam_callbacks.records import MANIFEST, PROBE, Record, RecordStore
+from cam_engine.render import write_png
+
+_NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+class MLflowSink:
+    """Pictures and files for one MLflow run.
+
+    Overlays as stepped images (MLflow's image grid, compared across runs), the records under ``cam/records``, film strips under
+    ``cam/``; ``cam_report.html`` and ``cam_latest.png`` at the artifact root, the only level that MLflow's compare page shows. The
+    client writes to this run alone; the user's active run is never touched.
+
+    Args:
+        client: An ``mlflow.MlflowClient``.
+        run_id: The run.
+        every_n_looks: Draw each n-th look only; records are logged at every look.
+    """
+
+    def __init__(self, client: Any, run_id: str, every_n_looks: int = 1) -> None:
+        self.client = client
+        self.run_id = run_id
+        self.every_n_looks = every_n_looks
+        self.name = f"mlflow:{run_id}"
+        self._described = False
+
+    def deliver(self, record: Record, drawing: Drawing) -> None:
+        self._describe(drawing)
+        store = drawing.store
+        self._log_file(store.path(record.look), f"{_folder(drawing)}/records")
+        if record.look % self.every_n_looks:
+            return
+        step = picture_step(record, drawing)
+        for method, layer in drawing.series:
+            tag = picture_tag(drawing, method, layer)
+            for index in drawing.shown:
+                key = "/".join(map(safe_name, f"{tag}/{drawing.image_id(index)}".split("/")))
+                self.client.log_image(self.run_id, drawing.panel(record, method, layer, index), key=key, step=step)
+        method, layer = drawing.series[-1]
+        self._log_picture(drawing.sheet(record, method, layer), f"{_root(drawing)}_latest.png")
+
+    def finish(self, store: RecordStore, drawing: Drawing) -> None:
+        records = list(store)
+        if not records:
+            return
+        for method, layer in drawing.series:
+            series = picture_tag(drawing, method, layer).split("/")[1:]
+            name = "_".join(map(safe_name, series)) + ".png"
+            self._log_picture(drawing.strip(records, method, layer), f"film_strip_{name}", _folder(drawing))
+        self._log_report(store, drawing)
+
+    def _describe(self, drawing: Drawing) -> None:
+        if self._described:
+            return
+        manifest, store = drawing.manifest, drawing.store
+        prefix = f"cam.{manifest['name']}" if manifest.get("name") else "cam"
+        tags = {
+            "probe_fingerprint": manifest["probe"]["fingerprint"],
+            "methods": ", ".join(manifest["methods"]),
+            "layers": ", ".join(manifest["layers"]),
+            "target": str(manifest["target"]),
+            "records": f"{_folder(drawing)}/records",
+        }
+        for key, value in tags.items():
+            self.client.set_tag(self.run_id, f"{prefix}.{key}", value)
+        for name in (MANIFEST, PROBE):
+            self._log_file(store.folder / name, f"{_folder(drawing)}/records")
+        self._described = True
+
+    def _log_report(self, store: RecordStore, drawing: Drawing) -> None:
+        from cam_callbacks.compare import load_run, write_page
+
+        with tempfile.TemporaryDirectory() as temporary:
+            page = Path(temporary) / f"{_root(drawing)}_report.html"
+            write_page([load_run(str(store.folder))], page)
+            self._log_file(page, None)
+
+    def _log_picture(self, picture: Any, name: str, folder: str | None = None) -> None:
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / name
+            write_png(path, picture)
+            self._log_file(path, folder)
+
+    def _log_file(self, path: Path, folder: str | None) -> None:
+        self.client.log_artifact(self.run_id, str(path), folder)
+
+
+def safe_name(name: str) -> str:
+    """A name that MLflow accepts as one part of a path: letters, digits, ``_``, ``.`` and ``-``."""
+    return _NOT_ALLOWED.sub("_", name).strip(".") or "_"
+
+
+def _folder(drawing: Drawing) -> str:
+    name = drawing.manifest.get("name")
+    return f"cam/{safe_name(name)}" if name else "cam"
+
+
+def _root(drawing: Drawing) -> str:
+    name = drawing.manifest.get("name")
+    return f"cam_{safe_name(name)}" if name else "cam"

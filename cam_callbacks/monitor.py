@@ -1,0 +1,399 @@
+"""One look at the probe set → one Record. Knows no trainer and no logger."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cam_callbacks import processes, tracking
+from cam_callbacks.keys import metric_key, per_image_key, plain_key
+from cam_callbacks.probe import ProbeSet
+from cam_callbacks.records import Record, RecordError, RecordStore
+from cam_engine import CAM, __version__
+from cam_engine.capture import Forward
+from cam_engine.layers import LayerSpec, module_names
+from cam_engine.methods import get_method
+from cam_engine.metrics import coverage, valid
+
+NOISE = 0.1  # of the probe's standard deviation
+NOISE_REPEATS = 3
+BATCH_SIZE = 32
+
+Target = str | int | Sequence[int] | Callable[[Any], Tensor]
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one process explained: its images' maps, and what the model said of them."""
+
+    maps: dict[Key, NDArray[np.float32]]
+    predictions: NDArray[np.int64] | None
+    confidences: NDArray[np.float64] | None
+    scores: NDArray[np.float64] | None
+
+
+class CAMMonitor:
+    """Looks at a probe set through a model, again and again, and measures how its focus moves.
+
+    Args:
+        probe: The images.
+        methods: Names from :func:`cam_engine.available_methods`.
+        layers: As for :class:`cam_engine.CAM`; what ``"auto"`` and globs stand for is settled at the first look.
+        target: ``"label"`` (falls back to ``"predicted"`` on a probe without labels), ``"predicted"``, a class index, one for each
+            image, or a callable ``(outputs) -> Tensor (B,)``.
+        reference: ``"settled"``, ``"first"``, or the folder of another run's records, whose last look is the baseline.
+        folder: Where records go; None keeps nothing on disk.
+        name: Stands in metric keys, ``cam/<name>/…``, where several monitors watch one training.
+        run: Name of the run, for people.
+        forward: ``(model, images) -> outputs`` for a model that is not called with the images alone.
+        output: Key or index of the class scores in what the model returns, or a callable.
+        reshape: Callable that turns a layer's output into (B, C, h, w), for layouts that are not recognised.
+        batch_size: Images explained at once.
+        seed: Of the noise for the noise floor, and of the pairs for the ceiling.
+
+    >>> monitor = CAMMonitor(probe, methods="gradcam", folder="looks")   # doctest: +SKIP
+    >>> record = monitor.look(model, epoch=3)                             # doctest: +SKIP
+    >>> record.metrics["cam/drift_ref/gradcam"]                           # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        probe: ProbeSet,
+        methods: str | Sequence[str] = ("eigencam", "gradcam"),
+        layers: LayerSpec = "auto",
+        target: Target = "label",
+        reference: str | os.PathLike[str] = "settled",
+        folder: str | os.PathLike[str] | None = None,
+        name: str | None = None,
+        run: str | None = None,
+        *,
+        forward: Forward | None = None,
+        output: Any = None,
+        reshape: Callable[[Tensor], Tensor] | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(probe, ProbeSet):
+            raise TypeError(f"probe must be a ProbeSet, not {type(probe).__name__}; ProbeSet(images, labels) makes one.")
+        if isinstance(target, str) and target not in ("label", "predicted"):
+            raise ValueError(f'target= takes "label", "predicted", a class index, a list of them or a callable, not {target!r}.')
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1.")
+        self.probe = probe
+        self.methods = tuple(get_method(m).name for m in ([methods] if isinstance(methods, str) else methods))
+        if not self.methods:
+            raise ValueError('methods= is empty; pass at least one name, such as "gradcam".')
+        self.layers = layers
+        self.target: Target = "predicted" if target == "label" and probe.labels is None else target
+        self.reference = os.fspath(reference)
+        self.name = name
+        self.run = run or (Path(folder).name if folder is not None else "run")
+        self.forward, self.output, self.reshape = forward, output, reshape
+        self.batch_size = batch_size or BATCH_SIZE
+        self.seed = seed
+        self.store = None if folder is None else RecordStore(folder)
+        self.layer_names: tuple[str, ...] = ()
+        self.picture_step = "epoch"
+        self.looks = 0
+        self._tracks: dict[Key, tracking.Track] = {}
+        self._baseline = self._read_baseline()
+
+    def resolve(self, model: nn.Module) -> tuple[str, ...]:
+        """Settle which layers are watched, by one forward of one image; they stay the same for the rest of the run."""
+        if not self.layer_names:
+            cam = CAM(model, self.methods, self.layers, forward=self.forward, reshape=self.reshape)
+            parameter = next(model.parameters(), None)
+            image = self.probe.images[:1]
+            self.layer_names = tuple(cam.resolve(image if parameter is None else image.to(parameter)))
+        return self.layer_names
+
+    def look(self, model: nn.Module, epoch: int | None = None, step: int | None = None) -> Record:
+        """Look once: explain every probe image, measure, and write the record.
+
+        Args:
+            model: As it is now; left exactly as it was.
+            epoch: By default the number of this look.
+            step: Optimizer steps so far; by default the epoch.
+
+        Raises:
+            LookError: Explaining failed, on any process; nothing was written.
+        """
+        started = time.perf_counter()
+        shares = processes.everywhere(lambda: self._explain(model, self.probe.images, self._targets()))
+        maps = _join([s.maps for s in shares])
+        predictions, confidences, scores = (
+            _concatenate([getattr(s, name) for s in shares]) for name in ("predictions", "confidences", "scores")
+        )
+        targets = predictions if self.target == "predicted" else self._fixed_targets()
+        epoch = self.looks if epoch is None else epoch
+        record = Record(
+            look=self.looks,
+            epoch=epoch,
+            step=epoch if step is None else step,
+            metrics={},
+            maps=maps,
+            predictions=predictions,
+            confidences=confidences,
+            scores=scores,
+            targets=targets,
+            time=time.time(),
+        )
+        record = self._measured(record, model)
+        record = replace(record, seconds=time.perf_counter() - started)
+        record.metrics[plain_key("seconds", self.name)] = record.seconds
+        if self.store is not None and processes.rank() == 0:
+            self.write(model, record)
+        self.looks += 1
+        return record
+
+    def write(self, model: nn.Module, record: Record) -> None:
+        """Write a record, and before the first one what all have in common."""
+        assert self.store is not None
+        if not self.store.manifest:
+            self.store.write_probe(self._probe_arrays())
+            self.store.write_manifest(self._manifest(model, record))
+        self.store.write(record)
+
+    def neutral(self) -> dict[str, float]:
+        """What to log under every key while there has been no value yet."""
+        layers = self.layer_names or (("auto",) if isinstance(self.layers, (str, nn.Module)) else tuple(map(str, self.layers)))
+        regions = {"on_target_enrichment": self.probe.has_regions, "nuisance_enrichment": self.probe.nuisance is not None}
+        known = {k: v for k, v in tracking.NEUTRAL.items() if regions.get(k, True)}
+        values = {metric_key(k, m, layer, layers, self.name): v for m in self.methods for layer in layers for k, v in known.items()}
+        return values | {plain_key("seconds", self.name): 0.0}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and primitives only, for a checkpoint."""
+        return {
+            "looks": self.looks,
+            "layer_names": list(self.layer_names),
+            "fingerprint": self.probe.fingerprint,
+            "folder": None if self.store is None else str(self.store.folder),
+            "tracks": [{"method": m, "layer": layer, **t.state_dict()} for (m, layer), t in self._tracks.items()],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken.
+
+        Raises:
+            ValueError: It belongs to another probe.
+        """
+        if state["fingerprint"] != self.probe.fingerprint:
+            raise ValueError(
+                f"the checkpoint's looks are of a probe with fingerprint {state['fingerprint'][:12]}, this one has "
+                f"{self.probe.fingerprint[:12]}: their numbers must not be mixed."
+            )
+        self.looks = state["looks"]
+        self.layer_names = tuple(state["layer_names"])
+        self._tracks = {
+            (t["method"], t["layer"]): tracking.Track.from_state({k: v for k, v in t.items() if k not in ("method", "layer")})
+            for t in state["tracks"]
+            if t["method"] in self.methods
+        }
+
+    # -- explaining ----------------------------------------------------------------------------------------------------------
+
+    def _targets(self) -> Target:
+        if self.target == "label":
+            assert self.probe.labels is not None
+            return self.probe.labels.tolist()
+        return self.target
+
+    def _fixed_targets(self) -> NDArray[np.int64] | None:
+        targets = self._targets()
+        if callable(targets) or isinstance(targets, str):
+            return None
+        return np.broadcast_to(np.asarray(targets, dtype=np.int64), (len(self.probe),)).copy()
+
+    def _explain(self, model: nn.Module, images: Tensor, targets: Target) -> _Share:
+        """Explain this process's share of ``images``."""
+        names = self.resolve(model)
+        cam = CAM(model, self.methods, list(names), forward=self.forward, output=self.output, reshape=self.reshape)
+        parts: list[_Share] = []
+        mine = processes.share(len(images))
+        for start in range(0, len(mine), self.batch_size):
+            chunk = mine[start : start + self.batch_size]
+            batch_targets: Any = None if targets == "predicted" else targets
+            if isinstance(batch_targets, Sequence):
+                batch_targets = [batch_targets[i] for i in chunk]
+            result = cam(images[chunk], batch_targets, outputs=True)
+            predictions, confidences = _classified(cam.scores_of(result.outputs))
+            scores = None if result.scores is None else result.scores.double().cpu().numpy()
+            maps = {key: m.float().cpu().numpy() for key, m in result.raw.items()}
+            parts.append(_Share(maps, predictions, confidences, scores))
+        return _Share(
+            _join([p.maps for p in parts]),
+            *(_concatenate([getattr(p, name) for p in parts]) for name in ("predictions", "confidences", "scores")),
+        )
+
+    # -- measuring: from here on every process computes the same from what was gathered ---------------------------------------
+
+    def _measured(self, record: Record, model: nn.Module) -> Record:
+        # Copies, so that a look that fails half-way leaves the run's memory as it was.
+        tracks = {
+            key: replace(self._tracks[key]) if key in self._tracks else self._new_track(key, maps)
+            for key, maps in record.maps.items()
+        }
+        renew = [key for key, track in tracks.items() if track.needs_reference(record.maps[key], self._policy)]
+        unmeasured = [key for key, track in tracks.items() if track.reference is not None and np.isnan(track.floor)]
+        if renew or unmeasured:
+            floors = self._floors(model, record)
+            for key in renew:
+                tracks[key].set_reference(record.maps[key], record.look, self._policy, floors[key], self.seed)
+            for key in unmeasured:
+                tracks[key].floor = floors[key]
+        labels = None if self.probe.labels is None else self.probe.labels.numpy()
+        metrics: dict[str, float] = {}
+        per_image: dict[str, NDArray[np.float64]] = {}
+        aggregates: dict[str, dict[str, float]] = {}
+        reference: dict[str, dict[str, Any]] = {}
+        for (method, layer), track in tracks.items():
+            maps = record.maps[method, layer]
+            grid = (maps.shape[1], maps.shape[2])
+            nuisance = None if self.probe.nuisance is None else coverage(self.probe.nuisance, grid)
+            numbers = track.measure(maps, record.look, self.probe.regions(grid), nuisance)
+            for metric, values in numbers.items():
+                key = per_image_key(metric, method, layer, self.layer_names)
+                per_image[key] = values
+                aggregates[key] = tracking.aggregates(metric, values, labels)
+                metrics[plain_key(key, self.name)] = aggregates[key]["mean"]
+            whole = {
+                "valid_frac": float(valid(maps).mean()),
+                "reference_set": float(track.fixed),
+                "noise_floor": track.floor,
+                "ceiling": track.ceiling,
+            }
+            metrics |= {metric_key(k, method, layer, self.layer_names, self.name): v for k, v in whole.items()}
+            reference[f"{method}/{layer}"] = {
+                "look": track.reference_look,
+                "settled": track.fixed,
+                "floor": track.floor,
+                "ceiling": track.ceiling,
+            }
+            track.previous = maps
+        self._tracks = tracks
+        return replace(record, metrics=metrics, per_image=per_image, aggregates=aggregates, reference=reference)
+
+    def _floors(self, model: nn.Module, record: Record) -> dict[Key, float]:
+        """Noise floor of the weights as they are now, for every method and layer, on every process alike."""
+        images = self.probe.images
+        generator = torch.Generator().manual_seed(self.seed)
+        spread = NOISE * float(images.std())
+        targets = self._targets() if record.targets is None else record.targets.tolist()
+        noisy: list[dict[Key, NDArray[np.float32]]] = []
+        for _ in range(NOISE_REPEATS):
+            shaken = images + spread * torch.randn(images.shape, generator=generator)
+            shares = processes.everywhere(lambda shaken=shaken: self._explain(model, shaken, targets))  # type: ignore[misc]
+            noisy.append(_join([s.maps for s in shares]))
+        return {key: tracking.noise_floor(maps, [n[key] for n in noisy]) for key, maps in record.maps.items()}
+
+    @property
+    def _policy(self) -> str:
+        return self.reference if self.reference in ("settled", "first") else "baseline"
+
+    def _new_track(self, key: Key, maps: NDArray[np.float32]) -> tracking.Track:
+        if self._baseline is None:
+            return tracking.Track()
+        if key not in self._baseline.maps:
+            have = ", ".join("/".join(k) for k in self._baseline.maps)
+            raise ValueError(f"the baseline {self.reference!r} has no maps of {'/'.join(key)}; it has {have}.")
+        base = self._baseline.maps[key]
+        if base.shape != maps.shape:
+            raise ValueError(f"the baseline's maps of {'/'.join(key)} have shape {base.shape}, this run's {maps.shape}.")
+        return tracking.Track(fixed=True, reference=base, ceiling=tracking.ceiling(base, self.seed))
+
+    def _read_baseline(self) -> Record | None:
+        if self._policy != "baseline":
+            return None
+        store = RecordStore(self.reference)
+        if not len(store):
+            raise ValueError(f'reference= takes "settled", "first" or a folder of records; {self.reference!r} holds none.')
+        theirs, mine = store.manifest["probe"]["fingerprint"], self.probe.fingerprint
+        if theirs != mine:
+            raise ValueError(
+                f"the baseline {self.reference!r} looked at a probe with fingerprint {theirs[:12]}, this run's has {mine[:12]}: "
+                "drift is measured between maps of the same images only."
+            )
+        try:
+            return store[-1]
+        except RecordError as error:
+            raise ValueError(f"the baseline {self.reference!r} cannot be read: {error}") from error
+
+    # -- what all records have in common --------------------------------------------------------------------------------------
+
+    def _manifest(self, model: nn.Module, record: Record) -> dict[str, Any]:
+        probe = self.probe
+        return {
+            "run": self.run,
+            "name": self.name,
+            "created": record.time,
+            "version": __version__,
+            "model": type(model).__name__,
+            "methods": list(self.methods),
+            "layers": list(self.layer_names),
+            "grids": {layer: list(maps.shape[1:]) for (_, layer), maps in record.maps.items()},
+            "target": self.target if isinstance(self.target, (str, int)) else "custom",
+            "reference": self.reference,
+            "picture_step": self.picture_step,
+            "probe": {
+                "fingerprint": probe.fingerprint,
+                "n": len(probe),
+                "image_size": list(probe.images.shape[-2:]),
+                "ids": probe.ids,
+                "class_names": probe.class_names,
+                "groups": probe.groups,
+            },
+            "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        }
+
+    def _probe_arrays(self) -> dict[str, NDArray[Any]]:
+        arrays: dict[str, NDArray[Any]] = {"pictures": self.probe.pictures()}
+        if self.probe.labels is not None:
+            arrays["labels"] = self.probe.labels.numpy()
+        if self.probe.region_masks is not None:
+            arrays["masks"] = self.probe.region_masks
+        if self.probe.nuisance is not None:
+            arrays["nuisance"] = self.probe.nuisance
+        return arrays
+
+
+def shown_layers(model: nn.Module) -> list[str]:
+    """Names of the model's direct children, for messages."""
+    return [name for name in module_names(model).values() if name and "." not in name]
+
+
+def _classified(scores: Any) -> tuple[NDArray[np.int64] | None, NDArray[np.float64] | None]:
+    """Predicted class and its probability, (B,) each; None where the output is not that of a classifier."""
+    if not isinstance(scores, Tensor) or scores.ndim not in (1, 2) or not scores.is_floating_point():
+        return None, None
+    scores = scores.detach().double()
+    scores = scores[:, None] if scores.ndim == 1 else scores
+    if scores.shape[1] == 1:
+        probability = scores[:, 0].sigmoid()
+        predicted = (probability > 0.5).long()
+        confidence = torch.where(predicted == 1, probability, 1 - probability)
+    else:
+        already = bool((scores >= 0).all()) and bool(((scores.sum(1) - 1).abs() < 1e-4).all())
+        confidence, predicted = (scores if already else scores.softmax(1)).max(1)
+    return predicted.cpu().numpy(), confidence.cpu().numpy()
+
+
+def _join(parts: Sequence[dict[Key, NDArray[np.float32]]]) -> dict[Key, NDArray[np.float32]]:
+    filled = [part for part in parts if part]
+    return {key: np.concatenate([part[key] for part in filled]) for key in (filled[0] if filled else {})}
+
+
+def _concatenate(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    found = [part for part in parts if part is not None]
+    return np.concatenate(found) if found else None
