@@ -1,0 +1,52 @@
+# Environments are made and kept up to date by scripts/; every target can be run first, and in any order.
+
+PYTHON ?= python3
+VENV := .venv
+PEERS := .venv-peers
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+# The interpreter that makes the environments: PYTHON where it is new enough, else the first one that is.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+FIND_PYTHON = for p in "$(PYTHON)" python3.13 python3.12 python3.11; do \
+	"$$p" -c '$(NEW_ENOUGH)' 2>/dev/null && echo "$$p" && exit; done; echo "$(PYTHON)"
+INTERPRETER = $(shell $(FIND_PYTHON))
+SETUP = "$(INTERPRETER)" scripts/setup_env.py $(VENV) --extras
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo:  ## run the main job on real input: two short trainings, logged and compared
+	@$(SETUP) demo
+	$(VENV)/bin/cam-callbacks demo $(DEMO_ARGS)
+
+.PHONY: test
+test:  ## run the tests (PYTEST_ARGS="-k drift" for some of them)
+	@$(SETUP) test
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: check
+check:  ## lint, formatting and types
+	@$(SETUP) dev
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m ruff format --check .
+	$(VENV)/bin/python -m mypy
+
+.PHONY: format
+format:  ## put the code into shape and fix what can be fixed safely
+	@$(SETUP) dev
+	$(VENV)/bin/python -m ruff check --fix-only .
+	$(VENV)/bin/python -m ruff format .
+
+.PHONY: test-peers
+test-peers:  ## compare with other CAM libraries, in an environment of their own
+	@"$(INTERPRETER)" scripts/setup_peers.py $(PEERS)
+	$(PEERS)/bin/python -m pytest tests/peers $(PYTEST_ARGS)
+
+.PHONY: clean
+clean:  ## remove both environments, caches and build output (never records or runs)
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
