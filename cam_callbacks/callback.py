@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import math
 import operator
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from cam_callbacks import processes
@@ -27,8 +27,6 @@ from cam_callbacks.monitor import CAMMonitor, Target, shown_layers
 from cam_callbacks.probe import ProbeSet, loader_dataset
 from cam_callbacks.records import Record, RecordStore
 from cam_engine.capture import Forward
-
-log = logging.getLogger("cam_callbacks")
 
 DISABLED = "CAM_CALLBACKS_DISABLED"
 
@@ -123,6 +121,7 @@ class CAMCallback(Base):
         self._unlogged = False
         self._record: Record | None = None
         self._looked = False
+        self._set_up = False
         self._enabled = os.environ.get(DISABLED, "").lower() not in ("1", "true", "yes")
         # Built here, so that a wrong argument is an error at once and not after an epoch.
         if isinstance(probe, ProbeSet):
@@ -135,11 +134,14 @@ class CAMCallback(Base):
 
     @property
     def state_key(self) -> str:
-        return f"CAMCallback[{self.name}]" if self.name else "CAMCallback"
+        # Until setup has said in our words that twins need names, they must not look like twins to the Trainer's constructor.
+        unset = "" if self._set_up else f"@{id(self)}"
+        return f"CAMCallback[{self.name}]{unset}" if self.name else f"CAMCallback{unset}"
 
     # -- hooks ---------------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self._set_up = True
         if not self._enabled or stage != "fit":
             return
         self._refuse_twins(trainer)
@@ -150,9 +152,10 @@ class CAMCallback(Base):
                     self._build(probe)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        if self._enabled and self._monitor is not None and not _has_lazy_parameters(pl_module):
-            with self._guarded("could not be set up"):
-                self._begin(trainer, pl_module)
+        if not self._enabled or _has_lazy_parameters(pl_module):
+            return
+        with self._guarded("could not be set up"):
+            processes.everywhere(lambda: None if self._monitor is None else self._begin(trainer, pl_module))
 
     def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         if not self._watching(trainer) or batch_idx or dataloader_idx:
@@ -160,18 +163,16 @@ class CAMCallback(Base):
         if trainer.current_epoch % self.every_n_epochs:
             return
         self._record = None
-        self._unlogged = True
+        self._unlogged = self._looked = True
         with self._guarded("look skipped", counts=True):
-            if self._monitor is None:
-                self._build(ProbeSet.from_dataset(loader_dataset(trainer.val_dataloaders)))
-            self._begin(trainer, pl_module)
+            processes.everywhere(lambda: self._begin(trainer, pl_module))
             assert self._monitor is not None
+            self._monitor.picture_step = "epoch" if _validates_once(trainer) else "look"
             record = self._monitor.look(self._explained(pl_module), trainer.current_epoch, trainer.global_step)
             self._record = record
             self._values |= {k: v for k, v in record.metrics.items() if math.isfinite(v)}
             if record.look == 0:
                 self._say(f"a look costs about {record.seconds:.2f} s (the first one, which also measures the noise floor)")
-            self._looked = True
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if not self._watching(trainer) or not self._unlogged:
@@ -243,7 +244,9 @@ class CAMCallback(Base):
             self._say("the probe has no labels, so the predicted class is explained; a prediction that flips will look like drift")
 
     def _begin(self, trainer: Any, pl_module: Any) -> None:
-        """Settle layers and folder, take up a resumed state, and say what is watched. Once."""
+        """Settle probe, layers and folder, take up a resumed state, and say what is watched. Once; talks to no other process."""
+        if self._monitor is None:
+            self._build(ProbeSet.from_dataset(loader_dataset(trainer.val_dataloaders)))
         monitor = self._monitor
         assert monitor is not None
         if monitor.store is not None:
@@ -251,9 +254,7 @@ class CAMCallback(Base):
         if self._restored is not None:
             monitor.load_state_dict(self._restored["monitor"])
             self.failed_looks, self._values = self._restored["failed_looks"], dict(self._restored["values"])
-        processes.everywhere(lambda: monitor.resolve(self._explained(pl_module)))
-        one_validation = trainer.val_check_batch in (None, math.inf) or trainer.val_check_batch >= trainer.num_training_batches
-        monitor.picture_step = "epoch" if one_validation else "look"
+        monitor.resolve(self._explained(pl_module))
         run, folder = self._place(trainer)
         monitor.run = run
         monitor.store = RecordStore(self._take_up(folder))
@@ -268,7 +269,7 @@ class CAMCallback(Base):
         flows = [logger for logger in trainer.loggers if _is(logger, "MLFlowLogger")]
         root = Path(trainer.default_root_dir)
         if flows:
-            run = getattr(flows[0], "_run_name", None) or str(flows[0].run_id or "run")
+            run = _mlflow_run_name(flows[0])
         elif boards:
             run = f"{boards[0].name}/{boards[0].version}"
         else:
@@ -360,8 +361,7 @@ class CAMCallback(Base):
         return _Guard(self, what, counts)
 
     def _say(self, message: str) -> None:
-        if processes.rank() == 0:
-            print(f"CAMCallback{f' {self.name}' if self.name else ''}: {message}")
+        rank_zero_info(f"CAMCallback{f' {self.name}' if self.name else ''}: {message}")
 
 
 class _Guard:
@@ -387,6 +387,20 @@ class _Guard:
 def _is(logger: Any, class_name: str) -> bool:
     """Is this logger of a class of that name? Lightning exists as two packages whose classes are unrelated."""
     return any(cls.__name__ == class_name for cls in type(logger).__mro__)
+
+
+def _validates_once(trainer: Any) -> bool:
+    """Is there at most one validation an epoch?"""
+    interval = trainer.val_check_batch
+    return interval is None or interval >= trainer.num_training_batches
+
+
+def _mlflow_run_name(logger: Any) -> str:
+    """The name that MLflow shows for a logger's run; on other ranks than 0, which have no run, any name will do."""
+    if logger.run_id is None:
+        return "run"
+    run = logger.experiment.get_run(logger.run_id)
+    return str(run.data.tags.get("mlflow.runName") or logger.run_id)
 
 
 def _has_forward(module: nn.Module) -> bool:
