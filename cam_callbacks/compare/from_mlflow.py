@@ -1,0 +1,98 @@
+"""Records of a run that lie in MLflow as its artifacts."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cam_callbacks.compare.load import LoadError, Run, printable, read_folder
+
+_SPEC = re.compile(r"(?:runs:/)?([0-9a-f]{32})(?:/(.+))?")
+# By default MLflow tries for four minutes to reach a server that is down; here somebody waits in front of a terminal.
+_PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+def parse_run_id(spec: str) -> tuple[str, str | None] | None:
+    """``(run id, artifact path or None)``, or None where the text is no run id. "runs:/" in front is understood."""
+    match = _SPEC.fullmatch(spec.strip().rstrip("/"))
+    return (match[1], match[2]) if match else None
+
+
+def load_mlflow_run(run_id: str, path: str | None, *, source: str, tracking_uri: str | None = None) -> Run:
+    """Read a run from its artifacts, by way of a temporary folder.
+
+    Args:
+        run_id: MLflow's.
+        path: The artifact folder of the records; None looks for the one below ``cam/``.
+        source: What the user wrote, for messages.
+        tracking_uri: By default the one MLflow is set to.
+
+    Raises:
+        LoadError: No such run, server or database; no records in the run, or those of several callbacks.
+    """
+    with _settings(_PATIENCE):
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        uri = tracking_uri or mlflow.get_tracking_uri()
+        _check_database(uri)
+        try:
+            client = mlflow.MlflowClient(tracking_uri=uri)
+            run = client.get_run(run_id)
+            folder = path or _records_path(client, run_id, uri)
+            with tempfile.TemporaryDirectory(prefix="cam-compare-") as temporary:
+                local = Path(client.download_artifacts(run_id, folder, temporary))
+                if not (local / "manifest.json").is_file():
+                    raise LoadError(f"the artifacts {folder!r} of MLflow run {run_id} hold no manifest.json.")
+                return read_folder(local, source, name=run.info.run_name, params=dict(run.data.params))
+        except (MlflowException, OSError) as error:
+            reason = printable(str(error))[:300]
+            raise LoadError(f"MLflow run {run_id} cannot be read at {uri!r}: {reason}") from error
+
+
+def _records_path(client: Any, run_id: str, uri: str) -> str:
+    below = [item.path for item in client.list_artifacts(run_id, "cam") if item.is_dir]
+    if "cam/records" in below:
+        return "cam/records"
+    named = [f"{path}/records" for path in below if _has(client, run_id, path)]
+    if not named:
+        raise LoadError(
+            f"MLflow run {run_id} at {uri!r} has no artifacts under cam/records: no look was logged to it yet."
+        )
+    if len(named) > 1:
+        listed = ", ".join(f"{run_id}/{path}" for path in named)
+        raise LoadError(f"MLflow run {run_id} holds the records of {len(named)} callbacks; name one of them: {listed}")
+    return named[0]
+
+
+def _has(client: Any, run_id: str, path: str) -> bool:
+    return any(item.is_dir and item.path == f"{path}/records" for item in client.list_artifacts(run_id, path))
+
+
+def _check_database(uri: str) -> None:
+    """A database that is not there would be made by asking it, and the answer would be a puzzle."""
+    if uri.startswith("sqlite:///"):
+        file = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+        if not file.is_file():
+            raise LoadError(f"no MLflow database {str(file)!r}; say where the runs are with --tracking-uri.")
+
+
+@contextmanager
+def _settings(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables that the user has not set, for a while."""
+    added = {key: value for key, value in values.items() if key not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for key in added:
+            os.environ.pop(key, None)

@@ -1,0 +1,193 @@
+"""Records of one run, read from a folder or from MLflow."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cam_callbacks.keys import per_image_key
+from cam_callbacks.records import LOOK, MANIFEST, PROBE, Record, RecordError, RecordStore
+from cam_engine.methods import metric_name
+
+if TYPE_CHECKING:
+    import pandas
+
+_DEPTH = 6  # folders below the one that was named
+
+
+class LoadError(ValueError):
+    """A run that cannot be read: no such folder or MLflow run, or no look in it yet."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """The records of one run, in memory.
+
+    ``source``: what the user named. ``records``: in order of looks; a look that could not be read is left out and
+    said in ``warnings``. ``probe``: arrays of :attr:`RecordStore.probe`. ``params``: of the MLflow run.
+    """
+
+    name: str
+    source: str
+    manifest: dict[str, Any]
+    records: list[Record]
+    probe: dict[str, NDArray[Any]] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def methods(self) -> list[str]:
+        return [str(method) for method in self.manifest.get("methods") or ()]
+
+    @property
+    def layers(self) -> list[str]:
+        return [str(layer) for layer in self.manifest.get("layers") or ()]
+
+    @property
+    def keys(self) -> dict[tuple[str, str, str], str]:
+        """(metric, method, layer) → the key it was logged under; method and layer are "" for one of the whole look."""
+        prefix = f"cam/{self.manifest['name']}/" if self.manifest.get("name") else "cam/"
+        methods = {metric_name(method): method for method in self.methods}
+        layers = {layer.replace("+", "p"): layer for layer in self.layers}
+        only_layer = self.layers[0] if len(self.layers) == 1 else ""
+        found: dict[tuple[str, str, str], str] = {}
+        for key in dict.fromkeys(key for record in self.records for key in record.metrics):
+            if not key.startswith(prefix):
+                continue
+            metric, _, rest = key.removeprefix(prefix).partition("/")
+            method, _, layer = rest.partition("/")
+            found[metric, methods.get(method, method), (layers.get(layer, layer) or only_layer) if method else ""] = key
+        return found
+
+    def reference(self, method: str, layer: str) -> dict[str, Any]:
+        """What drift was measured against at the last look: look, settled, floor, ceiling; {} if unknown."""
+        return self.records[-1].reference.get(f"{method}/{layer}", {})
+
+    def per_image(self, metric: str, method: str, layer: str) -> NDArray[np.float64] | None:
+        """Each probe image's value at the last look, (N,); None where it was not kept."""
+        return self.records[-1].per_image.get(per_image_key(metric, method, layer, self.layers))
+
+
+def load_run(spec: str | os.PathLike[str], tracking_uri: str | None = None) -> Run:
+    """Read one run.
+
+    Args:
+        spec: A folder of records; a folder above exactly one such folder (a TensorBoard log folder); an MLflow run
+            id; or ``<run id>/<artifact path>`` where a run holds the records of several callbacks.
+        tracking_uri: MLflow's; by default the one MLflow is set to (``MLFLOW_TRACKING_URI``).
+
+    Raises:
+        LoadError: No such folder or run, no records, or no look yet.
+        RecordError: The manifest is damaged, or written by a newer version.
+    """
+    text = os.fspath(spec)
+    if Path(text).is_dir():
+        return read_folder(_records_folder(Path(text)), source=text)
+    from cam_callbacks.compare.from_mlflow import load_mlflow_run, parse_run_id
+
+    if (parsed := parse_run_id(text)) is not None:
+        return load_mlflow_run(*parsed, source=text, tracking_uri=tracking_uri)
+    raise LoadError(f"no folder {text!r} (and an MLflow run id has 32 hexadecimal digits).")
+
+
+def read_runs(specs: Iterable[str | os.PathLike[str]], tracking_uri: str | None = None) -> list[Run]:
+    """Read several runs and give each a name of its own."""
+    return with_unique_names([load_run(spec, tracking_uri) for spec in specs])
+
+
+def load_runs(*specs: str | os.PathLike[str], tracking_uri: str | None = None) -> pandas.DataFrame:
+    """The numbers of several runs as one pandas frame: a row for each look.
+
+    Columns: ``run``, ``look``, ``epoch``, ``step``, ``seconds``, then every metric of the user's and every logged key.
+    NaN where a run has no such number.
+    """
+    import pandas
+
+    rows = [
+        {"run": run.name, "look": record.look, "epoch": record.epoch, "step": record.step, "seconds": record.seconds}
+        | record.user_metrics
+        | record.metrics
+        for run in read_runs(specs, tracking_uri)
+        for record in run.records
+    ]
+    return pandas.DataFrame(rows)
+
+
+def with_unique_names(runs: Sequence[Run]) -> list[Run]:
+    """The same runs; a name that occurred before gets a number behind it."""
+    taken: set[str] = set()
+    named = []
+    for run in runs:
+        name, count = run.name, 1
+        while name in taken:
+            count += 1
+            name = f"{run.name} ({count})"
+        taken.add(name)
+        named.append(run if name == run.name else replace(run, name=name))
+    return named
+
+
+def read_folder(folder: Path, source: str, name: str | None = None, params: dict[str, str] | None = None) -> Run:
+    """Read the records in ``folder`` itself; ``name`` replaces the one in its manifest."""
+    store = RecordStore(folder)
+    manifest = store.manifest
+    looks = store.looks
+    if not looks:
+        raise LoadError(f"{source!r} has no look yet: the first is written at the end of the first validation.")
+    records, warnings = [], []
+    for look in looks:
+        try:
+            records.append(store.read(look))
+        except (RecordError, OSError) as error:
+            warnings.append(f"look {look} is left out: {_below(error, folder)}")
+    if gaps := sorted(set(range(looks[0], looks[-1])) - set(looks)):
+        listed = ", ".join(map(str, gaps[:10])) + (", …" if len(gaps) > 10 else "")
+        warnings.append(f"{len(gaps)} of its looks {'is' if len(gaps) == 1 else 'are'} missing: {listed}")
+    if not records:
+        raise LoadError(f"none of the {len(looks)} looks in {source!r} can be read; {warnings[0]}")
+    try:
+        probe = store.probe
+    except RecordError as error:
+        probe = {}
+        warnings.append(f"no pictures: {_below(error, folder)}")
+    title = printable(name or str(manifest.get("run") or "")) or folder.resolve().name
+    return Run(title, source, manifest, records, probe, params or {}, tuple(warnings))
+
+
+def printable(text: str) -> str:
+    """Text on one line, without the control characters and lone surrogates that terminals and files choke on."""
+    kept = ("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") else c for c in " ".join(text.split()))
+    return "".join(kept).strip()
+
+
+def _below(error: Exception, folder: Path) -> str:
+    """The error's words with paths relative to the folder, which may be a temporary one."""
+    return printable(str(error).replace(f"{folder}{os.sep}", ""))
+
+
+def _records_folder(folder: Path) -> Path:
+    if (folder / MANIFEST).is_file():
+        return folder
+    found = sorted(_folders_below(folder))
+    if not found:
+        raise LoadError(f"no records in {str(folder)!r} or below it (a folder of records has a {MANIFEST}).")
+    if len(found) > 1:
+        listed = ", ".join(map(str, found[:10])) + (", …" if len(found) > 10 else "")
+        raise LoadError(f"{str(folder)!r} holds {len(found)} folders of records; name one of them: {listed}")
+    return found[0]
+
+
+def _folders_below(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        if MANIFEST in files and (PROBE in files or any(LOOK.fullmatch(file) for file in files)):
+            yield Path(parent)
+            folders.clear()
+        if len(Path(parent).relative_to(folder).parts) >= _DEPTH:
+            folders.clear()

@@ -1,0 +1,155 @@
+"""The numbers of several runs side by side: as data, and as text for a terminal."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cam_callbacks.compare.agree import Agreement, agreement
+from cam_callbacks.compare.load import Run, printable
+from cam_callbacks.compare.numbers import Number, number, rank, shown, user_number
+
+_FIRST, _COLUMN, _FINAL = 25, 25, 10  # characters: three runs in a line of 100
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of one run. ``best`` and its ``best_at`` are None where no direction is better. NaN: undefined."""
+
+    final: float
+    best: float | None = None
+    best_at: int | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of all runs; None for a run in which it is not compared or was not measured."""
+
+    number: Number
+    cells: tuple[Cell | None, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one method and layer, or of what belongs to none."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+def axis(runs: Sequence[Run]) -> str:
+    """What stands on the time axis: "epoch", or "look" where a run looked more than once in an epoch."""
+    unique = all(len({record.epoch for record in run.records}) == len(run.records) for run in runs)
+    return "epoch" if unique else "look"
+
+
+def table(runs: Sequence[Run], agreed: Agreement | None = None) -> tuple[Group, ...]:
+    """Final and best value of each number: the trainer's own, then by method and layer, then what the looks cost."""
+    agreed = agreed or agreement(runs)
+    keys = [run.keys for run in runs]
+    groups = [Group("logged by the trainer", _user_rows(runs))]
+    for part in agreed.parts:
+        metrics = {m for i in part.runs for m, method, layer in keys[i] if (method, layer) == (part.method, part.layer)}
+        rows = []
+        for metric in sorted(metrics, key=rank):
+            found = {i: keys[i].get((metric, part.method, part.layer)) for i in part.runs}
+            rows.append(_row(runs, number(metric), found))
+        groups.append(Group(part.title, tuple(rows)))
+    whole = sorted({metric for of_run in keys for metric, method, _ in of_run if not method}, key=rank)
+    looks = [_row(runs, number(m), {i: of_run.get((m, "", "")) for i, of_run in enumerate(keys)}) for m in whole]
+    groups.append(Group("looks", tuple(looks)))
+    return tuple(group for group in groups if group.rows)
+
+
+def text_table(runs: Sequence[Run], agreed: Agreement | None = None, width: int = 100) -> str:
+    """The table for a terminal: at most ``width`` columns wide, as many blocks as the runs need; notes below."""
+    agreed = agreed or agreement(runs)
+    groups = table(runs, agreed)
+    at_once = max(1, (width - _FIRST) // _COLUMN)
+    unit = axis(runs)
+    lines = []
+    for start in range(0, len(runs), at_once):
+        chosen = range(start, min(start + at_once, len(runs)))
+        lines += _head([runs[index].name for index in chosen])
+        for group in groups:
+            lines += ["", _fit(printable(group.title), _FIRST + _COLUMN * len(chosen)).rstrip()]
+            lines += [_line(row, [row.cells[index] for index in chosen]) for row in group.rows]
+        lines.append("")
+    lines.append(f"↑ more is better, ↓ less is better; best @ {unit}. Without an arrow: a magnitude, not a verdict.")
+    lines += [f"! {printable(note)}" for note in agreed.notes]
+    return "\n".join(lines)
+
+
+def _user_rows(runs: Sequence[Run]) -> tuple[Row, ...]:
+    names = dict.fromkeys(key for run in runs for record in run.records for key in record.user_metrics)
+    unit = axis(runs)
+    rows = []
+    for name in sorted(name for name in names if not name.startswith("cam/")):
+        known = user_number(name)
+        curves = [[(getattr(r, unit), r.user_metrics.get(name, math.nan)) for r in run.records] for run in runs]
+        logged = [any(name in record.user_metrics for record in run.records) for run in runs]
+        rows.append(Row(known, tuple(_cell(c, known) if has else None for c, has in zip(curves, logged, strict=True))))
+    return tuple(rows)
+
+
+def _row(runs: Sequence[Run], known: Number, keys: dict[int, str | None]) -> Row:
+    unit = axis(runs)
+    cells: list[Cell | None] = []
+    for index, run in enumerate(runs):
+        key = keys.get(index)
+        curve = [(getattr(r, unit), r.metrics.get(key, math.nan)) for r in run.records] if key else []
+        cells.append(_cell(curve, known) if key else None)
+    return Row(known, tuple(cells))
+
+
+def _cell(curve: Sequence[tuple[int, float]], known: Number) -> Cell:
+    defined = [(at, value) for at, value in curve if math.isfinite(value)]
+    if known.better is None or not defined:
+        return Cell(curve[-1][1])
+    best = max if known.better == "higher" else min
+    at, value = best(defined, key=lambda point: point[1])  # of equal values the first
+    return Cell(curve[-1][1], value, at)
+
+
+def _head(names: Sequence[str]) -> list[str]:
+    titles = "".join("  " + _fit(printable(name), _COLUMN - 2, right=True) for name in names)
+    columns = "".join("final".rjust(_FINAL) + "best".rjust(_COLUMN - _FINAL) for _ in names)
+    return [" " * _FIRST + titles, " " * _FIRST + columns]
+
+
+def _line(row: Row, cells: Sequence[Cell | None]) -> str:
+    arrow = {"higher": " ↑", "lower": " ↓", None: ""}[row.number.better]
+    line = _fit(f"  {_shorten(printable(row.number.title), _FIRST - 2 - len(arrow))}{arrow}", _FIRST)
+    for cell in cells:
+        best = f"{shown(cell.best)} @ {cell.best_at}" if cell and cell.best is not None else ""
+        line += shown(cell.final if cell else None).rjust(_FINAL) + best.rjust(_COLUMN - _FINAL)
+    return line.rstrip()
+
+
+def _fit(text: str, width: int, right: bool = False) -> str:
+    """Text on exactly ``width`` terminal columns."""
+    short = _shorten(text, width)
+    space = " " * (width - _columns(short))
+    return space + short if right else short + space
+
+
+def _shorten(text: str, width: int) -> str:
+    if _columns(text) <= width:
+        return text
+    while text and _columns(text) > width - 1:
+        text = text[:-1]
+    return f"{text}…"
+
+
+def _columns(text: str) -> int:
+    """Columns that a terminal takes: two for wide characters and emoji, none for marks that combine."""
+    return sum(
+        0 if unicodedata.combining(c) or unicodedata.category(c) in ("Cf", "Mn") else 2 if _is_wide(c) else 1
+        for c in text
+    )
+
+
+def _is_wide(character: str) -> bool:
+    return unicodedata.east_asian_width(character) in ("W", "F")

@@ -1,0 +1,143 @@
+import math
+
+import pytest
+
+from cam_callbacks.compare import compare_runs
+from cam_callbacks.compare.numbers import shown, user_number
+from cam_callbacks.compare.table import _columns
+from cam_callbacks.records import RecordStore
+
+
+def cells(comparison, group, number):
+    rows = next(g.rows for g in comparison.table if g.title.startswith(group))
+    return next(row.cells for row in rows if row.number.key == number)
+
+
+def test_final_and_best_are_those_of_the_records(write_run):
+    folders = write_run("clean"), write_run("shortcut", "nuisance")
+    comparison = compare_runs(*folders)
+
+    accuracy = cells(comparison, "logged", "val_acc")
+    assert [(c.final, c.best, c.best_at) for c in accuracy] == [(0.7, 0.75, 5)] * 2
+    loss = cells(comparison, "logged", "val_loss")
+    assert [(c.final, c.best, c.best_at) for c in loss] == [(1 / 8, 1 / 8, 7)] * 2
+    for folder, target, tag in zip(
+        folders,
+        cells(comparison, "gradcam", "on_target_enrichment"),
+        cells(comparison, "gradcam", "nuisance_enrichment"),
+        strict=True,
+    ):
+        records = list(RecordStore(folder))
+        on_target = [record.metrics["cam/on_target_enrichment/gradcam"] for record in records]
+        nuisance = [record.metrics["cam/nuisance_enrichment/gradcam"] for record in records]
+        assert (target.final, target.best, target.best_at) == (
+            on_target[-1],
+            max(on_target),
+            on_target.index(max(on_target)),
+        )
+        assert (tag.final, tag.best, tag.best_at) == (nuisance[-1], min(nuisance), nuisance.index(min(nuisance)))
+
+
+def test_a_magnitude_has_no_best_value(write_run):
+    (drift,) = cells(compare_runs(write_run("clean")), "gradcam", "drift_ref")
+    assert drift.best is None
+    assert drift.final > 0
+
+
+def test_an_undefined_final_value_stays_undefined(write_run):
+    drift = cells(compare_runs(write_run("a", nan=(7,)), write_run("b")), "gradcam", "drift_ref")
+    assert math.isnan(drift[0].final)
+    assert not math.isnan(drift[1].final)
+
+
+def test_the_text_of_two_runs(write_run):
+    text = compare_runs(write_run("clean"), write_run("shortcut", "nuisance")).text()
+
+    assert all(len(line) <= 100 for line in text.splitlines())
+    lines = {line[:25].strip(): line[25:].split() for line in text.splitlines()}
+    assert lines["val_acc ↑"] == ["0.700", "0.750", "@", "5", "0.700", "0.750", "@", "5"]
+    assert lines["drift from reference"][0] < lines["drift from reference"][1]
+    head = text.splitlines()[0]
+    assert head.endswith("shortcut")
+    assert text.splitlines()[1].endswith("best")
+    assert len({len(line) for line in text.splitlines() if " @ " in line and "best @" not in line}) == 1
+
+
+def test_many_runs_are_set_in_blocks(write_run):
+    text = compare_runs(*[write_run("run", epochs=2) for _ in range(5)]).text()
+    assert max(map(len, text.splitlines())) <= 100
+    assert all(f"run ({number})" in text for number in range(2, 6))
+
+
+def test_hostile_names_keep_the_columns(write_run):
+    names = ["\x1b[31mred\nnew line", "漢字" * 30, "x" * 500]
+    text = compare_runs(*[write_run(name, epochs=2) for name in names]).text()
+    assert "\x1b" not in text
+    assert {_columns(text.splitlines()[0])} == {100}
+
+
+def test_another_target_is_not_compared(write_run):
+    comparison = compare_runs(write_run("a"), write_run("b", target="predicted"))
+    assert comparison.agreed.parts == ()
+    assert comparison.agreed.notes[0] == (
+        "The maps of 'b' are not compared with those of 'a': target predicted against label."
+    )
+    assert [group.title for group in comparison.table] == ["logged by the trainer", "looks"]
+    assert "! Nothing about the maps can be compared" in comparison.text()
+
+
+def test_another_probe_is_not_compared_but_the_others_are(write_run):
+    other = {"fingerprint": "ab" * 32, "n": 9, "image_size": [32, 32], "ids": None}
+    comparison = compare_runs(write_run("a"), write_run("b", probe=other), write_run("c"))
+
+    assert not comparison.agreed.same_probe
+    assert comparison.agreed.notes[0] == (
+        "The maps of 'b' are not compared with those of 'a': probe fingerprint abababababab against 5f5f5f5f5f5f "
+        "(9 against 6 images, 32×32 against 48×48 pixels)."
+    )
+    assert [cell is None for cell in cells(comparison, "gradcam", "entropy")] == [False, True, False]
+
+
+def test_methods_layers_and_grids_that_differ_are_named(write_run):
+    comparison = compare_runs(
+        write_run("a", methods=["eigencam", "gradcam"]),
+        write_run("b", methods=["gradcam"], reference="first"),
+        write_run("c", methods=["gradcam"], grid=(7, 7)),
+    )
+    assert [(part.method, part.runs) for part in comparison.agreed.parts] == [("gradcam", (0, 1))]
+    assert comparison.agreed.notes == (
+        "Drift of 'b' is not measured as that of 'a': reference first against settled.",
+        "eigencam on layer4 is not in 'b', 'c'.",
+        "gradcam on layer4 of 'c' is not compared: its grid is 7×7, that of 'a' is 12×12.",
+    )
+
+
+def test_runs_that_end_at_different_epochs_are_named(write_run):
+    notes = compare_runs(write_run("a"), write_run("b", epochs=4)).agreed.notes
+    assert notes == ("The runs end at different epochs, and so do their final values: 'a' at epoch 7, 'b' at epoch 3.",)
+
+
+@pytest.mark.parametrize(
+    ("name", "better"),
+    [
+        ("val_acc", "higher"),
+        ("val/Accuracy", "higher"),
+        ("val_f1", "higher"),
+        ("val_loss", "lower"),
+        ("mAP50", "higher"),
+        ("top5_error", "lower"),
+        ("lr", None),
+        ("place", None),
+        ("val_lossless", None),
+    ],
+)
+def test_the_better_direction_of_a_users_metric(name, better):
+    assert user_number(name).better == better
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.1234, "0.123"), (-0.0, "0.000"), (12.345, "12.35"), (3e-6, "3.0e-06"), (1234567.0, "1.2e+06"), (None, "–")],
+)
+def test_values_are_short(value, text):
+    assert shown(value).lstrip("-") == text
