@@ -37,7 +37,7 @@ elif importlib.util.find_spec("lightning") is not None:
 
     # The two packages' classes are unrelated; a class that inherits from both works in both trainers.
     class Base(pytorch_lightning.Callback, lightning.pytorch.Callback):
-        pass
+        """Callback of both packages."""
 else:
     Base = pytorch_lightning.Callback
 
@@ -45,10 +45,10 @@ else:
 class CAMCallback(Base):
     """Shows at every validation where the model looks, and logs in numbers how its focus moves.
 
-    ``Trainer(callbacks=[CAMCallback()])`` alone watches 16 images of the validation set with EigenCAM and GradCAM at the last layer
-    that has a spatial grid. Pictures go to an attached TensorBoardLogger and MLFlowLogger, numbers to every logger and to
-    ``trainer.callback_metrics`` (``ModelCheckpoint(monitor="cam/on_target_enrichment/gradcam", mode="max")`` works), records to disk.
-    The training itself is never changed.
+    ``Trainer(callbacks=[CAMCallback()])`` alone watches 16 images of the validation set with EigenCAM and GradCAM at
+    the last layer that has a spatial grid. Pictures go to an attached TensorBoardLogger and MLFlowLogger, numbers to
+    every logger and to ``trainer.callback_metrics`` (``ModelCheckpoint(monitor="cam/on_target_enrichment/gradcam",
+    mode="max")`` works), records to disk. The training itself is never changed.
 
     Args:
         probe: A :class:`ProbeSet`, or ``"val"``: 16 class-balanced images of the trainer's validation dataset.
@@ -101,7 +101,9 @@ class CAMCallback(Base):
             raise ValueError(f'on_error= takes "warn" or "raise", not {on_error!r}.')
         if every_n_epochs < 1 or images_every_n_looks < 1 or max_images < 0:
             raise ValueError("every_n_epochs= and images_every_n_looks= must be at least 1, max_images= at least 0.")
-        if name is not None and not all(part.isidentifier() for part in name.replace("-", "_").replace(".", "_").split()):
+        if name is not None and not all(
+            part.isidentifier() for part in name.replace("-", "_").replace(".", "_").split()
+        ):
             raise ValueError(f"name={name!r} becomes part of metric keys; use letters, digits, '_', '-' and '.'.")
         self.probe = probe
         self.methods, self.layers, self.target, self.reference = methods, layers, target, reference
@@ -134,11 +136,13 @@ class CAMCallback(Base):
 
     @property
     def state_key(self) -> str:
-        # Until setup has said in our words that twins need names, they must not look like twins to the Trainer's constructor.
+        # Until setup has said in our words that twins need names, they must not look like twins to the Trainer's
+        # constructor.
         unset = "" if self._set_up else f"@{id(self)}"
         return f"CAMCallback[{self.name}]{unset}" if self.name else f"CAMCallback{unset}"
 
-    # -- hooks ---------------------------------------------------------------------------------------------------------------
+    # -- hooks
+    # ---------------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self._set_up = True
@@ -157,7 +161,9 @@ class CAMCallback(Base):
         with self._guarded("could not be set up"):
             processes.everywhere(lambda: None if self._monitor is None else self._begin(trainer, pl_module))
 
-    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def on_validation_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         if not self._watching(trainer) or batch_idx or dataloader_idx:
             return
         if trainer.current_epoch % self.every_n_epochs:
@@ -172,7 +178,9 @@ class CAMCallback(Base):
             self._record = record
             self._values |= {k: v for k, v in record.metrics.items() if math.isfinite(v)}
             if record.look == 0:
-                self._say(f"a look costs about {record.seconds:.2f} s (the first one, which also measures the noise floor)")
+                self._say(
+                    f"a look costs about {record.seconds:.2f} s (the first one, which also measures the noise floor)"
+                )
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if not self._watching(trainer) or not self._unlogged:
@@ -220,7 +228,8 @@ class CAMCallback(Base):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict or None
 
-    # -- pieces --------------------------------------------------------------------------------------------------------------
+    # -- pieces
+    # --------------------------------------------------------------------------------------------------------------
 
     def _watching(self, trainer: Any) -> bool:
         return self._enabled and not trainer.sanity_checking and trainer.state.fn == "fit"
@@ -241,7 +250,9 @@ class CAMCallback(Base):
             batch_size=self.batch_size,
         )
         if target == "label" and probe.labels is None:
-            self._say("the probe has no labels, so the predicted class is explained; a prediction that flips will look like drift")
+            self._say(
+                "the probe has no labels, so the predicted class is explained; a prediction that flips will look like drift"
+            )
 
     def _begin(self, trainer: Any, pl_module: Any) -> None:
         """Settle probe, layers and folder, take up a resumed state, and say what is watched. Once; talks to no other process."""
@@ -315,14 +326,16 @@ class CAMCallback(Base):
                 raise TypeError(f"model={self.model!r} is a {type(found).__name__}, not a torch.nn.Module.")
             return found
         if self.forward is None and not _has_forward(pl_module):
-            children = [(name, child) for name, child in pl_module.named_children() if any(True for _ in child.parameters())]
+            children = [
+                (name, child) for name, child in pl_module.named_children() if any(True for _ in child.parameters())
+            ]
             if len(children) == 1:
                 return children[0][1]
             raise ValueError(
                 f"{type(pl_module).__name__} defines no forward; say what to explain with model=, one of "
                 f"{', '.join(repr(name) for name, _ in children)}, or pass forward=."
             )
-        return pl_module  # type: ignore[no-any-return]
+        return pl_module
 
     def _probe_in_setup(self, trainer: Any) -> ProbeSet | None:
         """The probe from the validation dataset, if there is one before the loop has loaded its data; else at the first look."""
@@ -405,8 +418,16 @@ def _mlflow_run_name(logger: Any) -> str:
 
 def _has_forward(module: nn.Module) -> bool:
     forward = type(module).forward
-    return not any(getattr(base, "forward", None) is forward for base in (nn.Module, pytorch_lightning.LightningModule)) and (
-        "forward" in {name for cls in type(module).__mro__ if cls.__name__ not in ("LightningModule", "Module") for name in vars(cls)}
+    return not any(
+        getattr(base, "forward", None) is forward for base in (nn.Module, pytorch_lightning.LightningModule)
+    ) and (
+        "forward"
+        in {
+            name
+            for cls in type(module).__mro__
+            if cls.__name__ not in ("LightningModule", "Module")
+            for name in vars(cls)
+        }
     )
 
 

@@ -39,7 +39,9 @@ def read_items(dataset: Any, n: int, seed: int) -> dict[str, Any]:
     items = [_parse(dataset[index], index) for index in chosen]
     shapes = {tuple(item["image"].shape) for item in items}
     if len(shapes) > 1:
-        raise ValueError(f"the images differ in shape ({sorted(shapes)}); a probe set needs one size: resize in the dataset.")
+        raise ValueError(
+            f"the images differ in shape ({sorted(shapes)}); a probe set needs one size: resize in the dataset."
+        )
     read: dict[str, Any] = {
         "images": torch.stack([item["image"] for item in items]),
         "ids": [str(index) for index in chosen],
@@ -125,10 +127,10 @@ def _parse(item: Any, index: int) -> dict[str, Any]:
 
 def _image(image: Any, index: int) -> Tensor:
     if isinstance(image, Image.Image):
-        image = np.asarray(image.convert("RGB"))
+        image = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
     if isinstance(image, np.ndarray):
         tensor = torch.from_numpy(np.ascontiguousarray(image))
-        if tensor.ndim == 3 and tensor.shape[-1] in (1, 3, 4) and tensor.shape[0] not in (1, 3, 4):
+        if tensor.ndim == 3 and tensor.shape[-1] in (1, 3, 4) and tensor.shape[0] not in (1, 3):
             tensor = tensor.permute(2, 0, 1)
     elif isinstance(image, Tensor):
         tensor = image

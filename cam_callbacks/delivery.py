@@ -1,7 +1,7 @@
 """From records on disk to loggers: each look to each logger, once.
 
-A look that a logger could not take stays queued and is offered again with the next look and at the end. What was delivered is
-written in a ledger beside the records, so that a resumed run repeats nothing.
+A look that a logger could not take stays queued and is offered again with the next look and at the end. What was
+delivered is written in a ledger beside the records, so that a resumed run repeats nothing.
 """
 
 from __future__ import annotations

@@ -67,7 +67,8 @@ class Drawing:
     def strip(self, records: Sequence[Record], method: str, layer: str) -> Picture:
         """Probe images down, epochs across, worst drift first."""
         rows = self.worst_drift(records, method, layer)
-        note = f"the {len(rows)} of {len(records[-1].maps[method, layer])} probe images with the largest drift, worst first"
+        total = len(records[-1].maps[method, layer])
+        note = f"{f'{len(rows)} of ' if len(rows) < total else ''}{total} probe images, largest drift first"
         return film_strip(
             [[self._strip_tile(record, method, layer, index) for record in records] for index in rows],
             row_labels=[self.label(index) for index in rows],
@@ -93,8 +94,8 @@ class Drawing:
         wrong = False
         if record.predictions is not None:
             predicted = int(record.predictions[index])
-            sure = "" if record.confidences is None else f" {record.confidences[index]:.0%}"
-            caption.append(f"predicted {self._class_name(predicted)}{sure}")
+            sure = "" if record.confidences is None else f" · {record.confidences[index]:.0%}"
+            caption.append(f"predicted {self.class_name(predicted)}{sure}")
             wrong = "labels" in self.probe and predicted != int(self.probe["labels"][index])
         return Tile(
             image=self.probe["pictures"][index],
@@ -107,9 +108,9 @@ class Drawing:
 
     def label(self, index: int) -> str:
         """The class of a probe image and its id."""
-        if "labels" not in self.probe:
-            return f"image {self.image_id(index)}"
-        return f"{self._class_name(int(self.probe['labels'][index]))} · {self.image_id(index)}"
+        name = self.image_id(index)
+        name = f"#{name}" if name.isdigit() else name
+        return f"{self.class_name(int(self.probe['labels'][index]))} · {name}" if "labels" in self.probe else name
 
     def _strip_tile(self, record: Record, method: str, layer: str, index: int) -> Tile:
         tile = self.tile(record, method, layer, index)
@@ -117,14 +118,15 @@ class Drawing:
 
     def _column(self, record: Record, records: Sequence[Record]) -> str:
         several = len({r.epoch for r in records}) < len(records)
-        return f"{record.epoch} · {record.look}" if several else str(record.epoch)
+        return f"look {record.look}" if several else f"epoch {record.epoch}"
 
     def _series_title(self, method: str, layer: str) -> str:
         return f"{method} · {layer}"
 
-    def _class_name(self, index: int) -> str:
+    def class_name(self, index: int) -> str:
+        """Name of a class, or ``class 3`` where it has none."""
         names = self.manifest["probe"]["class_names"]
-        return str(names[index]) if names is not None and 0 <= index < len(names) else str(index)
+        return str(names[index]) if names is not None and 0 <= index < len(names) else f"class {index}"
 
     def _key(self, key: str) -> str:
         name = self.manifest.get("name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import time
@@ -24,6 +25,8 @@ from cam_engine.capture import Forward
 from cam_engine.layers import LayerSpec, module_names
 from cam_engine.methods import get_method
 from cam_engine.metrics import coverage, valid
+
+log = logging.getLogger(__name__)
 
 NOISE = 0.1  # of the probe's standard deviation
 NOISE_REPEATS = 3
@@ -50,8 +53,8 @@ class CAMMonitor:
         probe: The images.
         methods: Names from :func:`cam_engine.available_methods`.
         layers: As for :class:`cam_engine.CAM`; what ``"auto"`` and globs stand for is settled at the first look.
-        target: ``"label"`` (falls back to ``"predicted"`` on a probe without labels), ``"predicted"``, a class index, one for each
-            image, or a callable ``(outputs) -> Tensor (B,)``.
+        target: ``"label"`` (falls back to ``"predicted"`` on a probe without labels), ``"predicted"``, a class index,
+            one for each image, or a callable ``(outputs) -> Tensor (B,)``.
         reference: ``"settled"``, ``"first"``, or the folder of another run's records, whose last look is the baseline.
         folder: Where records go; None keeps nothing on disk.
         name: Stands in metric keys, ``cam/<name>/…``, where several monitors watch one training.
@@ -85,9 +88,13 @@ class CAMMonitor:
         seed: int = 0,
     ) -> None:
         if not isinstance(probe, ProbeSet):
-            raise TypeError(f"probe must be a ProbeSet, not {type(probe).__name__}; ProbeSet(images, labels) makes one.")
+            raise TypeError(
+                f"probe must be a ProbeSet, not {type(probe).__name__}; ProbeSet(images, labels) makes one."
+            )
         if isinstance(target, str) and target not in ("label", "predicted"):
-            raise ValueError(f'target= takes "label", "predicted", a class index, a list of them or a callable, not {target!r}.')
+            raise ValueError(
+                f'target= takes "label", "predicted", a class index, a list of them or a callable, not {target!r}.'
+            )
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1.")
         self.probe = probe
@@ -153,7 +160,12 @@ class CAMMonitor:
         record = replace(record, seconds=time.perf_counter() - started)
         record.metrics[plain_key("seconds", self.name)] = record.seconds
         if self.store is not None and processes.rank() == 0:
-            self.write(model, record)
+            try:
+                self.write(model, record)
+            except OSError as error:  # a full disk: the numbers are still good, and the other processes go on too
+                log.warning(
+                    "cam-callbacks: look %d could not be written to %s (%s)", record.look, self.store.folder, error
+                )
         self.looks += 1
         return record
 
@@ -167,10 +179,20 @@ class CAMMonitor:
 
     def neutral(self) -> dict[str, float]:
         """What to log under every key while there has been no value yet."""
-        layers = self.layer_names or (("auto",) if isinstance(self.layers, (str, nn.Module)) else tuple(map(str, self.layers)))
-        regions = {"on_target_enrichment": self.probe.has_regions, "nuisance_enrichment": self.probe.nuisance is not None}
+        layers = self.layer_names or (
+            ("auto",) if isinstance(self.layers, (str, nn.Module)) else tuple(map(str, self.layers))
+        )
+        regions = {
+            "on_target_enrichment": self.probe.has_regions,
+            "nuisance_enrichment": self.probe.nuisance is not None,
+        }
         known = {k: v for k, v in tracking.NEUTRAL.items() if regions.get(k, True)}
-        values = {metric_key(k, m, layer, layers, self.name): v for m in self.methods for layer in layers for k, v in known.items()}
+        values = {
+            metric_key(k, m, layer, layers, self.name): v
+            for m in self.methods
+            for layer in layers
+            for k, v in known.items()
+        }
         return values | {plain_key("seconds", self.name): 0.0}
 
     def state_dict(self) -> dict[str, Any]:
@@ -197,12 +219,15 @@ class CAMMonitor:
         self.looks = state["looks"]
         self.layer_names = tuple(state["layer_names"])
         self._tracks = {
-            (t["method"], t["layer"]): tracking.Track.from_state({k: v for k, v in t.items() if k not in ("method", "layer")})
+            (t["method"], t["layer"]): tracking.Track.from_state(
+                {k: v for k, v in t.items() if k not in ("method", "layer")}
+            )
             for t in state["tracks"]
             if t["method"] in self.methods
         }
 
-    # -- explaining ----------------------------------------------------------------------------------------------------------
+    # -- explaining
+    # ----------------------------------------------------------------------------------------------------------
 
     def _targets(self) -> Target:
         if self.target == "label":
@@ -237,7 +262,8 @@ class CAMMonitor:
             *(_concatenate([getattr(p, name) for p in parts]) for name in ("predictions", "confidences", "scores")),
         )
 
-    # -- measuring: from here on every process computes the same from what was gathered ---------------------------------------
+    # -- measuring: from here on every process computes the same from what was gathered
+    # ---------------------------------------
 
     def _measured(self, record: Record, model: nn.Module) -> Record:
         # Copies, so that a look that fails half-way leaves the run's memory as it was.
@@ -264,10 +290,10 @@ class CAMMonitor:
             nuisance = None if self.probe.nuisance is None else coverage(self.probe.nuisance, grid)
             numbers = track.measure(maps, record.look, self.probe.regions(grid), nuisance)
             for metric, values in numbers.items():
-                key = per_image_key(metric, method, layer, self.layer_names)
-                per_image[key] = values
-                aggregates[key] = tracking.aggregates(metric, values, labels)
-                metrics[plain_key(key, self.name)] = aggregates[key]["mean"]
+                name = per_image_key(metric, method, layer, self.layer_names)
+                per_image[name] = values
+                aggregates[name] = tracking.aggregates(metric, values, labels)
+                metrics[plain_key(name, self.name)] = aggregates[name]["mean"]
             whole = {
                 "valid_frac": float(valid(maps).mean()),
                 "reference_set": float(track.fixed),
@@ -310,7 +336,9 @@ class CAMMonitor:
             raise ValueError(f"the baseline {self.reference!r} has no maps of {'/'.join(key)}; it has {have}.")
         base = self._baseline.maps[key]
         if base.shape != maps.shape:
-            raise ValueError(f"the baseline's maps of {'/'.join(key)} have shape {base.shape}, this run's {maps.shape}.")
+            raise ValueError(
+                f"the baseline's maps of {'/'.join(key)} have shape {base.shape}, this run's {maps.shape}."
+            )
         return tracking.Track(fixed=True, reference=base, ceiling=tracking.ceiling(base, self.seed))
 
     def _read_baseline(self) -> Record | None:
@@ -318,7 +346,9 @@ class CAMMonitor:
             return None
         store = RecordStore(self.reference)
         if not len(store):
-            raise ValueError(f'reference= takes "settled", "first" or a folder of records; {self.reference!r} holds none.')
+            raise ValueError(
+                f'reference= takes "settled", "first" or a folder of records; {self.reference!r} holds none.'
+            )
         theirs, mine = store.manifest["probe"]["fingerprint"], self.probe.fingerprint
         if theirs != mine:
             raise ValueError(
@@ -330,7 +360,8 @@ class CAMMonitor:
         except RecordError as error:
             raise ValueError(f"the baseline {self.reference!r} cannot be read: {error}") from error
 
-    # -- what all records have in common --------------------------------------------------------------------------------------
+    # -- what all records have in common
+    # --------------------------------------------------------------------------------------
 
     def _manifest(self, model: nn.Module, record: Record) -> dict[str, Any]:
         probe = self.probe

@@ -30,8 +30,8 @@ class ProbeSet:
         ids: N names, unique; by default "0", "1", ….
         groups: N tags of any kind (hospital, camera).
         class_names: Name of each class.
-        mean, std: What the images were normalised with, one number or one for each channel, so that a person sees the picture as it
-            was. Without them the pictures are scaled to the range of the whole probe.
+        mean, std: What the images were normalised with, one number or one for each channel, so that a person sees the
+            picture as it was. Without them the pictures are scaled to the range of the whole probe.
         nuisance: (N, H, W) bool, a region that a model is suspected to look at and should not.
 
     Raises:
@@ -111,8 +111,9 @@ class ProbeSet:
     def pictures(self) -> NDArray[np.uint8]:
         """The images as a person sees them: (N, H, W, 3) uint8 RGB.
 
-        With mean and std the normalisation is undone; without, images within [0, 1] are taken as they are and others are scaled to
-        the range of the whole probe. One channel becomes grey; of more than three the first three are shown, of two the first.
+        With mean and std the normalisation is undone; without, images within [0, 1] are taken as they are and others
+        are scaled to the range of the whole probe. One channel becomes grey; of more than three the first three are
+        shown, of two the first.
         """
         pixels = self.images.numpy()
         if self.mean is not None or self.std is not None:
@@ -148,7 +149,8 @@ class ProbeSet:
         """Choose ``n`` images of a map-style dataset, balanced over classes and reproducibly.
 
         Items may be images, ``(image, label)`` tuples, or dictionaries (``image``/``pixel_values``/``img``,
-        ``label``/``labels``/``target``, ``mask``, ``boxes``). No random state is touched, whatever the dataset's transforms draw.
+        ``label``/``labels``/``target``, ``mask``, ``boxes``). No random state is touched, whatever the dataset's
+        transforms draw.
         """
         with random_streams():
             items = read_items(dataset, n, seed)
@@ -186,7 +188,8 @@ class ProbeSet:
             folder: The folder.
             n: How many, balanced over classes; None takes all.
             seed: For the choice.
-            size: Side in pixels: the shorter side is resized to it and the centre cropped. Needed if pictures differ in size.
+            size: Side in pixels: the shorter side is resized to it and the centre cropped. Needed if pictures differ in
+                size.
             mean, std: Normalisation that the model expects, applied to pixels in [0, 1].
 
         Raises:
@@ -254,7 +257,9 @@ def _check_masks(name: str, masks: Any, shape: tuple[int, int, int]) -> NDArray[
         raise ValueError(f"{name} has shape {array.shape}; the images need {shape}.")
     if array.dtype != bool:
         if not np.isin(array, (0, 1)).all():
-            raise TypeError(f"{name} must be bool (True where the region is), not {array.dtype} with other values than 0 and 1.")
+            raise TypeError(
+                f"{name} must be bool (True where the region is), not {array.dtype} with other values than 0 and 1."
+            )
         array = array.astype(bool)
     return array.copy()
 
@@ -263,7 +268,9 @@ def _check_boxes(boxes: Any, n: int, size: tuple[int, int]) -> list[NDArray[np.f
     if boxes is None:
         return None
     if len(boxes) != n:
-        raise ValueError(f"boxes holds {len(boxes)} lists for {n} images; pass one list for each, empty where there is none.")
+        raise ValueError(
+            f"boxes holds {len(boxes)} lists for {n} images; pass one list for each, empty where there is none."
+        )
     checked = []
     for index, image_boxes in enumerate(boxes):
         array = np.asarray(image_boxes, dtype=np.float64).reshape(-1, 4) if len(image_boxes) else np.zeros((0, 4))

@@ -16,10 +16,12 @@ class LookError(RuntimeError):
 
 
 def rank() -> int:
+    """This process's number; 0 writes."""
     return dist.get_rank() if _distributed() else 0
 
 
 def world_size() -> int:
+    """How many processes look together."""
     return dist.get_world_size() if _distributed() else 1
 
 

@@ -6,7 +6,8 @@ A store is one folder for one run:
     probe.npz          the probe images as a person sees them, labels, masks
     look-000000.npz    one file a look: maps, per-image numbers, and a JSON header with everything else
 
-Every file is written to a temporary name, flushed to disk and renamed, so that a reader never sees half of one. Nothing is pickled.
+Every file is written to a temporary name, flushed to disk and renamed, so that a reader never sees half of one. Nothing
+is pickled.
 """
 
 from __future__ import annotations
@@ -44,10 +45,12 @@ class Record:
     ``metrics``: the logged keys, ``"cam/drift_ref/gradcam"``; NaN where a number is undefined at this look.
     ``maps[method, layer]``: (N, h, w) float32 on the layer's grid, after ReLU, not rescaled.
     ``per_image["entropy/gradcam"]``: (N,) float64; with ``/<layer>`` appended when several layers are tracked.
-    ``aggregates["entropy/gradcam"]``: mean, median, worst_tenth, worst_class (the worst class's mean), and n, the images counted.
-    ``predictions``, ``confidences``, ``scores``, ``targets``: (N,), predicted class, its probability, the explained score and class;
-    None where the model is no classifier.
-    ``reference``: for each ``method/layer``, what drift is measured against: ``look``, ``settled``, ``floor`` and ``ceiling``.
+    ``aggregates["entropy/gradcam"]``: mean, median, worst_tenth, worst_class (the worst class's mean), and n, the
+    images counted.
+    ``predictions``, ``confidences``, ``scores``, ``targets``: (N,), predicted class, its probability, the explained
+    score and class; None where the model is no classifier.
+    ``reference``: for each ``method/layer``, what drift is measured against: ``look``, ``settled``, ``floor`` and
+    ``ceiling``.
     ``user_metrics``: what else the trainer had logged by the end of that validation, such as its accuracy.
     ``seconds``: what the look cost. ``time``: seconds since 1970.
     """
@@ -79,7 +82,7 @@ class Record:
             "maps": [list(key) for key in self.maps],
             "per_image": list(self.per_image),
         }
-        arrays = {f"map_{i}": m for i, m in enumerate(self.maps.values())}
+        arrays: dict[str, Any] = {f"map_{i}": m for i, m in enumerate(self.maps.values())}
         arrays |= {f"image_{i}": v for i, v in enumerate(self.per_image.values())}
         arrays |= {name: getattr(self, name) for name in self._ARRAYS if getattr(self, name) is not None}
         arrays["header"] = np.frombuffer(to_json(header).encode(), dtype=np.uint8)
@@ -113,7 +116,8 @@ class Record:
 class RecordStore:
     """The records of one run, in a folder; opens while the run is still writing.
 
-    ``len(store)``, ``store[-1]``, iteration in order of looks. ``store.manifest`` describes the run, ``store.probe`` holds what is
+    ``len(store)``, ``store[-1]``, iteration in order of looks. ``store.manifest`` describes the run, ``store.probe``
+    holds what is
     needed to draw it: ``pictures`` (N, H, W, 3) uint8, ``labels``, ``masks``, ``nuisance``.
     """
 
@@ -199,7 +203,7 @@ class RecordStore:
         except Exception as error:
             raise RecordError(f"{path} is damaged ({type(error).__name__}: {error}).") from error
 
-    def write_probe(self, arrays: Mapping[str, NDArray[Any]]) -> Path:
+    def write_probe(self, arrays: Mapping[str, Any]) -> Path:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
         return write_atomically(self.folder / PROBE, buffer.getvalue())
@@ -211,7 +215,9 @@ def check_schema(header: Any, source: str) -> None:
     if not isinstance(schema, int):
         raise RecordError(f"{source} has no schema version: it is no record of cam-callbacks.")
     if schema > SCHEMA:
-        raise RecordError(f"{source} has schema {schema}; this version reads up to {SCHEMA}. Update cam-callbacks to open it.")
+        raise RecordError(
+            f"{source} has schema {schema}; this version reads up to {SCHEMA}. Update cam-callbacks to open it."
+        )
 
 
 def write_atomically(path: Path, data: bytes) -> Path:

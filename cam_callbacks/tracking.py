@@ -1,8 +1,8 @@
 """Drift over a run: reference, noise floor, ceiling. Pure functions of the maps that were gathered.
 
-For each method and layer, drift is measured against a reference. ``"first"`` is the first look with a valid map. ``"settled"`` is the
-first look at which the drift against the previous look has been at most max(3F, 0.05) twice running, F being the noise
-floor; until then the first look serves. A baseline is the last record of another run.
+For each method and layer, drift is measured against a reference. ``"first"`` is the first look with a valid map.
+``"settled"`` is the first look at which the drift against the previous look has been at most max(3F, 0.05) twice
+running, F being the noise floor; until then the first look serves. A baseline is the last record of another run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ CALM_LOOKS = 2
 CEILING_PAIRS = 200
 
 # Which end of a number is the bad one, for the worst tenth and the worst class.
-HIGH_IS_WORSE = frozenset({"focus_drift", "drift_ref", "drift_prev", "entropy", "consensus", "centroid_shift", "nuisance_enrichment"})
+HIGH_IS_WORSE = frozenset(
+    {"focus_drift", "drift_ref", "drift_prev", "entropy", "consensus", "centroid_shift", "nuisance_enrichment"}
+)
 
 # What a monitor finds under a key for which there has never been a value.
 NEUTRAL = {
@@ -103,7 +105,8 @@ class Track:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Track:
-        return cls(**{k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in state.items()})
+        values: dict[str, Any] = {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in state.items()}
+        return cls(**values)
 
 
 def noise_floor(maps: NDArray[np.float32], noisy: list[NDArray[np.float32]]) -> float:

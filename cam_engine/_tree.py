@@ -57,7 +57,7 @@ def _children(tree: Any) -> list[tuple[Any, Any]]:
 def _rebuild(tree: Any, items: dict[Any, Any]) -> Any:
     if isinstance(tree, Mapping):
         if dataclasses.is_dataclass(tree):  # transformers' ModelOutput is a dictionary and a dataclass at once
-            return type(tree)(**items)  # type: ignore[call-arg]
+            return type(tree)(**items)
         return type(tree)(items)  # type: ignore[call-arg]
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return type(tree)(*items.values())

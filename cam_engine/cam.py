@@ -54,8 +54,8 @@ class CAMResult:
     def __getitem__(self, method: str) -> Tensor:
         """The heatmap for pictures: (B, H, W) float32 in [0, 1], upsampled to the images.
 
-        Each layer's map is min–max scaled, upsampled (bilinear, half-pixel centres) and averaged over layers (detectors:
-        maximum), then scaled again. An invalid map is zero everywhere.
+        Each layer's map is min–max scaled, upsampled (bilinear, half-pixel centres) and averaged over layers
+        (detectors: maximum), then scaled again. An invalid map is zero everywhere.
         """
         method = get_method(method).name
         if method not in self.methods:
@@ -68,7 +68,9 @@ class CAMResult:
         layers = []
         for layer in self.layers:
             scaled = minmax(self.raw[method, layer])
-            layers.append(F.interpolate(scaled[:, None], size=self.size, mode="bilinear", align_corners=False).squeeze(1))
+            layers.append(
+                F.interpolate(scaled[:, None], size=self.size, mode="bilinear", align_corners=False).squeeze(1)
+            )
         stacked = torch.stack(layers)
         return minmax(stacked.mean(0) if self.aggregate == "mean" else stacked.amax(0))
 
@@ -84,7 +86,8 @@ class CAM:
         center: For the eigen methods, whether channels are centred over the cells before the decomposition.
         reshape: Callable that turns a layer's output into (B, C, h, w), for layouts that are not recognised.
         forward: ``(model, images) -> outputs`` for a model that is not called with the images alone.
-        output: Key or index of the score tensor in what the model returns (a dictionary, tuple or dataclass), or a callable.
+        output: Key or index of the score tensor in what the model returns (a dictionary, tuple or dataclass), or a
+            callable.
         aggregate: ``"mean"`` or ``"max"`` over layers in ``result[method]``.
 
     >>> import torch
@@ -139,9 +142,11 @@ class CAM:
         """Explain a batch.
 
         Args:
-            images: (B, C, H, W) float, already normalised; moved to the model's device and precision if they are elsewhere.
+            images: (B, C, H, W) float, already normalised; moved to the model's device and precision if they are
+                elsewhere.
             targets: None (the predicted class), an int, B ints, or a callable ``(outputs) -> Tensor (B,)``.
-            outputs: Run the whole forward even if no method needs it, so that ``result.outputs`` and ``result.scores`` are there.
+            outputs: Run the whole forward even if no method needs it, so that ``result.outputs`` and ``result.scores``
+                are there.
 
         Raises:
             TypeError, ValueError: Images, targets or outputs of the wrong kind or shape.
@@ -154,8 +159,11 @@ class CAM:
             needs_gradients = any(method.uses_gradients for method in self.methods.values())
             chosen = self.resolve(images)
             size = (images.shape[-2], images.shape[-1])
-            selected = [Target(name, module, self._selector(name, len(images), size)) for name, module in chosen.items()]
+            selected = [
+                Target(name, module, self._selector(name, len(images), size)) for name, module in chosen.items()
+            ]
             score = resolve_target(targets)
+            scores: Tensor | None
             if needs_gradients:
                 captured, scores, grads = self._explain(images, selected, score)
             else:
@@ -179,7 +187,9 @@ class CAM:
                 except NoGradientError:
                     if self._record_all:
                         raise
-                    self._record_all = True  # a no_grad block around the layer: record from the start, here and from now on
+                    self._record_all = (
+                        True  # a no_grad block around the layer: record from the start, here and from now on
+                    )
 
     def _look(
         self, images: Tensor, selected: list[Target], score: Callable[[Any], Tensor], outputs: bool

@@ -1,16 +1,16 @@
 """One forward and one gradient call through an untouched model.
 
-Nothing upstream of the first target layer is recorded for gradients: the forward runs under ``no_grad`` until that layer's
-hook makes its output a leaf and switches recording on. What goes on downstream is a clone, so that an in-place layer behind
-the target cannot corrupt what was captured. Gradients come from ``torch.autograd.grad`` with respect to activations;
-parameters, their ``.grad`` and their hooks never notice.
+Nothing upstream of the first target layer is recorded for gradients: the forward runs under ``no_grad`` until that
+layer's hook makes its output a leaf and switches recording on. What goes on downstream is a clone, so that an in-place
+layer behind the target cannot corrupt what was captured. Gradients come from ``torch.autograd.grad`` with respect to
+activations; parameters, their ``.grad`` and their hooks never notice.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +44,8 @@ class Target:
 class Captured:
     """What one forward left behind.
 
-    ``activations`` maps a layer's name to the tensor it returned (any layout, dtype as computed); ``outputs`` is what the model
-    returned, None if the forward was stopped; ``calls`` counts how often each layer ran.
+    ``activations`` maps a layer's name to the tensor it returned (any layout, dtype as computed); ``outputs`` is what
+    the model returned, None if the forward was stopped; ``calls`` counts how often each layer ran.
     """
 
     activations: dict[str, Tensor]
@@ -72,8 +72,8 @@ def capture(
         record: Record the graph from the first target layer on, so that :func:`gradients` can follow.
         forward: ``(model, images) -> outputs`` for models that are not called with the images alone.
         stop_after: Number of calls of each layer after which the forward may end; only without ``record``.
-        record_all: Record from the images on. Needed where ``forward`` has a ``no_grad`` block around a target layer, because
-            leaving the block switches recording off again.
+        record_all: Record from the images on. Needed where ``forward`` has a ``no_grad`` block around a target layer,
+            because leaving the block switches recording off again.
 
     Raises:
         RuntimeError: A target layer never ran in this forward.
@@ -110,10 +110,8 @@ def capture(
         for target in targets:
             stack.callback(target.module.register_forward_hook(hook_for(target)).remove)
         images = images.detach().clone() if images.is_inference() else images.detach()
-        try:
+        with suppress(_AllCaptured):
             outputs = model(images) if forward is None else forward(model, images)
-        except _AllCaptured:
-            pass
     missing = [t.name for t in targets if t.name not in kept]
     if missing:
         raise RuntimeError(

@@ -1,7 +1,7 @@
 """Any layer's output → (B, C, h, w).
 
-CNN maps (B, C, h, w), channels-last maps (B, h, w, C) and token sequences (B, prefix + h·w, C) are told apart by the sizes of
-the batch and of the images. A grid keeps the images' aspect ratio; that decides.
+CNN maps (B, C, h, w), channels-last maps (B, h, w, C) and token sequences (B, prefix + h·w, C) are told apart by the
+sizes of the batch and of the images. A grid keeps the images' aspect ratio; that decides.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(random_streams())
         if "torch._dynamo" in sys.modules:  # nothing can be compiled otherwise, and importing it takes seconds
-            stack.enter_context(torch.compiler.set_stance("force_eager"))  # type: ignore[no-untyped-call]
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         try:
             for module, _ in modes:
                 module.training = False

@@ -25,8 +25,8 @@ _PASSED_OVER = ("Pool", "Dropout", "DropPath", "Identity", "Flatten", "Softmax")
 class LayerInfo:
     """A layer that can be explained.
 
-    ``name`` is what ``layers=`` takes; ``type`` its class; ``shape`` what it returned; ``stride`` the image's pixels per cell
-    (height); ``grid`` is (h, w).
+    ``name`` is what ``layers=`` takes; ``type`` its class; ``shape`` what it returned; ``stride`` the image's pixels
+    per cell (height); ``grid`` is (h, w).
     """
 
     name: str
@@ -79,8 +79,8 @@ def resolve_layers(
 
     Args:
         model: The model.
-        layers: ``"auto"``, a dotted name, a glob over dotted names (``"layer[34]"``, ``"blocks.*.norm1"``), a module of the model,
-            or a list of those.
+        layers: ``"auto"``, a dotted name, a glob over dotted names (``"layer[34]"``, ``"blocks.*.norm1"``), a module of
+            the model, or a list of those.
         images: (B, C, H, W), for ``"auto"``.
         forward: As in :func:`available_layers`.
 
@@ -97,7 +97,9 @@ def resolve_layers(
             spec = getattr(spec, "_orig_mod", spec)
             if not names.get(spec):
                 what = "the model itself" if spec is model else "not a module of this model"
-                raise ValueError(f"layers= was given a {type(spec).__name__} that is {what}; pass one of its inner modules.")
+                raise ValueError(
+                    f"layers= was given a {type(spec).__name__} that is {what}; pass one of its inner modules."
+                )
             matches = [names[spec]]
         elif spec == "auto":
             matches = [auto_layer(model, images, forward=forward)]
@@ -107,7 +109,7 @@ def resolve_layers(
             matches = [name for name in modules if fnmatch.fnmatchcase(name, spec)]
         if not matches:
             raise UnknownNameError(
-                f"no layer {spec!r}; nearest names: {nearest(spec, modules)}. "
+                f"no layer {spec!r}; nearest names: {nearest(str(spec), modules)}. "
                 "available_layers(model, images) lists all that can be explained."
             )
         chosen.update((name, modules[name]) for name in matches)
@@ -146,7 +148,9 @@ def _shown(name: str) -> str:
 
 def _as_list(layers: Any) -> list[Any]:
     if not isinstance(layers, Iterable):
-        raise TypeError(f"layers= takes a name, a glob, a module or a list of them, not {type(layers).__name__} ({layers!r}).")
+        raise TypeError(
+            f"layers= takes a name, a glob, a module or a list of them, not {type(layers).__name__} ({layers!r})."
+        )
     items = list(layers)
     for item in items:
         if not isinstance(item, (str, nn.Module)):

@@ -16,9 +16,9 @@ _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.-]+")
 class MLflowSink:
     """Pictures and files for one MLflow run.
 
-    Overlays as stepped images (MLflow's image grid, compared across runs), the records under ``cam/records``, film strips under
-    ``cam/``; ``cam_report.html`` and ``cam_latest.png`` at the artifact root, the only level that MLflow's compare page shows. The
-    client writes to this run alone; the user's active run is never touched.
+    Overlays as stepped images (MLflow's image grid, compared across runs), the records under ``cam/records``, film
+    strips under ``cam/``; ``cam_report.html`` and ``cam_latest.png`` at the artifact root, the only level that MLflow's
+    compare page shows. The client writes to this run alone; the user's active run is never touched.
 
     Args:
         client: An ``mlflow.MlflowClient``.

@@ -10,8 +10,8 @@ from cam_callbacks.records import Record, RecordStore
 class TensorBoardSink:
     """Pictures for TensorBoard's images tab.
 
-    One tag for each probe image and method, ``cam/<method>/<image>``, so that the tab's slider walks through the epochs; a contact
-    sheet of each look under ``cam/<method>/sheet``; the film strip at the end of the run.
+    One tag for each probe image and method, ``cam/<method>/<image>``, so that the tab's slider walks through the
+    epochs; a contact sheet of each look under ``cam/<method>/sheet``; the film strip at the end of the run.
 
     Args:
         writer: A ``SummaryWriter``.

@@ -9,13 +9,13 @@ from torch import Tensor
 def principal_map(features: Tensor, *, component: int = 0, center: bool = True) -> Tensor:
     """Project every cell on a principal component of the channels: (B, C, h, w) → (B, h, w).
 
-    The matrix decomposed is cells × channels, M = features as (h·w, C), each channel centred over the cells unless ``center`` is
-    False. The map is M·v = σ·u for its ``component``-th right singular vector v (counted from 0). It comes from the
-    eigenvectors of the smaller Gram matrix, never from a full SVD.
+    The matrix decomposed is cells × channels, M = features as (h·w, C), each channel centred over the cells unless
+    ``center`` is False. The map is M·v = σ·u for its ``component``-th right singular vector v (counted from 0). It
+    comes from the eigenvectors of the smaller Gram matrix, never from a full SVD.
 
-    A singular vector's sign is arbitrary, and a flip between two epochs would look like total drift: the map is oriented to
-    correlate positively with the channel mean of M; where that correlation is zero, so that its entry of largest magnitude is
-    positive.
+    A singular vector's sign is arbitrary, and a flip between two epochs would look like total drift: the map is
+    oriented to correlate positively with the channel mean of M; where that correlation is zero, so that its entry of
+    largest magnitude is positive.
 
     Raises:
         ValueError: ``component`` is not below min(h·w, C).

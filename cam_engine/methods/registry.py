@@ -17,8 +17,8 @@ CamFunction = Callable[..., Tensor]
 class Method:
     """A registered method.
 
-    ``function`` takes ``activations`` (B, C, h, w), float32, and whatever ``needs`` and ``options`` name as keyword arguments; it
-    returns the map (B, h, w), signed, before ReLU.
+    ``function`` takes ``activations`` (B, C, h, w), float32, and whatever ``needs`` and ``options`` name as keyword
+    arguments; it returns the map (B, h, w), signed, before ReLU.
     """
 
     name: str
@@ -37,12 +37,15 @@ NEEDS = frozenset({"gradients"})
 OPTIONS = frozenset({"component", "center"})
 
 
-def register(name: str, *, needs: Iterable[str] = (), options: Iterable[str] = ()) -> Callable[[CamFunction], CamFunction]:
+def register(
+    name: str, *, needs: Iterable[str] = (), options: Iterable[str] = ()
+) -> Callable[[CamFunction], CamFunction]:
     """Register a CAM method under ``name``; from then on ``CAM(model, methods=name)`` uses it.
 
     Args:
         name: Lower-case name.
-        needs: What the function gets beside ``activations``, each as an argument of that name: ``"gradients"`` (B, C, h, w).
+        needs: What the function gets beside ``activations``, each as an argument of that name: ``"gradients"`` (B, C,
+            h, w).
         options: Settings of ``CAM`` that the function takes: ``"component"``, ``"center"``.
 
     >>> from cam_engine import register
@@ -77,7 +80,9 @@ def get_method(name: str) -> Method:
         TypeError: Not a string.
     """
     if not isinstance(name, str):
-        raise TypeError(f"a method is named by a string, not {type(name).__name__} ({name!r}); one of {available_methods()}.")
+        raise TypeError(
+            f"a method is named by a string, not {type(name).__name__} ({name!r}); one of {available_methods()}."
+        )
     wanted = name if name in _METHODS else name.lower().replace("-", "").replace(" ", "")
     for known, method in _METHODS.items():
         if wanted in (known, metric_name(known)):

@@ -1,7 +1,7 @@
 """Numbers about heatmaps: pure functions on batches of maps, in float64 on the CPU.
 
-Every function takes maps (N, h, w) on the layer's own grid, after ReLU and not rescaled, as numpy arrays or tensors, and returns one
-number for each image (N,). An invalid map (not finite, or with a sum not above 1e-12) gives NaN.
+Every function takes maps (N, h, w) on the layer's own grid, after ReLU and not rescaled, as numpy arrays or tensors,
+and returns one number for each image (N,). An invalid map (not finite, or with a sum not above 1e-12) gives NaN.
 """
 
 from cam_engine.metrics.distribution import distributions, valid

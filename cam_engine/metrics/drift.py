@@ -12,8 +12,8 @@ from cam_engine.metrics.shape import centroid
 def jensen_shannon(maps: Maps, others: Maps) -> Float:
     """Jensen–Shannon divergence, base 2, between each map and its counterpart: (N,), 0 (same focus) to 1 (disjoint).
 
-    JSD(p, q) = ½ KL(p‖m) + ½ KL(q‖m), m = ½(p + q); equals scipy's ``jensenshannon(p, q, base=2) ** 2``. NaN where either map is
-    invalid. Lin 1991, IEEE Trans. Inf. Theory 37.
+    JSD(p, q) = ½ KL(p‖m) + ½ KL(q‖m), m = ½(p + q); equals scipy's ``jensenshannon(p, q, base=2) ** 2``. NaN where
+    either map is invalid. Lin 1991, IEEE Trans. Inf. Theory 37.
 
     Raises:
         ValueError: The two differ in shape.

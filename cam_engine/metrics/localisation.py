@@ -10,9 +10,11 @@ from cam_engine.metrics.distribution import Float, Maps, distributions
 
 
 def coverage(masks: Any, grid: tuple[int, int]) -> Float:
-    """Bring masks (N, H, W), bool or in [0, 1], to a grid: (N, h, w), the exact fraction of each cell that the mask covers.
+    """Bring masks (N, H, W), bool or in [0, 1], to a grid: (N, h, w), the exact fraction of each cell that the mask
+    covers.
 
-    A pixel that two cells share counts for both in proportion, so that the mean over the grid is the mean over the pixels.
+    A pixel that two cells share counts for both in proportion, so that the mean over the grid is the mean over the
+    pixels.
     """
     array = np.asarray(masks, dtype=np.float64)
     if array.ndim != 3:
@@ -24,12 +26,15 @@ def coverage(masks: Any, grid: tuple[int, int]) -> Float:
 def on_target_mass(maps: Maps, region: Any) -> Float:
     """Share of a map's mass that lies on the region, Σ p·m: (N,), 0 to 1.
 
-    ``region`` (N, h, w) is the masks' coverage of the same grid. Also called the energy-based pointing game (Wang et al. 2020,
-    arXiv:1910.01279) and relevance mass accuracy (Arras et al. 2020, arXiv:2003.07258). NaN for an invalid map or an empty region.
+    ``region`` (N, h, w) is the masks' coverage of the same grid. Also called the energy-based pointing game (Wang et
+    al. 2020, arXiv:1910.01279) and relevance mass accuracy (Arras et al. 2020, arXiv:2003.07258). NaN for an invalid
+    map or an empty region.
     """
     p, m = distributions(maps), np.asarray(region, dtype=np.float64)
     if p.shape != m.shape:
-        raise ValueError(f"maps {p.shape} and region {m.shape} differ in shape; coverage(masks, grid) brings masks to the grid.")
+        raise ValueError(
+            f"maps {p.shape} and region {m.shape} differ in shape; coverage(masks, grid) brings masks to the grid."
+        )
     return np.where(m.mean((1, 2)) > 0, (p * m).sum((1, 2)), np.nan)
 
 

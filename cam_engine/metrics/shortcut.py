@@ -11,7 +11,8 @@ from cam_engine.metrics.drift import jensen_shannon
 def consensus(maps: Maps) -> Float:
     """Each image's agreement with the mean map, 1 − JSD(p_i, mean p): (N,), 0 to 1; NaN for an invalid map.
 
-    Its mean is 1 when every image is looked at in the same place, which is how a cue at a fixed place shows. Fewer than two valid
+    Its mean is 1 when every image is looked at in the same place, which is how a cue at a fixed place shows. Fewer than
+    two valid
     maps: NaN.
     """
     p = distributions(maps)

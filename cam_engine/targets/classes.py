@@ -13,8 +13,8 @@ class ClassTarget:
     Args:
         classes: One index for all images, a sequence of B indices, or None for the predicted class.
 
-    A model with a single output (B, 1) or (B,) is a binary or regression head: the score is that output for class 1 or None, and
-    its negative for class 0.
+    A model with a single output (B, 1) or (B,) is a binary or regression head: the score is that output for class 1 or
+    None, and its negative for class 0.
     """
 
     def __init__(self, classes: int | Sequence[int] | Tensor | None = None) -> None:
@@ -50,7 +50,8 @@ class ClassTarget:
                 f"pass one index for all, or exactly {batch}."
             )
         classes = max(count, 2)
-        # The check reads the caller's own numbers; only where they already live on a device does it have to wait for it.
+        # The check reads the caller's own numbers; only where they already live on a device does it have to wait for
+        # it.
         if index.numel() and (int(index.min()) < 0 or int(index.max()) >= classes):
             raise ValueError(f"targets= holds class {index.tolist()}, but the model has classes 0 to {classes - 1}.")
         return index.long().to(logits.device)

