@@ -212,7 +212,8 @@ class CAM:
         if callable(self.output):
             return self.output(outputs)
         try:
-            return getattr(outputs, self.output) if hasattr(outputs, str(self.output)) else outputs[self.output]
+            attribute = not isinstance(outputs, dict) and hasattr(outputs, str(self.output))
+            return getattr(outputs, self.output) if attribute else outputs[self.output]
         except (KeyError, IndexError, TypeError) as error:
             raise ValueError(
                 f"output={self.output!r} is not in what the model returned ({type(outputs).__name__}"

@@ -109,7 +109,7 @@ def capture(
         stack.enter_context(torch.set_grad_enabled(record and record_all))
         for target in targets:
             stack.callback(target.module.register_forward_hook(hook_for(target)).remove)
-        images = images.detach().clone() if images.is_inference() else images.detach()
+        images = images.detach().clone()  # a model may normalise in place
         with suppress(_AllCaptured):
             outputs = model(images) if forward is None else forward(model, images)
     missing = [t.name for t in targets if t.name not in kept]
