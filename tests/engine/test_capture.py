@@ -262,6 +262,25 @@ def test_images_are_not_changed_by_a_model_that_normalises_in_place(cnn, photos)
                 torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("methods", [LINEAR, "eigencam"], ids=["gradients", "gradient-free"])
+def test_a_layer_that_returns_its_own_input_is_captured_as_it_was_then(methods, cnn, photos):
+    class Skipping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.mark = cnn, nn.Identity()
+
+        def forward(self, x):
+            x = self.net.stem(x)
+            y = self.net.stage2(self.net.residual(self.net.stage1(self.mark(x))))
+            x.mul_(-1)  # the skip connection, changed in place long after the layer ran
+            return self.net.head(y.mean((2, 3))) + x.mean()
+
+    raw = CAM(Skipping(), methods, "mark")(photos, 1, outputs=True).raw
+    expected = CAM(cnn, methods, "stem")(photos, 1, outputs=True).raw
+    for method, layer in expected:
+        torch.testing.assert_close(raw[method, "mark"], expected[method, layer], rtol=1e-4, atol=1e-5)
+
+
 def test_images_that_require_grad_get_none(cnn, photos):
     images = photos.clone().requires_grad_()
     CAM(cnn, SEVEN, LAYERS)(images, 1)
