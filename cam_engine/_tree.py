@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from torch import Tensor
@@ -55,10 +56,13 @@ def _children(tree: Any) -> list[tuple[Any, Any]]:
 
 
 def _rebuild(tree: Any, items: dict[Any, Any]) -> Any:
+    if isinstance(tree, MutableMapping):  # a copy keeps what the class adds: a default, attributes
+        rebuilt = copy.copy(tree)
+        for key, value in items.items():
+            rebuilt[key] = value
+        return rebuilt
     if isinstance(tree, Mapping):
-        if dataclasses.is_dataclass(tree):  # transformers' ModelOutput is a dictionary and a dataclass at once
-            return type(tree)(**items)
-        return type(tree)(items)  # type: ignore[call-arg]
+        return items
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return type(tree)(*items.values())
     if isinstance(tree, (list, tuple)):

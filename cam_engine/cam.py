@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cam_engine import _tree
-from cam_engine.capture import Captured, Forward, NoGradientError, Target, capture, gradients
+from cam_engine.capture import Captured, Forward, Record, Target, capture, gradients
 from cam_engine.grids import Grid, GridError, Reshape, infer_grid, select_tensor
+from cam_engine.guard import random_streams
 from cam_engine.layers import LayerSpec, resolve_layers
 from cam_engine.methods.registry import Method, call, get_method
 from cam_engine.targets.resolve import TargetSpec, check_scores, resolve_target
@@ -130,7 +131,7 @@ class CAM:
         self.aggregate: Aggregate = aggregate
         self._resolved: dict[str, nn.Module] | None = None
         self._calls: dict[str, int] | None = None
-        self._record_all = False
+        self._record: Record = "from_layer"
 
     def resolve(self, images: Tensor) -> dict[str, nn.Module]:
         """Layers that ``layers=`` stands for, by name; settled at the first call."""
@@ -155,7 +156,7 @@ class CAM:
             NoGradientError: (a RuntimeError) the score does not depend on any of the layers.
         """
         images = self._prepare(images)
-        with torch.inference_mode(False):
+        with random_streams(), torch.inference_mode(False):
             needs_gradients = any(method.uses_gradients for method in self.methods.values())
             chosen = self.resolve(images)
             size = (images.shape[-2], images.shape[-1])
@@ -177,29 +178,23 @@ class CAM:
         self, images: Tensor, selected: list[Target], score: Callable[[Any], Tensor]
     ) -> tuple[Captured, Tensor, dict[str, Tensor]]:
         while True:
-            captured = capture(
-                self.model, images, selected, record=True, forward=self.forward, record_all=self._record_all
-            )
+            captured = capture(self.model, images, selected, record=self._record, forward=self.forward)
+            if captured.interrupted and self._record == "from_layer":
+                self._record = "from_start"  # a no_grad block around a layer; so it will be at the next call
+                continue
             with torch.enable_grad():
                 scores = self._score(captured.outputs, score, len(images))
-                try:
-                    return captured, scores, gradients(scores, captured)
-                except NoGradientError:
-                    if self._record_all:
-                        raise
-                    self._record_all = (
-                        True  # a no_grad block around the layer: record from the start, here and from now on
-                    )
+                return captured, scores, gradients(scores, captured)
 
     def _look(
         self, images: Tensor, selected: list[Target], score: Callable[[Any], Tensor], outputs: bool
     ) -> tuple[Captured, Tensor | None]:
         # Whether a layer runs again later is known only after one whole forward, so the first call runs to the end.
         stop_after = None if outputs else self._calls
-        captured = capture(self.model, images, selected, record=False, forward=self.forward, stop_after=stop_after)
+        captured = capture(self.model, images, selected, record="nothing", forward=self.forward, stop_after=stop_after)
         if not outputs:
             self._calls = self._calls or captured.calls
-            return Captured(captured.activations, None, captured.calls), None
+            return replace(captured, outputs=None), None
         return captured, self._score(captured.outputs, score, len(images))
 
     def _score(self, outputs: Any, score: Callable[[Any], Tensor], batch: int) -> Tensor:

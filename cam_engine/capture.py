@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ from cam_engine import _tree
 from cam_engine.guard import untouched
 
 Forward = Callable[[nn.Module, Tensor], Any]
+
+Record = Literal["nothing", "from_layer", "from_start", "from_images"]
 
 
 class NoGradientError(RuntimeError):
@@ -45,12 +47,16 @@ class Captured:
     """What one forward left behind.
 
     ``activations`` maps a layer's name to the tensor it returned (any layout, dtype as computed); ``outputs`` is what
-    the model returned, None if the forward was stopped; ``calls`` counts how often each layer ran.
+    the model returned, None if the forward was stopped; ``calls`` counts how often each layer ran; ``images`` is what
+    the model was given. ``interrupted``: a ``no_grad`` block around a layer ended in this forward and switched
+    recording off, so that gradients would be missing or partial.
     """
 
     activations: dict[str, Tensor]
     outputs: Any
     calls: dict[str, int]
+    images: Tensor
+    interrupted: bool = False
 
 
 def capture(
@@ -58,10 +64,9 @@ def capture(
     images: Tensor,
     targets: Sequence[Target],
     *,
-    record: bool,
+    record: Record,
     forward: Forward | None = None,
     stop_after: Mapping[str, int] | None = None,
-    record_all: bool = False,
 ) -> Captured:
     """Run ``model`` once in eval mode and capture the outputs of the target layers.
 
@@ -69,33 +74,37 @@ def capture(
         model: Any module; modes, buffers, hooks and random streams are as before on return, also after an exception.
         images: (B, C, H, W), on the model's device.
         targets: Layers to capture. A layer called more than once: its last call counts.
-        record: Record the graph from the first target layer on, so that :func:`gradients` can follow.
+        record: What :func:`gradients` will need. ``"nothing"``; ``"from_layer"``: the graph from the first target layer
+            on, which becomes a leaf; ``"from_start"``: the same, but recording is on throughout, for a forward with a
+            ``no_grad`` block around a target layer; ``"from_images"``: the whole graph, the images being the leaf.
         forward: ``(model, images) -> outputs`` for models that are not called with the images alone.
-        stop_after: Number of calls of each layer after which the forward may end; only without ``record``.
-        record_all: Record from the images on. Needed where ``forward`` has a ``no_grad`` block around a target layer,
-            because leaving the block switches recording off again.
+        stop_after: Number of calls of each layer after which the forward may end; only where nothing is recorded.
 
     Raises:
         RuntimeError: A target layer never ran in this forward.
     """
     kept: dict[str, Tensor] = {}
     calls: Counter[str] = Counter()
+    interrupted = False
 
     def hook_for(target: Target) -> Callable[..., Any]:
         def hook(_module: nn.Module, inputs: Any, output: Any) -> Any:
+            nonlocal interrupted
             path = target.select(output)
             activation = _tree.get(output, path)
             calls[target.name] += 1
-            if not record:
+            if record == "nothing":
                 finished = stop_after is not None and all(calls[t.name] >= stop_after[t.name] for t in targets)
                 kept[target.name] = activation.detach() if finished else activation.detach().clone()
                 if finished:
                     raise _AllCaptured
                 return None
+            interrupted |= bool(kept) and not torch.is_grad_enabled()
             torch.set_grad_enabled(True)
             if any(_shares_memory(activation, t) for _, t in _tree.tensors(inputs)):
                 activation = activation.clone()  # an identity or in-place layer: others hold its input
-            if not activation.requires_grad or (record_all and not kept):
+            first = not kept and record != "from_images"
+            if first or not activation.requires_grad:
                 activation = activation.detach().requires_grad_()
             kept[target.name] = activation
             return _tree.replace(output, path, activation.clone())
@@ -106,22 +115,26 @@ def capture(
     with ExitStack() as stack:
         stack.enter_context(untouched(model))
         stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.set_grad_enabled(record and record_all))
+        stack.enter_context(torch.set_grad_enabled(record in ("from_start", "from_images")))
         for target in targets:
             stack.callback(target.module.register_forward_hook(hook_for(target)).remove)
-        images = images.detach().clone()  # a model may normalise in place
+        images = images.detach().clone().requires_grad_(record == "from_images")
+        given = images.clone()  # a model may normalise in place
         with suppress(_AllCaptured):
-            outputs = model(images) if forward is None else forward(model, images)
+            outputs = model(given) if forward is None else forward(model, given)
+        interrupted |= record != "nothing" and bool(kept) and not torch.is_grad_enabled()
     missing = [t.name for t in targets if t.name not in kept]
     if missing:
         raise RuntimeError(
             f"layer {missing[0]!r} did not run in this forward, so there is nothing to explain. "
             "Choose a layer that the model uses for these images: available_layers(model, images) lists them."
         )
-    return Captured({t.name: kept[t.name] for t in targets}, outputs, dict(calls))
+    return Captured({t.name: kept[t.name] for t in targets}, outputs, dict(calls), images, interrupted)
 
 
-def gradients(scores: Tensor, captured: Captured, *, retain_graph: bool = False) -> dict[str, Tensor]:
+def gradients(
+    scores: Tensor, captured: Captured, *, retain_graph: bool = False, create_graph: bool = False
+) -> dict[str, Tensor]:
     """Gradients of ``scores.sum()`` with respect to every captured activation; zeros where a layer has no part in it.
 
     Raises:
@@ -131,14 +144,47 @@ def gradients(scores: Tensor, captured: Captured, *, retain_graph: bool = False)
     grads: Sequence[Tensor | None] = [None] * len(names)
     if scores.requires_grad:
         inputs = [captured.activations[n] for n in names]
-        grads = torch.autograd.grad(scores.sum(), inputs, allow_unused=True, retain_graph=retain_graph)
+        grads = torch.autograd.grad(
+            scores.sum(),
+            inputs,
+            allow_unused=True,
+            retain_graph=retain_graph or create_graph,
+            create_graph=create_graph,
+        )
     if all(g is None for g in grads):
         raise NoGradientError(
-            f"the explained score has no gradient with respect to {', '.join(map(repr, names))}. The layer has no part in this "
-            "score, or what lies between them is not differentiable (detached, converted to numpy, thresholded)."
+            f"the explained score has no gradient with respect to {', '.join(map(repr, names))}. The layer has no part in "
+            "this score, or what lies between them is not differentiable (detached, converted to numpy, thresholded)."
         )
     pairs = zip(names, grads, strict=True)
     return {n: torch.zeros_like(captured.activations[n]) if g is None else g for n, g in pairs}
+
+
+def replay(
+    model: nn.Module, images: Tensor, target: Target, activation: Tensor, calls: int, *, forward: Forward | None = None
+) -> Any:
+    """What the model returns when a layer's output is replaced, at its last call, by ``activation``; nothing is recorded.
+
+    ``activation`` may hold another number of images than ``images``, as long as nothing downstream reads both.
+    """
+    count = 0
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        nonlocal count
+        count += 1
+        return _tree.replace(output, target.select(output), activation) if count == calls else None
+
+    handle = target.module.register_forward_hook(hook)
+    try:
+        return rescore(model, images, forward=forward)
+    finally:
+        handle.remove()
+
+
+def rescore(model: nn.Module, images: Tensor, *, forward: Forward | None = None) -> Any:
+    """What the model returns for images, in eval mode and without recording anything."""
+    with untouched(model), torch.inference_mode(False), torch.no_grad():
+        return model(images) if forward is None else forward(model, images)
 
 
 def _shares_memory(a: Tensor, b: Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -11,17 +12,22 @@ import numpy as np
 import torch
 from torch import nn
 
+_BACKWARD_HOOKS = ("_backward_hooks", "_backward_pre_hooks")
+
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Put every module of ``model`` in eval mode, and restore modes, buffers and random streams at the end.
+    """Put every module of ``model`` in eval mode, and restore modes, buffers, hooks and random streams at the end.
 
     ``module.training`` is set directly: ``model.eval()`` calls ``train()``, which some models override with
     side effects (ultralytics' ``YOLO.train`` starts a training). Buffers that the forward changed are copied back in
-    place. Parts compiled with ``torch.compile`` run eagerly inside.
+    place, those that it assigned anew are put back. Backward hooks are set aside meanwhile: they belong to the training.
+    Parts compiled with ``torch.compile`` run eagerly inside.
     """
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(b, b._version, b.detach().clone()) for b in model.buffers() if not b.is_inference()]
+    registered = [(module, dict(module._buffers)) for module, _ in modes]
+    hooks = [(m, n, getattr(m, n)) for m, _ in modes for n in _BACKWARD_HOOKS if getattr(m, n)]
     with ExitStack() as stack:
         stack.enter_context(random_streams())
         if "torch._dynamo" in sys.modules:  # nothing can be compiled otherwise, and importing it takes seconds
@@ -29,14 +35,21 @@ def untouched(model: nn.Module) -> Iterator[None]:
         try:
             for module, _ in modes:
                 module.training = False
+            for module, name, _ in hooks:
+                setattr(module, name, OrderedDict())
             yield
         finally:
             for module, mode in modes:
                 module.training = mode
+            for module, name, found in hooks:
+                setattr(module, name, found)
+            for module, before in registered:
+                if any(module._buffers.get(name) is not buffer for name, buffer in before.items()):
+                    module._buffers.update(before)
             with torch.no_grad():
-                for buffer, version, before in buffers:
+                for buffer, version, values in buffers:
                     if buffer._version != version:
-                        buffer.copy_(before)
+                        buffer.copy_(values)
 
 
 @contextmanager

@@ -39,7 +39,10 @@ class ClassTarget:
         batch, count = logits.shape
         if self.classes is None:
             return logits.argmax(1) if count > 1 else (logits[:, 0] > 0).long()
-        index = torch.as_tensor(self.classes)
+        try:
+            index = torch.as_tensor(self.classes)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"targets= takes class indices as integers, not {self.classes!r}.") from None
         if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
             raise TypeError(f"targets= takes class indices as integers, not {index.dtype} ({self.classes!r}).")
         if index.ndim == 0:
