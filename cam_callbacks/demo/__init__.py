@@ -1,0 +1,1 @@
+"""The main job on data made here: two short trainings, one of them led astray on purpose, logged and compared."""
