@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from cam_engine import _tree
 from cam_engine.capture import Captured, Forward, Record, Target, capture, gradients
-from cam_engine.grids import Grid, GridError, Reshape, infer_grid, select_tensor
+from cam_engine.extras import BATCH_SIZE, Extras, Score, finer_score, hessian_vectors
+from cam_engine.grids import GridError, GridView, Reshape, infer_grid, select_tensor
 from cam_engine.guard import random_streams
 from cam_engine.layers import LayerSpec, resolve_layers
-from cam_engine.methods.registry import Method, call, get_method
+from cam_engine.methods.registry import Method, get_method
+from cam_engine.methods.weighting import collapse
+from cam_engine.targets.classes import ClassTarget
 from cam_engine.targets.resolve import TargetSpec, check_scores, resolve_target
 
 Aggregate = Literal["mean", "max"]
@@ -25,7 +28,8 @@ Aggregate = Literal["mean", "max"]
 class CAMResult:
     """Heatmaps of one batch.
 
-    ``raw[method, layer]``: (B, h, w) float32 on the layer's own grid, after ReLU, not rescaled, on the model's device.
+    ``raw[method, layer]``: (B, h, w) float32 (float64 from a float64 model) on the layer's own grid, after ReLU, not
+    rescaled, on the model's device.
     ``outputs``: what the model returned, detached; None if the forward was stopped at the last layer.
     ``scores``: (B,) the score that was explained; None then too.
     ``size``: (H, W) of the images.
@@ -85,18 +89,24 @@ class CAM:
         layers: ``"auto"`` (the last layer with a spatial grid), a dotted name, a glob, a module, or a list of those.
         component: For the eigen methods, which principal component, counted from 0.
         center: For the eigen methods, whether channels are centred over the cells before the decomposition.
+        eigen_smooth: Take the first principal component of the weighted activations in place of their sum; methods that
+            return a map of their own are left as they are.
+        aug_smooth: Average the maps of six variants of each image, {as it is, mirrored} × {0.9, 1, 1.1}, mirrored back.
         reshape: Callable that turns a layer's output into (B, C, h, w), for layouts that are not recognised.
         forward: ``(model, images) -> outputs`` for a model that is not called with the images alone.
         output: Key or index of the score tensor in what the model returns (a dictionary, tuple or dataclass), or a
             callable.
         aggregate: ``"mean"`` or ``"max"`` over layers in ``result[method]``.
+        batch_size: Images in one forward of the methods that score many variants (Score-CAM, Ablation-CAM).
+        seed: Of the methods that draw random numbers; equal calls give equal maps.
+        progress: Show a bar while variants are scored, where that takes over two seconds and stderr is a terminal.
 
     >>> import torch
     >>> from cam_engine import CAM
-    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.LazyLinear(2))
-    >>> images = torch.rand(5, 3, 8, 8)
-    >>> _ = net(images)
-    >>> result = CAM(net, methods="gradcam")(images, targets=1)
+    >>> net = torch.nn.Sequential(
+    ...     torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 2)
+    ... )
+    >>> result = CAM(net, methods="gradcam")(torch.rand(5, 3, 8, 8), targets=1)
     >>> result["gradcam"].shape, result.raw["gradcam", "1"].shape
     (torch.Size([5, 8, 8]), torch.Size([5, 6, 6]))
     """
@@ -109,10 +119,15 @@ class CAM:
         *,
         component: int = 0,
         center: bool = True,
+        eigen_smooth: bool = False,
+        aug_smooth: bool = False,
         reshape: Reshape | None = None,
         forward: Forward | None = None,
         output: Any = None,
         aggregate: Aggregate = "mean",
+        batch_size: int = BATCH_SIZE,
+        seed: int = 0,
+        progress: bool = True,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model= must be a torch.nn.Module, not {type(model).__name__}.")
@@ -121,14 +136,19 @@ class CAM:
             raise ValueError('methods= is empty; pass at least one name, such as "gradcam".')
         if aggregate not in ("mean", "max"):
             raise ValueError(f'aggregate= takes "mean" or "max", not {aggregate!r}.')
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1.")
         self.model = model
         self.methods: dict[str, Method] = {method.name: method for method in map(get_method, names)}
         self.layers = layers
         self.options = {"component": component, "center": center}
+        self.eigen_smooth, self.aug_smooth = eigen_smooth, aug_smooth
         self.reshape = reshape
         self.forward = forward
         self.output = output
         self.aggregate: Aggregate = aggregate
+        self.batch_size, self.seed, self.progress = batch_size, seed, progress
+        self._needs = frozenset().union(*(method.needs for method in self.methods.values()))
         self._resolved: dict[str, nn.Module] | None = None
         self._calls: dict[str, int] | None = None
         self._record: Record = "from_layer"
@@ -143,8 +163,7 @@ class CAM:
         """Explain a batch.
 
         Args:
-            images: (B, C, H, W) float, already normalised; moved to the model's device and precision if they are
-                elsewhere.
+            images: (B, C, H, W) float, already normalised; moved to the model's device and precision if need be.
             targets: None (the predicted class), an int, B ints, or a callable ``(outputs) -> Tensor (B,)``.
             outputs: Run the whole forward even if no method needs it, so that ``result.outputs`` and ``result.scores``
                 are there.
@@ -156,49 +175,13 @@ class CAM:
             NoGradientError: (a RuntimeError) the score does not depend on any of the layers.
         """
         images = self._prepare(images)
+        score = resolve_target(targets)
+        if isinstance(score, ClassTarget):
+            score.check(len(images))
         with random_streams(), torch.inference_mode(False):
-            needs_gradients = any(method.uses_gradients for method in self.methods.values())
-            chosen = self.resolve(images)
-            size = (images.shape[-2], images.shape[-1])
-            selected = [
-                Target(name, module, self._selector(name, len(images), size)) for name, module in chosen.items()
-            ]
-            score = resolve_target(targets)
-            scores: Tensor | None
-            if needs_gradients:
-                captured, scores, grads = self._explain(images, selected, score)
-            else:
-                captured, scores = self._look(images, selected, score, outputs)
-                grads = {}
-            raw = self._maps(captured, grads, len(images), size)
-            returned = None if captured.outputs is None else _tree.map_tensors(Tensor.detach, captured.outputs)
-            return CAMResult(raw, returned, None if scores is None else scores.detach(), size, self.aggregate)
-
-    def _explain(
-        self, images: Tensor, selected: list[Target], score: Callable[[Any], Tensor]
-    ) -> tuple[Captured, Tensor, dict[str, Tensor]]:
-        while True:
-            captured = capture(self.model, images, selected, record=self._record, forward=self.forward)
-            if captured.interrupted and self._record == "from_layer":
-                self._record = "from_start"  # a no_grad block around a layer; so it will be at the next call
-                continue
-            with torch.enable_grad():
-                scores = self._score(captured.outputs, score, len(images))
-                return captured, scores, gradients(scores, captured)
-
-    def _look(
-        self, images: Tensor, selected: list[Target], score: Callable[[Any], Tensor], outputs: bool
-    ) -> tuple[Captured, Tensor | None]:
-        # Whether a layer runs again later is known only after one whole forward, so the first call runs to the end.
-        stop_after = None if outputs else self._calls
-        captured = capture(self.model, images, selected, record="nothing", forward=self.forward, stop_after=stop_after)
-        if not outputs:
-            self._calls = self._calls or captured.calls
-            return replace(captured, outputs=None), None
-        return captured, self._score(captured.outputs, score, len(images))
-
-    def _score(self, outputs: Any, score: Callable[[Any], Tensor], batch: int) -> Tensor:
-        return check_scores(score(self.scores_of(outputs)), batch)
+            if self.aug_smooth:
+                return self._smoothed(images, score)
+            return self._explain(images, score, outputs)
 
     def scores_of(self, outputs: Any) -> Any:
         """What ``output=`` picks out of what the model returned; everything without it."""
@@ -215,6 +198,113 @@ class CAM:
                 f"{' with keys ' + str(list(outputs)) if isinstance(outputs, dict) else ''})."
             ) from error
 
+    def _explain(self, images: Tensor, score: Score, outputs: bool) -> CAMResult:
+        size = (images.shape[-2], images.shape[-1])
+        chosen = self.resolve(images)
+        targets = [Target(name, module, self._selector(name, len(images), size)) for name, module in chosen.items()]
+        if self._needs - {"generator", "images"}:
+            captured, scores, grads, score = self._recorded(images, targets, score)
+        elif outputs:
+            captured = capture(self.model, images, targets, record="nothing", forward=self.forward)
+            scores, grads = self._score(captured.outputs, score, len(images)), {}
+        else:
+            captured, scores, grads = self._stopped(images, targets), None, {}
+        views = {
+            name: GridView(name, self.reshape or infer_grid(tuple(a.shape), len(images), size, layer=name))
+            for name, a in captured.activations.items()
+        }
+        extras = Extras(
+            model=self.model,
+            images=images,
+            targets=targets,
+            captured=captured,
+            views=views,
+            score=lambda outputs: score(self.scores_of(outputs)),
+            scores=torch.empty(0) if scores is None else scores.detach(),
+            picked=self.scores_of,
+            class_target=score if isinstance(score, ClassTarget) else None,
+            forward=self.forward,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            progress=self.progress,
+        )
+        raw = self._maps(extras, grads)
+        returned = None if captured.outputs is None else _tree.map_tensors(Tensor.detach, captured.outputs)
+        return CAMResult(raw, returned, None if scores is None else scores.detach(), size, self.aggregate)
+
+    def _recorded(
+        self, images: Tensor, targets: list[Target], score: Score
+    ) -> tuple[Captured, Tensor, dict[str, dict[str, Tensor]], Score]:
+        """Forward and gradients: for each of the needs that come from the graph, a tensor for each layer."""
+        wanted = self._needs & {"gradients", "hessian_vector", "finer_gradients"}
+        while True:
+            captured = capture(
+                self.model, images, targets, record=self._record if wanted else "nothing", forward=self.forward
+            )
+            if not captured.interrupted or self._record == "from_start":
+                break
+            self._record = "from_start"  # a no_grad block around a layer; so it will be at the next call
+        with torch.enable_grad():
+            picked = self.scores_of(captured.outputs)
+            if isinstance(score, ClassTarget):
+                score = score.fixed(picked)
+            scores = check_scores(score(picked), len(images))
+            found: dict[str, dict[str, Tensor]] = {}
+            if "finer_gradients" in wanted:
+                finer = finer_score(picked, score if isinstance(score, ClassTarget) else None)
+                found["finer_gradients"] = gradients(finer, captured, retain_graph=True)
+            if wanted - {"finer_gradients"}:
+                found["gradients"] = gradients(scores, captured, create_graph="hessian_vector" in wanted)
+            if "hessian_vector" in wanted:
+                found["hessian_vector"] = hessian_vectors(found["gradients"], captured)
+        return captured, scores, found, score
+
+    def _stopped(self, images: Tensor, targets: list[Target]) -> Captured:
+        # Whether a layer runs again later is known only after one whole forward, so the first call runs to the end.
+        captured = capture(self.model, images, targets, record="nothing", forward=self.forward, stop_after=self._calls)
+        self._calls = self._calls or captured.calls
+        return replace(captured, outputs=None)
+
+    def _score(self, outputs: Any, score: Score, batch: int) -> Tensor:
+        return check_scores(score(self.scores_of(outputs)), batch)
+
+    def _maps(self, extras: Extras, grads: dict[str, dict[str, Tensor]]) -> dict[tuple[str, str], Tensor]:
+        raw: dict[tuple[str, str], Tensor] = {}
+        activations = extras.captured.activations
+        device = next(iter(activations.values())).device.type
+        for layer, activation in activations.items():
+            view = extras.views[layer]
+            shared: dict[str, Any] = dict(self.options) | {"activations": view(activation)}
+            shared |= {"images": extras.images, "scores": extras.scores.to(shared["activations"].dtype)}
+            shared |= {name: view(of_layer[layer]) for name, of_layer in grads.items()}
+            for method in self.methods.values():
+                arguments = {name: shared[name] for name in {"activations"} | method.options}
+                arguments |= {n: shared[n] if n in shared else extras.get(n, layer) for n in method.needs}
+                with torch.no_grad(), torch.autocast(device, enabled=False):
+                    returned = method.function(**arguments)
+                    whole = collapse(returned, shared["activations"], eigen_smooth=self.eigen_smooth)
+                    raw[method.name, layer] = whole.relu()
+        return {(m, layer): raw[m, layer] for m in self.methods for layer in activations}
+
+    def _smoothed(self, images: Tensor, score: Score) -> CAMResult:
+        """Maps averaged over flips and scales. The classes explained are those of the image as it is."""
+        plain = self._explain(images, score, True)
+        if isinstance(score, ClassTarget):
+            score = score.fixed(self.scores_of(plain.outputs))
+        parts: list[tuple[CAMResult, bool]] = []
+        for flip in (False, True):
+            for factor in (0.9, 1.0, 1.1):
+                variant = (images.flip(3) if flip else images) * factor
+                known = not flip and factor == 1.0
+                parts.append((plain if known else self._explain(variant, score, False), flip))
+
+        def average(of: Callable[[CAMResult], Tensor]) -> Tensor:
+            return torch.stack([of(part).flip(2) if flip else of(part) for part, flip in parts]).mean(0)
+
+        raw = {key: average(lambda part, key=key: part.raw[key]) for key in plain.raw}  # type: ignore[misc]
+        pictures = {m: minmax(average(lambda part, m=m: part[m])) for m in plain.methods}  # type: ignore[misc]
+        return replace(plain, raw=raw, _heatmaps=pictures)
+
     def _selector(self, name: str, batch: int, size: tuple[int, int]) -> Callable[[Any], _tree.Path]:
         if self.reshape is None:
             return lambda output: select_tensor(output, batch, size, layer=name)
@@ -225,31 +315,6 @@ class CAM:
             raise GridError(f"layer {name!r} returned {type(output).__name__}, which holds no tensor.")
 
         return first
-
-    def _maps(
-        self, captured: Captured, grads: dict[str, Tensor], batch: int, size: tuple[int, int]
-    ) -> dict[tuple[str, str], Tensor]:
-        raw: dict[tuple[str, str], Tensor] = {}
-        with torch.no_grad(), torch.autocast(_device_type(captured), enabled=False):
-            for layer, activation in captured.activations.items():
-                view = self.reshape or infer_grid(tuple(activation.shape), batch, size, layer=layer)
-                available: dict[str, Any] = dict(self.options)
-                available["activations"] = self._grid_view(view, activation, layer)
-                if layer in grads:
-                    available["gradients"] = self._grid_view(view, grads[layer], layer)
-                for name, method in self.methods.items():
-                    raw[name, layer] = call(method, available).relu()
-        order = [(m, layer) for m in self.methods for layer in captured.activations]
-        return {key: raw[key] for key in order}
-
-    def _grid_view(self, view: Grid | Reshape, activation: Tensor, layer: str) -> Tensor:
-        shaped = view(activation.detach())
-        if shaped.ndim != 4:
-            raise GridError(
-                f"reshape= turned the output of layer {layer!r}, {tuple(activation.shape)}, into {tuple(shaped.shape)}; "
-                "it must return (B, C, h, w)."
-            )
-        return shaped if shaped.dtype == torch.float64 else shaped.float()
 
     def _prepare(self, images: Tensor) -> Tensor:
         if not isinstance(images, Tensor):
@@ -269,7 +334,7 @@ class CAM:
 
 
 def minmax(maps: Tensor) -> Tensor:
-    """Scale each of (B, h, w) maps to [0, 1]; whatever the size of its values. Constant and invalid maps become zero."""
+    """Scale each of (B, h, w) maps to [0, 1], whatever the size of its values. Constant and invalid maps become zero."""
     valid = is_valid(maps)[:, None, None]
     maps = torch.where(valid, maps, 0.0)
     low = maps.amin((1, 2), keepdim=True)
@@ -281,7 +346,3 @@ def is_valid(maps: Tensor) -> Tensor:
     """(B,) bool: finite everywhere, and a sum after ReLU above 1e-12."""
     total = maps.relu().sum((1, 2), dtype=torch.float64 if maps.device.type != "mps" else torch.float32)
     return torch.isfinite(maps).flatten(1).all(1) & (total > 1e-12)
-
-
-def _device_type(captured: Captured) -> str:
-    return next(iter(captured.activations.values())).device.type

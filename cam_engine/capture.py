@@ -48,14 +48,15 @@ class Captured:
 
     ``activations`` maps a layer's name to the tensor it returned (any layout, dtype as computed); ``outputs`` is what
     the model returned, None if the forward was stopped; ``calls`` counts how often each layer ran; ``images`` is what
-    the model was given. ``interrupted``: a ``no_grad`` block around a layer ended in this forward and switched
-    recording off, so that gradients would be missing or partial.
+    the model was given; ``paths`` where in what a layer returned its tensor lies. ``interrupted``: a ``no_grad`` block
+    around a layer ended in this forward and switched recording off, so that gradients would be missing or partial.
     """
 
     activations: dict[str, Tensor]
     outputs: Any
     calls: dict[str, int]
     images: Tensor
+    paths: dict[str, _tree.Path]
     interrupted: bool = False
 
 
@@ -84,13 +85,14 @@ def capture(
         RuntimeError: A target layer never ran in this forward.
     """
     kept: dict[str, Tensor] = {}
+    paths: dict[str, _tree.Path] = {}
     calls: Counter[str] = Counter()
     interrupted = False
 
     def hook_for(target: Target) -> Callable[..., Any]:
         def hook(_module: nn.Module, inputs: Any, output: Any) -> Any:
             nonlocal interrupted
-            path = target.select(output)
+            path = paths[target.name] = target.select(output)
             activation = _tree.get(output, path)
             calls[target.name] += 1
             if record == "nothing":
@@ -129,7 +131,7 @@ def capture(
             f"layer {missing[0]!r} did not run in this forward, so there is nothing to explain. "
             "Choose a layer that the model uses for these images: available_layers(model, images) lists them."
         )
-    return Captured({t.name: kept[t.name] for t in targets}, outputs, dict(calls), images, interrupted)
+    return Captured({t.name: kept[t.name] for t in targets}, outputs, dict(calls), images, paths, interrupted)
 
 
 def gradients(
@@ -154,25 +156,36 @@ def gradients(
     if all(g is None for g in grads):
         raise NoGradientError(
             f"the explained score has no gradient with respect to {', '.join(map(repr, names))}. The layer has no part in "
-            "this score, or what lies between them is not differentiable (detached, converted to numpy, thresholded)."
+            "this score, or what lies between them is not differentiable (detached, converted to numpy, thresholded, "
+            "inside inference_mode)."
         )
     pairs = zip(names, grads, strict=True)
     return {n: torch.zeros_like(captured.activations[n]) if g is None else g for n, g in pairs}
 
 
 def replay(
-    model: nn.Module, images: Tensor, target: Target, activation: Tensor, calls: int, *, forward: Forward | None = None
+    model: nn.Module,
+    images: Tensor,
+    target: Target,
+    captured: Captured,
+    activation: Tensor,
+    *,
+    forward: Forward | None = None,
 ) -> Any:
-    """What the model returns when a layer's output is replaced, at its last call, by ``activation``; nothing is recorded.
+    """What the model returns when a layer's output is replaced, at its last call, by ``activation``; nothing is
+    recorded.
 
-    ``activation`` may hold another number of images than ``images``, as long as nothing downstream reads both.
+    ``captured`` is an earlier forward of these images. ``activation`` may hold another number of images than
+    ``images``, as long as nothing downstream reads both.
     """
     count = 0
 
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         nonlocal count
         count += 1
-        return _tree.replace(output, target.select(output), activation) if count == calls else None
+        if count < captured.calls[target.name]:
+            return None
+        return _tree.replace(output, captured.paths[target.name], activation)
 
     handle = target.module.register_forward_hook(hook)
     try:

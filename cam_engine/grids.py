@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from cam_engine import _tree
@@ -39,6 +40,42 @@ class Grid:
             return activation.permute(0, 3, 1, 2)
         tokens = activation[:, self.prefix :]
         return tokens.transpose(1, 2).unflatten(2, (self.height, self.width))
+
+    def put_back(self, activation: Tensor, maps: Tensor) -> Tensor:
+        """The layer's output with its grid replaced by ``maps`` (B, C, h, w); prefix tokens stay as they are."""
+        maps = maps.to(activation.dtype)
+        if self.layout == "maps":
+            return maps
+        if self.layout == "channels_last":
+            return maps.permute(0, 2, 3, 1)
+        return torch.cat([activation[:, : self.prefix], maps.flatten(2).transpose(1, 2)], dim=1)
+
+
+@dataclass(frozen=True)
+class GridView:
+    """A layer's output as float32 (float64 stays) maps (B, C, h, w), by its grid or by the user's ``reshape``."""
+
+    layer: str
+    view: Grid | Reshape
+
+    def __call__(self, activation: Tensor) -> Tensor:
+        shaped = self.view(activation.detach())
+        if not isinstance(shaped, Tensor) or shaped.ndim != 4:
+            found = tuple(shaped.shape) if isinstance(shaped, Tensor) else type(shaped).__name__
+            raise GridError(
+                f"reshape= turned the output of layer {self.layer!r}, {tuple(activation.shape)}, into {found}; "
+                "it must return a tensor (B, C, h, w)."
+            )
+        return shaped if shaped.dtype == torch.float64 else shaped.float()
+
+    def put_back(self, activation: Tensor, maps: Tensor) -> Tensor:
+        """Undo the view; see :meth:`Grid.put_back`."""
+        if not isinstance(self.view, Grid):
+            raise GridError(
+                f"this method changes the activations of layer {self.layer!r} and runs the model on from there, which needs "
+                "a grid that is recognised; with reshape= there is no way back."
+            )
+        return self.view.put_back(activation, maps)
 
 
 def infer_grid(

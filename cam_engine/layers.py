@@ -79,7 +79,8 @@ def resolve_layers(
 
     Args:
         model: The model.
-        layers: ``"auto"``, a dotted name, a glob over dotted names (``"layer[34]"``, ``"blocks.*.norm1"``), a module of
+        layers: ``"auto"``, a dotted name, a glob (``"layer[34]"``, ``"blocks.*.norm1"``; ``*`` stays within one part of
+            the name, ``**`` is any number of parts), a module of
             the model, or a list of those.
         images: (B, C, H, W), for ``"auto"``.
         forward: As in :func:`available_layers`.
@@ -106,7 +107,7 @@ def resolve_layers(
         elif spec in modules:
             matches = [spec]
         else:
-            matches = [name for name in modules if fnmatch.fnmatchcase(name, spec)]
+            matches = [name for name in modules if _matches(name.split("."), spec.split("."))]
         if not matches:
             raise UnknownNameError(
                 f"no layer {spec!r}; nearest names: {nearest(str(spec), modules)}. "
@@ -144,6 +145,15 @@ def module_names(model: nn.Module) -> dict[nn.Module, str]:
 
 def _shown(name: str) -> str:
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    """Does a dotted name match a glob, part by part?"""
+    if not parts or not pattern:
+        return parts == pattern or pattern == ["**"]
+    if pattern[0] == "**":
+        return _matches(parts, pattern[1:]) or _matches(parts[1:], pattern)
+    return fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
 def _as_list(layers: Any) -> list[Any]:

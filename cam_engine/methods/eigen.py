@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -57,58 +59,73 @@ def orient(projection: Tensor, mean: Tensor) -> Tensor:
     return projection * torch.where(sign == 0, torch.ones_like(sign), sign)[:, None]
 
 
+def top_eigenvectors(matrices: Tensor, component: int = 0) -> tuple[Tensor, Tensor]:
+    """Unit eigenvector (B, n) and eigenvalue (B,) of symmetric matrices (B, n, n), ``component`` counted from the largest."""
+    if matrices.shape[1] <= DIRECT:
+        return _direct(matrices, component)
+    return _krylov(lambda x: matrices @ x, matrices, component) or _direct(matrices, component)
+
+
 def _project(matrix: Tensor, component: int) -> Tensor:
     """σ·u of (B, n, C) matrices for the component-th singular triple: (B, n)."""
     _, cells, channels = matrix.shape
     scale = matrix.flatten(1).abs().amax(1)[:, None, None].clamp_min(torch.finfo(matrix.dtype).tiny)
     unit = matrix / scale  # squares of very small or large activations would leave float32's range
     tall = unit if cells >= channels else unit.transpose(1, 2)
-    vector, image, value = _direct(tall, component) if tall.shape[2] <= DIRECT else _krylov(tall, component)
-    projection = image if cells >= channels else vector * value.clamp_min(0).sqrt()[:, None]
+    found = None
+    if tall.shape[2] > DIRECT:
+        found = _krylov(lambda x: tall.transpose(1, 2) @ (tall @ x), tall, component)
+    vector, value = found or _direct(tall.transpose(1, 2) @ tall, component)
+    if cells >= channels:
+        projection = (tall @ vector[:, :, None]).squeeze(2)
+    else:
+        projection = vector * value.clamp_min(0).sqrt()[:, None]
     return projection * scale[:, :, 0]
 
 
-def _direct(tall: Tensor, component: int) -> tuple[Tensor, Tensor, Tensor]:
-    """v, M·v and λ of MᵀM, from its whole decomposition."""
-    values, vectors = torch.linalg.eigh(tall.transpose(1, 2) @ tall)
-    vector = vectors[:, :, -1 - component]
-    return vector, (tall @ vector[:, :, None]).squeeze(2), values[:, -1 - component]
+def _direct(matrices: Tensor, component: int) -> tuple[Tensor, Tensor]:
+    """From the whole decomposition."""
+    values, vectors = torch.linalg.eigh(matrices)
+    return vectors[:, :, -1 - component], values[:, -1 - component]
 
 
-def _krylov(tall: Tensor, component: int) -> tuple[Tensor, Tensor, Tensor]:
-    """v, M·v and λ of MᵀM by block Krylov iteration with Rayleigh–Ritz (Musco & Musco 2015, arXiv:1504.05477, algorithm 2).
+def _krylov(apply: Callable[[Tensor], Tensor], like: Tensor, component: int) -> tuple[Tensor, Tensor] | None:
+    """By block Krylov iteration with Rayleigh–Ritz (Musco & Musco 2015, arXiv:1504.05477, algorithm 2).
 
-    A decomposition of MᵀM costs its side cubed; this costs a few products with M. A block wider than what is asked for keeps
-    singular values that lie close together apart. On the CPU it stops when the residual is at float32's rounding; elsewhere
-    that test would wait for the device, and a fixed number of rounds is run.
+    A whole decomposition costs the matrix's side cubed; this costs a few products with it, ``apply``: (B, n, k) →
+    (B, n, k), n the last dimension of ``like``. A block wider than what is asked for keeps eigenvalues that lie close
+    together apart. On the CPU it stops when the residual is at float32's rounding, and gives up (None) where it stays far
+    above; elsewhere that test would wait for the device, and a fixed number of rounds is run.
     """
-    batch, _, side = tall.shape
+    batch, side = like.shape[0], like.shape[2]
     width = min(side, component + BLOCK)
-    start = torch.randn(side, width, generator=torch.Generator().manual_seed(0)).to(tall)
+    start = torch.randn(side, width, generator=torch.Generator().manual_seed(0)).to(like)
     block = start.expand(batch, side, width)
+    vector, value = block[:, :, 0], block[:, 0, 0]
+    on_cpu = like.device.type == "cpu"
     last = float("inf")
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS if on_cpu else ROUNDS // 4):
         basis = torch.linalg.qr(block)[0]
-        images = tall @ basis
+        images = apply(basis)
         for _ in range(DEPTH - 1):
-            new = tall.transpose(1, 2) @ images[:, :, -width:]
+            new = images[:, :, -width:]
             for _ in range(2):  # twice is enough for orthogonality to rounding
                 new = new - basis @ (basis.transpose(1, 2) @ new)
             new = torch.linalg.qr(new)[0]
-            basis, images = torch.cat([basis, new], 2), torch.cat([images, tall @ new], 2)
-        values, vectors = torch.linalg.eigh(images.transpose(1, 2) @ images)
-        block, image_block = basis @ vectors[:, :, -width:], images @ vectors[:, :, -width:]
-        if tall.device.type == "cpu":
-            residual = tall.transpose(1, 2) @ image_block[:, :, -1 - component, None]
-            residual = residual.squeeze(2) - values[:, -1 - component, None] * block[:, :, -1 - component]
-            worst = float((residual.norm(dim=1) / values[:, -1].clamp_min(torch.finfo(values.dtype).tiny)).max())
+            basis, images = torch.cat([basis, new], 2), torch.cat([images, apply(new)], 2)
+        projected = basis.transpose(1, 2) @ images
+        values, vectors = torch.linalg.eigh((projected + projected.transpose(1, 2)) / 2)
+        block = basis @ vectors[:, :, -width:]
+        vector, value = block[:, :, -1 - component], values[:, -1 - component]
+        if on_cpu:
+            image = (images @ vectors[:, :, -1 - component, None]).squeeze(2)
+            size = values.abs().amax(1).clamp_min(torch.finfo(values.dtype).tiny)
+            worst = float(((image - value[:, None] * vector).norm(dim=1) / size).max())
             if worst < RESIDUAL:
                 break
-            if (
-                worst > 0.9 * last
-            ):  # no longer falling: at rounding, or singular values too close together for this width
+            if worst > 0.9 * last:  # no longer falling: at rounding, or eigenvalues too close together for this width
                 if worst > HOPELESS:
-                    return _direct(tall, component)
+                    return None
                 break
             last = worst
-    return block[:, :, -1 - component], image_block[:, :, -1 - component], values[:, -1 - component]
+    return vector, value

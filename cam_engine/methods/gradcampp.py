@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from cam_engine.methods.registry import register
-from cam_engine.methods.weighting import weighted_sum
 
 
 @register("gradcam++", needs=("gradients",))
@@ -21,4 +20,4 @@ def gradcampp(activations: Tensor, gradients: Tensor) -> Tensor:
     denominator = 2 + total * gradients
     counted = (gradients > 0) & (denominator > 0)
     alpha_times_gradient = torch.where(counted, gradients / torch.where(counted, denominator, 1.0), 0.0)
-    return weighted_sum(alpha_times_gradient.sum((2, 3)), activations)
+    return alpha_times_gradient.sum((2, 3))

@@ -11,4 +11,4 @@ def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     L = Σ_k g^k ⊙ A^k. Draelos & Carin 2020, arXiv:2011.08891, eq. 6.
     """
-    return (gradients * activations).sum(1)
+    return gradients * activations

@@ -11,4 +11,4 @@ def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     L = Σ_k relu(g^k) ⊙ A^k. Jiang et al. 2021, IEEE TIP 30, eq. 5 and 6.
     """
-    return (gradients.relu() * activations).sum(1)
+    return gradients.relu() * activations

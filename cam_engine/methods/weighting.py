@@ -1,11 +1,32 @@
-"""What the methods that give each channel one weight have in common."""
+"""From what a method returns to a map."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from cam_engine.methods.eigen import principal_map
 
-def weighted_sum(weights: Tensor, activations: Tensor) -> Tensor:
-    """Σ_k w_k A^k: weights (B, C) and activations (B, C, h, w) → (B, h, w)."""
-    return torch.bmm(weights[:, None], activations.flatten(2)).unflatten(2, activations.shape[2:]).squeeze(1)
+
+def collapse(returned: Tensor, activations: Tensor, *, eigen_smooth: bool = False) -> Tensor:
+    """Turn channel weights (B, C), weighted activations (B, C, h, w) or a map (B, h, w) into the map (B, h, w).
+
+    ``eigen_smooth`` takes the first principal component of the weighted activations in place of their sum; a map is left
+    as it is.
+
+    Raises:
+        ValueError: Any other shape.
+    """
+    if returned.shape == activations.shape[:2]:
+        if eigen_smooth:
+            return principal_map(returned[:, :, None, None] * activations)
+        return torch.bmm(returned[:, None], activations.flatten(2)).unflatten(2, activations.shape[2:]).squeeze(1)
+    if returned.shape == activations.shape:
+        return principal_map(returned) if eigen_smooth else returned.sum(1)
+    if returned.ndim == 3 and len(returned) == len(activations):
+        return returned
+    batch, channels, height, width = activations.shape
+    raise ValueError(
+        f"the method returned shape {tuple(returned.shape)}; expected channel weights ({batch}, {channels}), weighted "
+        f"activations ({batch}, {channels}, {height}, {width}) or a map ({batch}, {height}, {width})."
+    )

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from cam_engine.methods.registry import register
-from cam_engine.methods.weighting import weighted_sum
 
 EPS = 1e-7
 
@@ -20,4 +19,4 @@ def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     total = activations.sum((2, 3))
     counted = total.abs() > EPS * activations.abs().sum((2, 3))
     weights = (activations * gradients).sum((2, 3)) / torch.where(counted, total, 1.0)
-    return weighted_sum(torch.where(counted, weights, 0.0), activations)
+    return torch.where(counted, weights, 0.0)

@@ -30,7 +30,7 @@ def as_maps(maps: Maps) -> Float:
 def valid(maps: Maps) -> NDArray[np.bool_]:
     """(N,) bool: finite everywhere, and a sum after ReLU above 1e-12."""
     array = as_maps(maps)
-    finite = np.isfinite(array).all(axis=(1, 2))
+    finite = np.asarray(np.isfinite(array).all(axis=(1, 2)))
     total = np.maximum(np.where(finite[:, None, None], array, 0.0), 0.0).sum((1, 2))
     usable: NDArray[np.bool_] = finite & (total > MASS_FLOOR)
     return usable

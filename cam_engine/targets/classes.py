@@ -24,21 +24,18 @@ class ClassTarget:
         logits = class_scores(outputs)
         index = self.indices(logits)
         if logits.shape[1] == 1:
-            sign = torch.ones(len(logits), device=logits.device)
-            if self.classes is not None:
-                sign = torch.where(index == 0, -sign, sign)
-            return logits[:, 0] * sign
+            return logits[:, 0] * self.sign(logits)
         return logits.gather(1, index[:, None]).squeeze(1)
 
-    def indices(self, logits: Tensor) -> Tensor:
-        """The explained class of each image, int64 (B,).
+    def check(self, batch: int) -> Tensor:
+        """The classes as a tensor (batch,); empty for the predicted class.
 
         Raises:
-            ValueError: Another number of indices than images, or an index outside the model's classes.
+            TypeError: No integers.
+            ValueError: Another number of them than images.
         """
-        batch, count = logits.shape
         if self.classes is None:
-            return logits.argmax(1) if count > 1 else (logits[:, 0] > 0).long()
+            return torch.empty(0, dtype=torch.int64)
         try:
             index = torch.as_tensor(self.classes)
         except (TypeError, ValueError, RuntimeError):
@@ -52,12 +49,47 @@ class ClassTarget:
                 f"targets= holds {tuple(index.shape)} class indices for a batch of {batch} images; "
                 f"pass one index for all, or exactly {batch}."
             )
+        return index
+
+    def fixed(self, outputs: Any) -> ClassTarget:
+        """This target with the predicted class settled by ``outputs``, for scoring variants of the same images."""
+        if self.classes is not None:
+            return self
+        logits = class_scores(outputs)
+        return self if logits.shape[1] == 1 else _FixedTarget(logits.argmax(1))
+
+    def sign(self, logits: Tensor) -> Tensor:
+        """For a single output: −1 where class 0 is explained, else 1; (B,)."""
+        ones = torch.ones(len(logits), device=logits.device, dtype=logits.dtype)
+        return ones if self.classes is None else torch.where(self.indices(logits) == 0, -ones, ones)
+
+    def indices(self, logits: Tensor) -> Tensor:
+        """The explained class of each image, int64 (B,).
+
+        Raises:
+            ValueError: Another number of indices than images, or an index outside the model's classes.
+        """
+        batch, count = logits.shape
+        if self.classes is None:
+            return logits.argmax(1) if count > 1 else (logits[:, 0] > 0).long()
+        index = self.check(batch)
         classes = max(count, 2)
         # The check reads the caller's own numbers; only where they already live on a device does it have to wait for
         # it.
         if index.numel() and (int(index.min()) < 0 or int(index.max()) >= classes):
             raise ValueError(f"targets= holds class {index.tolist()}, but the model has classes 0 to {classes - 1}.")
         return index.long().to(logits.device)
+
+
+class _FixedTarget(ClassTarget):
+    """Classes that the model itself named; they need no check, which would wait for the device."""
+
+    def __init__(self, index: Tensor) -> None:
+        super().__init__(index)
+        self.index = index
+
+    def indices(self, logits: Tensor) -> Tensor:
+        return self.index
 
 
 def class_scores(outputs: Any) -> Tensor:

@@ -42,7 +42,7 @@ def by_backward(net, layers, images, classes):
 def captured_pairs(net, layers, images, classes):
     """{layer: (activation, gradient)} by the engine."""
     targets = [Target(layer, net.get_submodule(layer), lambda _: ()) for layer in layers]
-    captured = capture(net, images, targets, record=True)
+    captured = capture(net, images, targets, record="from_layer")
     with torch.enable_grad():
         grads = gradients(captured.outputs.gather(1, classes[:, None]).squeeze(1), captured)
     return {layer: (captured.activations[layer].detach(), grads[layer]) for layer in layers}
@@ -639,7 +639,7 @@ def test_nothing_upstream_of_the_first_layer_is_recorded(cnn, photos):
 
 def test_the_first_layer_is_a_leaf_and_the_next_stays_in_its_graph(cnn, photos):
     targets = [Target(name, cnn.get_submodule(name), lambda _: ()) for name in ("residual", "stage2")]
-    captured = capture(cnn, photos, targets, record=True)
+    captured = capture(cnn, photos, targets, record="from_layer")
     assert captured.activations["residual"].grad_fn is None
     assert captured.activations["residual"].requires_grad
     assert captured.activations["stage2"].grad_fn is not None

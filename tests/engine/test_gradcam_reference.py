@@ -53,7 +53,7 @@ def test_equals_grad_cam(method, layers, net, images, classes, stored):
 def test_equals_grad_cam_up_to_the_sign_it_leaves_to_chance(method, layers, net, images, classes, stored):
     names, expected = LAYERS[layers], stored[f"{method}/{layers}"]
     targets = [Target(name, net.get_submodule(name), lambda _: ()) for name in names]
-    captured = capture(net, images, targets, record=True)
+    captured = capture(net, images, targets, record="from_layer")
     with torch.enable_grad():
         grads = gradients(captured.outputs.gather(1, classes[:, None]).squeeze(1), captured)
     activations = {name: captured.activations[name].detach() for name in names}

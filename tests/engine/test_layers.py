@@ -103,7 +103,9 @@ def test_by_dotted_name(layer, cnn, photos):
         ("stage?.0", ["stage1.0", "stage2.0"]),
         ("*.conv2", ["residual.conv2"]),
         ("residual.bn*", ["residual.bn1", "residual.bn2"]),
-        ("stage1*", ["stage1", "stage1.0", "stage1.1", "stage1.2"]),
+        ("stage1*", ["stage1"]),
+        ("stage1.*", ["stage1.0", "stage1.1", "stage1.2"]),
+        ("**.conv2", ["residual.conv2"]),
     ],
 )
 def test_by_glob(glob, expected, cnn, photos):

@@ -67,7 +67,7 @@ def test_equals_grad_cam_up_to_the_sign_it_leaves_to_chance(method, case):
     net, images, classes, layers = case
     theirs = REFERENCE["peer_maps"](net, images, classes, method, layers)
     targets = [Target(name, net.get_submodule(name), lambda _: ()) for name in layers]
-    captured = capture(net, images, targets, record=True)
+    captured = capture(net, images, targets, record="from_layer")
     with torch.enable_grad():
         grads = gradients(captured.outputs.gather(1, classes[:, None]).squeeze(1), captured)
     signed = {}

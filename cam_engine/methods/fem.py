@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from torch import Tensor
+
+from cam_engine.methods.registry import register
+
+SIGMAS = 2.0
+
+
+@register("fem")
+def fem(activations: Tensor) -> Tensor:
+    """FEM, the feature explanation method: channels weighted by the share of cells in which they stand out. Knows no class.
+
+    w_k = mean_ij [A^k_ij > μ_k + 2σ_k], μ and σ over the channel's cells. Fuad et al. 2020, IPTA, section III.
+    """
+    mean = activations.mean((2, 3), keepdim=True)
+    deviation = activations.std((2, 3), correction=0, keepdim=True)
+    return (activations > mean + SIGMAS * deviation).to(activations.dtype).mean((2, 3))
