@@ -184,5 +184,5 @@ def test_settings_that_make_no_sense_are_refused(cnn):
         CAM(cnn, methods=())
     with pytest.raises(TypeError, match="Module"):
         CAM(lambda x: x)
-    with pytest.raises(KeyError, match=r"no CAM method 'grad_cam'.*nearest: .*gradcam"):
-        CAM(cnn, methods="grad_cam")
+    with pytest.raises(KeyError, match=r"no CAM method 'gradkam'.*nearest: .*gradcam"):
+        CAM(cnn, methods="gradkam")
