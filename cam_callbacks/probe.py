@@ -15,6 +15,7 @@ from torch import Tensor
 from cam_callbacks.datasets import images_in_folder, read_items
 from cam_engine.guard import random_streams
 from cam_engine.metrics import coverage
+from cam_engine.pictures import to_pictures
 
 Channels = Sequence[float] | float | None
 
@@ -115,19 +116,7 @@ class ProbeSet:
         are scaled to the range of the whole probe. One channel becomes grey; of more than three the first three are
         shown, of two the first.
         """
-        pixels = self.images.numpy()
-        if self.mean is not None or self.std is not None:
-            mean = 0.0 if self.mean is None else self.mean[None, :, None, None]
-            std = 1.0 if self.std is None else self.std[None, :, None, None]
-            pixels = pixels * std + mean
-        else:
-            finite = pixels[np.isfinite(pixels)]
-            low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-            if low < 0 or high > 1:
-                pixels = (pixels - low) / max(high - low, 1e-12)
-        shown = pixels[:, :3] if pixels.shape[1] >= 3 else pixels[:, :1].repeat(3, axis=1)
-        shown = np.nan_to_num(shown, nan=0.0).clip(0, 1)
-        return np.ascontiguousarray((shown * 255).round().astype(np.uint8).transpose(0, 2, 3, 1))
+        return to_pictures(self.images, self.mean, self.std)
 
     def class_name(self, index: int) -> str:
         """Name of a class, or its number where it has none."""

@@ -8,8 +8,18 @@ The package knows no trainer and no logger, and never changes the model that it 
 """
 
 from cam_engine.cam import CAM, CAMResult
+from cam_engine.explain import Explanation, explain
 from cam_engine.layers import LayerInfo, available_layers
 from cam_engine.methods import available_methods, register
 
-__all__ = ["CAM", "CAMResult", "LayerInfo", "available_layers", "available_methods", "register"]
+__all__ = [
+    "CAM",
+    "CAMResult",
+    "Explanation",
+    "LayerInfo",
+    "available_layers",
+    "available_methods",
+    "explain",
+    "register",
+]
 __version__ = "0.1.0"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +22,9 @@ from cam_engine.methods.weighting import collapse
 from cam_engine.targets.classes import ClassTarget
 from cam_engine.targets.resolve import TargetSpec, check_scores, resolve_target
 
+if TYPE_CHECKING:
+    import PIL.Image
+
 Aggregate = Literal["mean", "max"]
 
 
@@ -34,6 +38,9 @@ class CAMResult:
     ``scores``: (B,) the score that was explained; None then too.
     ``size``: (H, W) of the images.
     ``aggregate``: how several layers become one heatmap.
+    ``images``: (B, C, H, W) what was explained.
+
+    In a notebook the result shows itself; :meth:`plot` returns the same picture.
     """
 
     raw: dict[tuple[str, str], Tensor]
@@ -41,6 +48,7 @@ class CAMResult:
     scores: Tensor | None
     size: tuple[int, int]
     aggregate: Aggregate = "mean"
+    images: Tensor | None = field(default=None, repr=False)
     _heatmaps: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
@@ -68,6 +76,34 @@ class CAMResult:
         if method not in self._heatmaps:
             self._heatmaps[method] = self._heatmap(method)
         return self._heatmaps[method]
+
+    def plot(self, images: Tensor | None = None, *, most: int = 16) -> PIL.Image.Image:
+        """A picture: one row for each image (``most`` at most), one column for each method.
+
+        ``images`` (B, C, H, W), in place of those that were explained, are shown as they are if they lie in [0, 1], else
+        scaled to their range.
+        """
+        from PIL import Image
+
+        from cam_engine.pictures import to_pictures
+        from cam_engine.render import Tile, film_strip
+
+        images = self.images if images is None else images
+        if images is None:
+            raise ValueError("this result holds no images; pass plot(images).")
+        pictures = to_pictures(images[:most])
+        maps = [self[method][:most].float().cpu().numpy() for method in self.methods]
+        rows = [[Tile(picture, of[i]) for of in maps] for i, picture in enumerate(pictures)]
+        size = min(max(pictures.shape[1:3]), 224)
+        labels = [str(i) for i in range(len(rows))]
+        sheet = film_strip(rows, row_labels=labels, column_labels=self.methods, tile_size=max(size, 112))
+        return Image.fromarray(sheet)
+
+    def _repr_png_(self) -> bytes:
+        """For notebooks."""
+        from cam_engine.render import encode_png
+
+        return encode_png(np.asarray(self.plot()))
 
     def _heatmap(self, method: str) -> Tensor:
         layers = []
@@ -230,7 +266,7 @@ class CAM:
         )
         raw = self._maps(extras, grads)
         returned = None if captured.outputs is None else _tree.map_tensors(Tensor.detach, captured.outputs)
-        return CAMResult(raw, returned, None if scores is None else scores.detach(), size, self.aggregate)
+        return CAMResult(raw, returned, None if scores is None else scores.detach(), size, self.aggregate, images)
 
     def _recorded(
         self, images: Tensor, targets: list[Target], score: Score

@@ -40,7 +40,14 @@ def test_the_snippet(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = TensorDataset(torch.randn(32, 3, 16, 16), torch.arange(32) % 3)
     loader = DataLoader(data, 16)
-    names = {"val_set": data, "MEAN": [0.5] * 3, "STD": [0.25] * 3, "model": Model(), "train_loader": loader, "val_loader": loader}
+    names = {
+        "val_set": data,
+        "MEAN": [0.5] * 3,
+        "STD": [0.25] * 3,
+        "model": Model(),
+        "train_loader": loader,
+        "val_loader": loader,
+    }
     exec(compile(snippet.replace("max_epochs=10", "max_epochs=2"), "README.md", "exec"), names)
     board, flow = names["trainer"].loggers
     events = EventAccumulator(board.log_dir, size_guidance={"images": 0})
