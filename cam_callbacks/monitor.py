@@ -244,7 +244,7 @@ class CAMMonitor:
     def _explain(self, model: nn.Module, images: Tensor, targets: Target) -> _Share:
         """Explain this process's share of ``images``."""
         names = self.resolve(model)
-        cam = CAM(model, self.methods, list(names), forward=self.forward, output=self.output, reshape=self.reshape)
+        cam = CAM(model, self.methods, list(names), forward=self.forward, output=self.output, reshape=self.reshape, progress=False)
         parts: list[_Share] = []
         mine = processes.share(len(images))
         for start in range(0, len(mine), self.batch_size):
