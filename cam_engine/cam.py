@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cam_engine import _tree
 from cam_engine.capture import Captured, Forward, Record, Target, capture, gradients
@@ -274,9 +276,10 @@ class CAM:
         """Forward and gradients: for each of the needs that come from the graph, a tensor for each layer."""
         wanted = self._needs & {"gradients", "hessian_vector", "finer_gradients"}
         while True:
-            captured = capture(
-                self.model, images, targets, record=self._record if wanted else "nothing", forward=self.forward
-            )
+            record: Record = self._record if wanted else "nothing"
+            # Fused attention has no second derivative.
+            with sdpa_kernel(SDPBackend.MATH) if "hessian_vector" in wanted else nullcontext():
+                captured = capture(self.model, images, targets, record=record, forward=self.forward)
             if not captured.interrupted or self._record == "from_start":
                 break
             self._record = "from_start"  # a no_grad block around a layer; so it will be at the next call
@@ -318,7 +321,12 @@ class CAM:
                 arguments |= {n: shared[n] if n in shared else extras.get(n, layer) for n in method.needs}
                 with torch.no_grad(), torch.autocast(device, enabled=False):
                     returned = method.function(**arguments)
-                    whole = collapse(returned, shared["activations"], eigen_smooth=self.eigen_smooth)
+                    whole = collapse(
+                        returned,
+                        shared["activations"],
+                        eigen_smooth=self.eigen_smooth,
+                        method=f"method {method.name!r}",
+                    )
                     raw[method.name, layer] = whole.relu()
         return {(m, layer): raw[m, layer] for m in self.methods for layer in activations}
 

@@ -77,7 +77,8 @@ def capture(
         targets: Layers to capture. A layer called more than once: its last call counts.
         record: What :func:`gradients` will need. ``"nothing"``; ``"from_layer"``: the graph from the first target layer
             on, which becomes a leaf; ``"from_start"``: the same, but recording is on throughout, for a forward with a
-            ``no_grad`` block around a target layer; ``"from_images"``: the whole graph, the images being the leaf.
+            ``no_grad`` block around a target layer; ``"from_images"``: the whole graph, the images being the leaf, with
+            every call of a layer (the second is under ``"name#2"``), and without those that never ran.
         forward: ``(model, images) -> outputs`` for models that are not called with the images alone.
         stop_after: Number of calls of each layer after which the forward may end; only where nothing is recorded.
 
@@ -108,7 +109,8 @@ def capture(
             first = not kept and record != "from_images"
             if first or not activation.requires_grad:
                 activation = activation.detach().requires_grad_()
-            kept[target.name] = activation
+            again = record == "from_images" and calls[target.name] > 1
+            kept[f"{target.name}#{calls[target.name]}" if again else target.name] = activation
             return _tree.replace(output, path, activation.clone())
 
         return hook
@@ -125,6 +127,8 @@ def capture(
         with suppress(_AllCaptured):
             outputs = model(given) if forward is None else forward(model, given)
         interrupted |= record != "nothing" and bool(kept) and not torch.is_grad_enabled()
+    if record == "from_images":
+        return Captured(kept, outputs, dict(calls), images, paths, interrupted)
     missing = [t.name for t in targets if t.name not in kept]
     if missing:
         raise RuntimeError(

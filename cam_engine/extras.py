@@ -59,17 +59,23 @@ class Extras:
 
     def class_weights(self, layer: str) -> Tensor:
         activation = self.views[layer](self.captured.activations[layer])
-        linear = [m for m in self.model.modules() if isinstance(m, nn.Linear) and m.in_features == activation.shape[1]]
-        if self.class_target is None or not linear:
+        logits = None if self.class_target is None else class_scores(self.picked(self.captured.outputs))
+        linear = []
+        if logits is not None:
+            sizes = (activation.shape[1], logits.shape[1])
+            linear = [
+                m for m in self.model.modules() if isinstance(m, nn.Linear) and (m.in_features, m.out_features) == sizes
+            ]
+        if self.class_target is None or logits is None or not linear:
             raise ValueError(
                 f"the method 'cam' needs a class as its target and a model that ends in one linear layer with "
-                f"{activation.shape[1]} inputs, the channels of layer {layer!r}; 'gradcam' is the same where there is one, "
-                "and works without."
+                f"{activation.shape[1]} inputs, the channels of layer {layer!r}, and an output for each class; 'gradcam' is the "
+                "same where there is one, and works without."
             )
-        weight = linear[-1].weight.detach()
+        weight = linear[-1].weight.detach().to(activation.dtype)
         if len(weight) == 1:
-            return weight * self.class_target.sign(class_scores(self.picked(self.captured.outputs)))[:, None]
-        return weight[self.class_target.indices(class_scores(self.picked(self.captured.outputs)))]
+            return weight * self.class_target.sign(logits)[:, None]
+        return weight[self.class_target.indices(logits)]
 
     def gradient_moments(self, layer: str) -> tuple[Tensor, Tensor, Tensor]:
         view = self.views[layer]
@@ -110,8 +116,10 @@ class Extras:
         if not self._replay_whole:
             few = next(n for n in (2, 3) if n != len(activation))
             try:
+                # An in-place layer may change what it is given before something further down fails.
+                given = activation.clone()
                 outputs = replay(
-                    self.model, _cycled(self.images, few), target, self.captured, activation, forward=self.forward
+                    self.model, _cycled(self.images, few), target, self.captured, given, forward=self.forward
                 )
                 if all(len(t) == len(activation) for _, t in _tree.tensors(outputs) if t.ndim):
                     return outputs
@@ -133,7 +141,8 @@ class Extras:
             answer = outputs(chunk)
             for k in range(len(chunk)):
                 scored.append(self.score(_tree.map_tensors(_every(len(chunk), k), answer)).detach())
-        return torch.stack(scored, dim=1).to(self.scores.dtype)
+        together = torch.stack(scored, dim=1)
+        return together if together.dtype == torch.float64 else together.float()
 
     @cached_property
     def _moments(self) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
@@ -160,7 +169,7 @@ class Extras:
             )
         captured, grads = self._repeat(self.images, targets, "from_images")
         terms = [captured.images.detach() * grads[""]]
-        terms += [bias[None, :, None, None] * grads[name] for name, bias in biases.items()]
+        terms += [biases[name.partition("#")[0]][None, :, None, None] * grads[name] for name in grads if name]
         return [term if term.dtype == torch.float64 else term.float() for term in terms]
 
     def _repeat(self, images: Tensor, targets: list[Target], record: Any) -> tuple[Captured, dict[str, Tensor]]:
@@ -205,8 +214,8 @@ def finer_score(outputs: Any, target: ClassTarget | None) -> Tensor:
     own = logits.gather(1, index)
     distance = (logits - own).detach().abs().scatter(1, index, float("inf"))
     others = distance.topk(min(COMPARED_CLASSES, logits.shape[1] - 1), dim=1, largest=False).indices
-    weight = logits.softmax(1).gather(1, others)
-    return ((own - logits.gather(1, others)) * weight).sum(1) / (weight.sum(1) + 1e-9)
+    rivals = logits.gather(1, others)
+    return ((own - rivals) * rivals.softmax(1)).sum(1)  # p_d / Σ p_d is the softmax over d alone
 
 
 def _bias(layer: nn.Module) -> Tensor | None:

@@ -15,14 +15,14 @@ def fullgrad(activations: Tensor, images: Tensor, bias_terms: Sequence[Tensor]) 
 
     L = Σ_t Σ_c ψ(t_c) over the terms t = x ⊙ ∂S/∂x and b_l ⊙ ∂S/∂z_l, ψ the magnitude scaled to [0, 1] channel by channel
     and upsampled. Srinivas & Fleuret 2019, arXiv:1905.00780, eq. 8. The biases are those of convolutions and of batch norms,
-    with the running mean's share; the layer asked for plays no part.
+    with the running mean's share, once for each time that the layer runs; the layer asked for plays no part.
     """
     total = torch.zeros(len(images), *images.shape[-2:], dtype=activations.dtype, device=activations.device)
     for term in bias_terms:
         size = term.abs()
         low = size.amin((2, 3), keepdim=True)
         span = size.amax((2, 3), keepdim=True) - low
-        scaled = torch.where(span > 0, (size - low) / torch.where(span > 0, span, 1.0), 0.0)
+        scaled = (size - low) / torch.where(span == 0, 1.0, span)  # NaN stays NaN
         # Upsampling is linear, so the channels may be summed before it.
         total += F.interpolate(scaled.sum(1, keepdim=True), total.shape[1:], mode="bilinear", align_corners=False)[:, 0]
     return total

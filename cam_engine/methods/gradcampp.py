@@ -18,6 +18,6 @@ def gradcampp(activations: Tensor, gradients: Tensor) -> Tensor:
     """
     total = activations.sum((2, 3), keepdim=True)
     denominator = 2 + total * gradients
-    counted = (gradients > 0) & (denominator > 0)
-    alpha_times_gradient = torch.where(counted, gradients / torch.where(counted, denominator, 1.0), 0.0)
+    left_out = (gradients <= 0) | (denominator <= 0)  # false for NaN, which has to stay
+    alpha_times_gradient = torch.where(left_out, 0.0, gradients / torch.where(left_out, 1.0, denominator))
     return alpha_times_gradient.sum((2, 3))

@@ -8,15 +8,21 @@ from torch import Tensor
 from cam_engine.methods.eigen import principal_map
 
 
-def collapse(returned: Tensor, activations: Tensor, *, eigen_smooth: bool = False) -> Tensor:
+def collapse(
+    returned: Tensor, activations: Tensor, *, eigen_smooth: bool = False, method: str = "the method"
+) -> Tensor:
     """Turn channel weights (B, C), weighted activations (B, C, h, w) or a map (B, h, w) into the map (B, h, w).
 
     ``eigen_smooth`` takes the first principal component of the weighted activations in place of their sum; a map is left
-    as it is.
+    as it is. ``method`` is how errors name it.
 
     Raises:
+        TypeError: No tensor.
         ValueError: Any other shape.
     """
+    if not isinstance(returned, Tensor):
+        raise TypeError(f"{method} returned {type(returned).__name__}; a method returns a Tensor.")
+    returned = returned.to(activations.dtype)
     if returned.shape == activations.shape[:2]:
         if eigen_smooth:
             return principal_map(returned[:, :, None, None] * activations)
@@ -27,6 +33,6 @@ def collapse(returned: Tensor, activations: Tensor, *, eigen_smooth: bool = Fals
         return returned
     batch, channels, height, width = activations.shape
     raise ValueError(
-        f"the method returned shape {tuple(returned.shape)}; expected channel weights ({batch}, {channels}), weighted "
+        f"{method} returned shape {tuple(returned.shape)}; expected channel weights ({batch}, {channels}), weighted "
         f"activations ({batch}, {channels}, {height}, {width}) or a map ({batch}, {height}, {width})."
     )
