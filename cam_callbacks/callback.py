@@ -27,6 +27,7 @@ from cam_callbacks.monitor import CAMMonitor, Target, shown_layers
 from cam_callbacks.probe import ProbeSet, loader_dataset
 from cam_callbacks.records import Record, RecordStore
 from cam_engine.capture import Forward
+from cam_engine.guard import random_streams
 
 DISABLED = "CAM_CALLBACKS_DISABLED"
 
@@ -343,7 +344,8 @@ class CAMCallback(Base):
         if source is None or not source.is_defined():
             return None
         try:
-            dataset = loader_dataset(source.dataloader())
+            with random_streams():  # a loader's making may draw, as random_split does, and will draw again in the loop
+                dataset = loader_dataset(source.dataloader())
         except Exception:  # such as a dataset made in the module's own setup(), which runs after this one
             return None
         return ProbeSet.from_dataset(dataset)

@@ -133,6 +133,29 @@ def test_training_is_bit_identical_with_and_without(fit):
     )
 
 
+def test_a_validation_split_drawn_in_val_dataloader_stays_as_it_was(make_module, pl, data, tmp_path):
+    pl = pl("pytorch_lightning")
+
+    class Data(pl.LightningDataModule):
+        def train_dataloader(self):
+            return DataLoader(data, 16, shuffle=True)
+
+        def val_dataloader(self):
+            self.chosen, _ = torch.utils.data.random_split(data, [24, 24])
+            return DataLoader(self.chosen, 16)
+
+    def run(*callbacks):
+        torch.manual_seed(3)
+        source, model = Data(), make_module()
+        pl.Trainer(max_epochs=1, accelerator="cpu", callbacks=list(callbacks), logger=False, default_root_dir=tmp_path,
+                   enable_checkpointing=False, enable_progress_bar=False).fit(model, datamodule=source)  # fmt: skip
+        return source.chosen.indices, model.state_dict()
+
+    (plain, plain_weights), (watched, watched_weights) = run(), run(CAMCallback(on_error="raise"))
+    assert plain == watched
+    assert all(torch.equal(plain_weights[k], watched_weights[k]) for k in plain_weights)
+
+
 def test_logger_false_leaves_records(fit, tmp_path):
     callback = CAMCallback(folder=tmp_path / "mine")
     fit(callback, logger=False, epochs=1)
