@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from cam_callbacks import processes
 from cam_callbacks.delivery import Delivery, Sink
-from cam_callbacks.keys import plain_key
+from cam_callbacks.keys import check_name, plain_key
 from cam_callbacks.loggers.mlflow import MLflowSink
 from cam_callbacks.loggers.tensorboard import TensorBoardSink
 from cam_callbacks.monitor import CAMMonitor, Target, shown_layers
@@ -102,15 +102,11 @@ class CAMCallback(Base):
             raise ValueError(f'on_error= takes "warn" or "raise", not {on_error!r}.')
         if every_n_epochs < 1 or images_every_n_looks < 1 or max_images < 0:
             raise ValueError("every_n_epochs= and images_every_n_looks= must be at least 1, max_images= at least 0.")
-        if name is not None and not all(
-            part.isidentifier() for part in name.replace("-", "_").replace(".", "_").split()
-        ):
-            raise ValueError(f"name={name!r} becomes part of metric keys; use letters, digits, '_', '-' and '.'.")
         self.probe = probe
         self.methods, self.layers, self.target, self.reference = methods, layers, target, reference
         self.every_n_epochs = every_n_epochs
         self.folder = folder
-        self.name = name
+        self.name = check_name(name)
         self.model = model
         self.forward, self.output, self.reshape = forward, output, reshape
         self.max_images, self.images_every_n_looks = max_images, images_every_n_looks

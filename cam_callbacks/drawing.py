@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cam_callbacks.keys import per_image_key
+from cam_callbacks.keys import metric_key, per_image_key
 from cam_callbacks.records import Record, RecordStore
 from cam_engine.metrics import jensen_shannon
 from cam_engine.render import Tile, contact_sheet, film_strip, panel
@@ -59,8 +59,8 @@ class Drawing:
     def sheet(self, record: Record, method: str, layer: str) -> Picture:
         """All drawn probe images at one look."""
         tiles = [self.tile(record, method, layer, index) for index in self.shown]
-        key = per_image_key("", method, layer, self.manifest["layers"]).lstrip("/")
-        drift = record.metrics.get(self._key(f"drift_ref/{key}"), float("nan"))
+        key = metric_key("drift_ref", method, layer, self.manifest["layers"], self.manifest.get("name"))
+        drift = record.metrics.get(key, float("nan"))
         title = f"{self._series_title(method, layer)} · epoch {record.epoch} · drift {drift:.3f}"
         return contact_sheet(tiles, title=title)
 
@@ -127,7 +127,3 @@ class Drawing:
         """Name of a class, or ``class 3`` where it has none."""
         names = self.manifest["probe"]["class_names"]
         return str(names[index]) if names is not None and 0 <= index < len(names) else f"class {index}"
-
-    def _key(self, key: str) -> str:
-        name = self.manifest.get("name")
-        return f"cam/{name}/{key}" if name else f"cam/{key}"

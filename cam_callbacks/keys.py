@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from cam_engine.methods import metric_name
 
 
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,98}[A-Za-z0-9_])?")
+
+
+def check_name(name: str | None) -> str | None:
+    """A name that can stand in metric keys of every logger and in folder names, or None.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    if name is not None and (not _NAME.fullmatch(name) or ".." in name):
+        raise ValueError(
+            f"name={name!r} becomes part of metric keys and folders; use at most 100 letters (a-z), digits, '_', '-' and '.', "
+            "with a letter, digit or '_' at both ends."
+        )
+    return name
+
+
+def series_name(method: str, layer: str, layers: Sequence[str]) -> str:
+    """``gradcam``, with ``/<layer>`` appended only when several layers are tracked."""
+    series = metric_name(method)
+    return f"{series}/{layer.replace('+', 'p')}" if len(layers) > 1 else series
+
+
 def per_image_key(metric: str, method: str, layer: str, layers: Sequence[str]) -> str:
-    """``entropy/gradcam``, with ``/<layer>`` appended only when several layers are tracked."""
-    key = f"{metric}/{metric_name(method)}"
-    return f"{key}/{layer.replace('+', 'p')}" if len(layers) > 1 else key
+    """``entropy/gradcam``, or ``entropy/gradcam/<layer>``."""
+    return f"{metric}/{series_name(method, layer, layers)}"
 
 
 def metric_key(metric: str, method: str, layer: str, layers: Sequence[str], name: str | None) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cam_callbacks import processes, tracking
-from cam_callbacks.keys import metric_key, per_image_key, plain_key
+from cam_callbacks.keys import check_name, metric_key, per_image_key, plain_key
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Record, RecordError, RecordStore
 from cam_engine import CAM, __version__
@@ -104,7 +104,7 @@ class CAMMonitor:
         self.layers = layers
         self.target: Target = "predicted" if target == "label" and probe.labels is None else target
         self.reference = os.fspath(reference)
-        self.name = name
+        self.name = check_name(name)
         self.run = run or (Path(folder).name if folder is not None else "run")
         self.forward, self.output, self.reshape = forward, output, reshape
         self.batch_size = batch_size or BATCH_SIZE
@@ -244,7 +244,15 @@ class CAMMonitor:
     def _explain(self, model: nn.Module, images: Tensor, targets: Target) -> _Share:
         """Explain this process's share of ``images``."""
         names = self.resolve(model)
-        cam = CAM(model, self.methods, list(names), forward=self.forward, output=self.output, reshape=self.reshape, progress=False)
+        cam = CAM(
+            model,
+            self.methods,
+            list(names),
+            forward=self.forward,
+            output=self.output,
+            reshape=self.reshape,
+            progress=False,
+        )
         parts: list[_Share] = []
         mine = processes.share(len(images))
         for start in range(0, len(mine), self.batch_size):

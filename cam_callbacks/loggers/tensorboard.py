@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from cam_callbacks.drawing import Drawing
-from cam_callbacks.keys import per_image_key
+from cam_callbacks.keys import plain_key, series_name
 from cam_callbacks.records import Record, RecordStore
 
 
@@ -49,9 +49,7 @@ class TensorBoardSink:
 
 def picture_tag(drawing: Drawing, method: str, layer: str) -> str:
     """``cam/gradcam``, with the callback's name and the layer where there are several."""
-    name = drawing.manifest.get("name")
-    series = per_image_key("", method, layer, drawing.manifest["layers"]).lstrip("/")
-    return f"cam/{name}/{series}" if name else f"cam/{series}"
+    return plain_key(series_name(method, layer, drawing.manifest["layers"]), drawing.manifest.get("name"))
 
 
 def picture_step(record: Record, drawing: Drawing) -> int:

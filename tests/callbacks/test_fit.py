@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from cam_callbacks import CAMCallback, ProbeSet, RecordStore
+from cam_callbacks import CAMCallback, CAMMonitor, ProbeSet, RecordStore
 from cam_engine import CAM
 from cam_engine.metrics import jensen_shannon
 
@@ -261,6 +261,20 @@ def test_two_named_callbacks_keep_apart(fit, tmp_path):
     assert early.store[0].maps["gradcam", "net.2"].shape[1:] == (12, 12)
     assert late.store[0].maps["gradcam", "net.8"].shape[1:] == (6, 6)
     assert early.store.folder != late.store.folder
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "   ", "a b", "a/b", "é", "-", "late-", "a..b", "x" * 101, "a+b"])
+def test_a_name_that_some_logger_would_refuse(name, data):
+    for make in (CAMCallback, lambda name: CAMMonitor(ProbeSet(data.tensors[0][:2]), name=name)):
+        with pytest.raises(ValueError, match="becomes part of metric keys"):
+            make(name=name)
+
+
+@pytest.mark.parametrize("name", ["late", "2", "layer4.1", "a-b_c", "x" * 100])
+def test_a_name_that_every_logger_takes(name, data, net):
+    assert CAMCallback(name=name).name == name
+    record = CAMMonitor(ProbeSet(data.tensors[0][:2]), "eigencam", name=name).look(net)
+    assert f"cam/{name}/entropy/eigencam" in record.metrics
 
 
 def test_resume_goes_on_where_the_run_stopped(fit, pl, tmp_path, data):
