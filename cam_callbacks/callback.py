@@ -348,9 +348,12 @@ class CAMCallback(Base):
 
     def _sinks(self, trainer: Any) -> list[Sink]:
         sinks: list[Sink] = []
+        boards = 0
         for logger in trainer.loggers:
             if _is(logger, "TensorBoardLogger"):
-                sinks.append(TensorBoardSink(logger.experiment, self.images_every_n_looks))
+                boards += 1
+                name = "tensorboard" if boards == 1 else f"tensorboard-{boards}"
+                sinks.append(TensorBoardSink(logger.experiment, self.images_every_n_looks, name))
             elif _is(logger, "MLFlowLogger"):
                 sinks.append(MLflowSink(logger.experiment, logger.run_id, self.images_every_n_looks))
         return sinks

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cam_callbacks.keys import metric_key, per_image_key
+from cam_callbacks.keys import metric_key, per_image_key, plain_key, series_name
 from cam_callbacks.records import Record, RecordStore
 from cam_engine.metrics import jensen_shannon
 from cam_engine.render import Tile, contact_sheet, film_strip, panel
@@ -39,7 +39,9 @@ class Drawing:
 
     @property
     def series(self) -> list[tuple[str, str]]:
-        """(method, layer) of everything that can be drawn, in order."""
+        """(method, layer) of everything that is drawn, in order; nothing with ``max_images=0``."""
+        if not self.max_images:
+            return []
         return [(method, layer) for method in self.manifest["methods"] for layer in self.manifest["layers"]]
 
     @cached_property
@@ -50,6 +52,20 @@ class Drawing:
 
     def image_id(self, index: int) -> str:
         return str(self.manifest["probe"]["ids"][index])
+
+    def tag(self, method: str, layer: str) -> str:
+        """``cam/gradcam``, with the callback's name and the layer where there are several."""
+        return plain_key(series_name(method, layer, self.manifest["layers"]), self.manifest.get("name"))
+
+    def step(self, record: Record) -> int:
+        """Where a look's pictures stand on the slider: its epoch, so that runs line up, or its number if looks share epochs."""
+        return record.epoch if self.manifest.get("picture_step", "epoch") == "epoch" else record.look
+
+    def panels(self, record: Record) -> Iterator[tuple[str, Picture]]:
+        """``cam/<method>/<image>`` and the picture, for every drawn probe image of one look."""
+        for method, layer in self.series:
+            for index in self.shown:
+                yield f"{self.tag(method, layer)}/{self.image_id(index)}", self.panel(record, method, layer, index)
 
     def panel(self, record: Record, method: str, layer: str, index: int) -> Picture:
         """One probe image at one look: overlay, legend, label, prediction, confidence and epoch."""

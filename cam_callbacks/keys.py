@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from cam_engine.methods import metric_name
 
-
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,98}[A-Za-z0-9_])?")
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from cam_callbacks.drawing import Drawing
-from cam_callbacks.loggers.tensorboard import picture_step, picture_tag
 from cam_callbacks.records import MANIFEST, PROBE, Record, RecordStore
 from cam_engine.render import write_png
 
@@ -39,12 +38,12 @@ class MLflowSink:
         self._log_file(store.path(record.look), f"{_folder(drawing)}/records")
         if record.look % self.every_n_looks:
             return
-        step = picture_step(record, drawing)
-        for method, layer in drawing.series:
-            tag = picture_tag(drawing, method, layer)
-            for index in drawing.shown:
-                key = "/".join(map(safe_name, f"{tag}/{drawing.image_id(index)}".split("/")))
-                self.client.log_image(self.run_id, drawing.panel(record, method, layer, index), key=key, step=step)
+        step = drawing.step(record)
+        for tag, picture in drawing.panels(record):
+            key = "/".join(map(safe_name, tag.split("/")))
+            self.client.log_image(self.run_id, picture, key=key, step=step)
+        if not drawing.series:
+            return
         method, layer = drawing.series[-1]
         self._log_picture(drawing.sheet(record, method, layer), f"{_root(drawing)}_latest.png")
 
@@ -53,7 +52,7 @@ class MLflowSink:
         if not records:
             return
         for method, layer in drawing.series:
-            series = picture_tag(drawing, method, layer).split("/")[1:]
+            series = drawing.tag(method, layer).split("/")[1:]
             name = "_".join(map(safe_name, series)) + ".png"
             self._log_picture(drawing.strip(records, method, layer), f"film_strip_{name}", _folder(drawing))
         self._log_report(store, drawing)

@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Any
 
 from cam_callbacks.drawing import Drawing
-from cam_callbacks.keys import plain_key, series_name
 from cam_callbacks.records import Record, RecordStore
 
 
@@ -16,6 +15,7 @@ class TensorBoardSink:
     Args:
         writer: A ``SummaryWriter``.
         every_n_looks: Draw each n-th look only.
+        name: Of its own for each of several writers of one run; what was delivered is remembered under it.
     """
 
     def __init__(self, writer: Any, every_n_looks: int = 1, name: str = "tensorboard") -> None:
@@ -26,12 +26,11 @@ class TensorBoardSink:
     def deliver(self, record: Record, drawing: Drawing) -> None:
         if record.look % self.every_n_looks:
             return
-        step = picture_step(record, drawing)
+        step = drawing.step(record)
+        for tag, picture in drawing.panels(record):
+            self._add(tag, picture, step)
         for method, layer in drawing.series:
-            tag = picture_tag(drawing, method, layer)
-            for index in drawing.shown:
-                self._add(f"{tag}/{drawing.image_id(index)}", drawing.panel(record, method, layer, index), step)
-            self._add(f"{tag}/sheet", drawing.sheet(record, method, layer), step)
+            self._add(f"{drawing.tag(method, layer)}/sheet", drawing.sheet(record, method, layer), step)
         self.writer.flush()
 
     def finish(self, store: RecordStore, drawing: Drawing) -> None:
@@ -40,18 +39,8 @@ class TensorBoardSink:
             return
         for method, layer in drawing.series:
             strip = drawing.strip(records, method, layer)
-            self._add(f"{picture_tag(drawing, method, layer)}/film_strip", strip, picture_step(records[-1], drawing))
+            self._add(f"{drawing.tag(method, layer)}/film_strip", strip, drawing.step(records[-1]))
         self.writer.flush()
 
     def _add(self, tag: str, picture: Any, step: int) -> None:
         self.writer.add_image(tag, picture, global_step=step, dataformats="HWC")
-
-
-def picture_tag(drawing: Drawing, method: str, layer: str) -> str:
-    """``cam/gradcam``, with the callback's name and the layer where there are several."""
-    return plain_key(series_name(method, layer, drawing.manifest["layers"]), drawing.manifest.get("name"))
-
-
-def picture_step(record: Record, drawing: Drawing) -> int:
-    """Epoch where there is one look an epoch, so that runs line up; otherwise the look."""
-    return record.epoch if drawing.manifest.get("picture_step", "epoch") == "epoch" else record.look

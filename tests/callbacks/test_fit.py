@@ -79,6 +79,34 @@ def test_pictures_and_numbers_reach_tensorboard_and_mlflow(package, pl, fit, dat
     assert copied.manifest["run"] == "run one"
 
 
+def image_tags(board) -> list[str]:
+    events = EventAccumulator(board.log_dir, size_guidance={"images": 0})
+    events.Reload()
+    return events.Tags()["images"]
+
+
+def test_each_of_two_tensorboards_gets_every_picture(fit, pl, tmp_path):
+    boards = [pl("pytorch_lightning").loggers.TensorBoardLogger(tmp_path, name) for name in ("one", "two")]
+    fit(CAMCallback(methods="eigencam", max_images=2, on_error="raise"), logger=boards, epochs=1)
+    tags = [image_tags(board) for board in boards]
+    assert len(tags[0]) == 4 and tags[0] == tags[1]
+
+
+def test_max_images_0_draws_nothing_and_logs_the_rest(fit, pl, tmp_path, caplog):
+    pl = pl("pytorch_lightning")
+    board, flow = pl.loggers.TensorBoardLogger(tmp_path, "board"), mlflow_logger(pl, tmp_path)
+    callback = CAMCallback(methods="eigencam", max_images=0, on_error="raise")
+    fit(callback, logger=[board, flow], epochs=1)
+    assert not caplog.records and image_tags(board) == []
+    assert len(callback.store[0].maps["eigencam", "net.8"]) == 16
+    artifacts = tmp_path / "artifacts" / flow.run_id / "artifacts"
+    files = {str(p.relative_to(artifacts)) for p in artifacts.rglob("*") if p.is_file()}
+    assert files == {
+        "cam_report.html",
+        *(f"cam/records/{f}" for f in ("manifest.json", "probe.npz", "look-000000.npz")),
+    }
+
+
 def test_alone_it_watches_the_validation_set(fit, package):
     callback = CAMCallback()
     trainer = fit(callback, package=package, epochs=2)
