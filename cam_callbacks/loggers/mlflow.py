@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import re
 import tempfile
 from pathlib import Path
@@ -10,6 +11,7 @@ from cam_callbacks.records import MANIFEST, PROBE, Record, RecordStore
 from cam_engine.render import write_png
 
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.-]+")
+_LONGEST = 60  # the parts of a key make one file name, with a step, a time and a uuid in it
 
 
 class MLflowSink:
@@ -94,8 +96,12 @@ class MLflowSink:
 
 
 def safe_name(name: str) -> str:
-    """A name that MLflow accepts as one part of a path: letters, digits, ``_``, ``.`` and ``-``."""
-    return _NOT_ALLOWED.sub("_", name).strip(".") or "_"
+    """A name that MLflow accepts as one part of a path: letters, digits, ``_``, ``.`` and ``-``.
+
+    What has to be changed gets a digest behind it, so that different names stay different.
+    """
+    safe = _NOT_ALLOWED.sub("_", name).strip(".")[:_LONGEST]
+    return safe if safe == name and name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _folder(drawing: Drawing) -> str:

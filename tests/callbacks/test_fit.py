@@ -97,7 +97,7 @@ def test_max_images_0_draws_nothing_and_logs_the_rest(fit, pl, tmp_path, caplog)
     board, flow = pl.loggers.TensorBoardLogger(tmp_path, "board"), mlflow_logger(pl, tmp_path)
     callback = CAMCallback(methods="eigencam", max_images=0, on_error="raise")
     fit(callback, logger=[board, flow], epochs=1)
-    assert not caplog.records and image_tags(board) == []
+    assert "could not take" not in caplog.text and image_tags(board) == []
     assert len(callback.store[0].maps["eigencam", "net.8"]) == 16
     artifacts = tmp_path / "artifacts" / flow.run_id / "artifacts"
     files = {str(p.relative_to(artifacts)) for p in artifacts.rglob("*") if p.is_file()}
@@ -105,6 +105,19 @@ def test_max_images_0_draws_nothing_and_logs_the_rest(fit, pl, tmp_path, caplog)
         "cam_report.html",
         *(f"cam/records/{f}" for f in ("manifest.json", "probe.npz", "look-000000.npz")),
     }
+
+
+def test_any_image_id_is_a_picture_of_its_own_in_mlflow(fit, pl, data, tmp_path, caplog):
+    import mlflow
+
+    ids = ["../../etc/x", "猫", "狗", "x" * 500, "a b", "a_b", "plain-1.x"]
+    probe = ProbeSet(data.tensors[0][:7], data.tensors[1][:7], ids=ids, class_names=["a/b", "😀", "y" * 500, "d\nq"])
+    flow = mlflow_logger(pl("pytorch_lightning"), tmp_path)
+    fit(CAMCallback(probe, methods="eigencam", on_error="raise"), logger=flow, epochs=1)
+    assert "could not take" not in caplog.text
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    keys = {f.path.removeprefix("images/").split("+step+")[0] for f in client.list_artifacts(flow.run_id, "images")}
+    assert len(keys) == 7 and "cam~eigencam~plain-1.x" in keys
 
 
 def test_alone_it_watches_the_validation_set(fit, package):
