@@ -11,7 +11,7 @@ from cam_callbacks.records import MANIFEST, PROBE, Record, RecordStore
 from cam_engine.render import write_png
 
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.-]+")
-_LONGEST = 60  # the parts of a key make one file name, with a step, a time and a uuid in it
+_LONGEST = 140  # MLflow makes one file name of a key, with a step, a time and a uuid in it
 
 
 class MLflowSink:
@@ -42,8 +42,7 @@ class MLflowSink:
             return
         step = drawing.step(record)
         for tag, picture in drawing.panels(record):
-            key = "/".join(map(safe_name, tag.split("/")))
-            self.client.log_image(self.run_id, picture, key=key, step=step)
+            self.client.log_image(self.run_id, picture, key=safe_key(tag), step=step)
         if not drawing.series:
             return
         method, layer = drawing.series[-1]
@@ -95,13 +94,23 @@ class MLflowSink:
         self.client.log_artifact(self.run_id, str(path), folder)
 
 
+def safe_key(tag: str) -> str:
+    """A key for ``log_image``: parts that MLflow accepts, and short enough for the file name that it makes of them."""
+    key = "/".join(map(safe_name, tag.split("/")))
+    return key if len(key) <= _LONGEST else f"{key[:_LONGEST].rstrip('/.')}-{_digest(tag)}"
+
+
 def safe_name(name: str) -> str:
     """A name that MLflow accepts as one part of a path: letters, digits, ``_``, ``.`` and ``-``.
 
     What has to be changed gets a digest behind it, so that different names stay different.
     """
-    safe = _NOT_ALLOWED.sub("_", name).strip(".")[:_LONGEST]
-    return safe if safe == name and name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    safe = _NOT_ALLOWED.sub("_", name).strip(".")
+    return safe if safe == name and name else f"{safe}-{_digest(name)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _folder(drawing: Drawing) -> str:
