@@ -23,7 +23,7 @@ from cam_callbacks.delivery import Delivery, Sink
 from cam_callbacks.keys import check_name, plain_key
 from cam_callbacks.loggers.mlflow import MLflowSink
 from cam_callbacks.loggers.tensorboard import TensorBoardSink
-from cam_callbacks.monitor import CAMMonitor, Target, shown_layers
+from cam_callbacks.monitor import CAMMonitor, Target, check_arguments, neutral, shown_layers
 from cam_callbacks.probe import ProbeSet, loader_dataset
 from cam_callbacks.records import Record, RecordStore
 from cam_engine.capture import Forward
@@ -103,7 +103,8 @@ class CAMCallback(Base):
         if every_n_epochs < 1 or images_every_n_looks < 1 or max_images < 0:
             raise ValueError("every_n_epochs= and images_every_n_looks= must be at least 1, max_images= at least 0.")
         self.probe = probe
-        self.methods, self.layers, self.target, self.reference = methods, layers, target, reference
+        self.methods = check_arguments(methods, target, reference, batch_size)
+        self.layers, self.target, self.reference = layers, target, reference
         self.every_n_epochs = every_n_epochs
         self.folder = folder
         self.name = check_name(name)
@@ -122,7 +123,7 @@ class CAMCallback(Base):
         self._looked = False
         self._set_up = False
         self._enabled = os.environ.get(DISABLED, "").lower() not in ("1", "true", "yes")
-        # Built here, so that a wrong argument is an error at once and not after an epoch.
+        # Built here, so that what does not fit the probe is an error at once and not after an epoch.
         if isinstance(probe, ProbeSet):
             self._build(probe)
 
@@ -183,8 +184,8 @@ class CAMCallback(Base):
         if not self._watching(trainer) or not self._unlogged:
             return
         self._unlogged = False
-        neutral = {} if self._monitor is None else self._monitor.neutral()
-        values = neutral | self._values | {plain_key("failed_looks", self.name): float(self.failed_looks)}
+        unknown = neutral(self.methods, self.layers, self.name) if self._monitor is None else self._monitor.neutral()
+        values = unknown | self._values | {plain_key("failed_looks", self.name): float(self.failed_looks)}
         for key, value in values.items():
             pl_module.log(key, value, on_step=False, on_epoch=True, batch_size=1, add_dataloader_idx=False)
 

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 NOISE = 0.1  # of the probe's standard deviation
 NOISE_REPEATS = 3
 BATCH_SIZE = 32
+POLICIES = ("settled", "first")
 
 Target = str | int | Sequence[int] | Callable[[Any], Tensor]
 Key = tuple[str, str]
@@ -91,16 +92,10 @@ class CAMMonitor:
             raise TypeError(
                 f"probe must be a ProbeSet, not {type(probe).__name__}; ProbeSet(images, labels) makes one."
             )
-        if isinstance(target, str) and target not in ("label", "predicted"):
-            raise ValueError(
-                f'target= takes "label", "predicted", a class index, a list of them or a callable, not {target!r}.'
-            )
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1.")
+        self.methods = check_arguments(methods, target, reference, batch_size)
+        if isinstance(target, Sequence) and not isinstance(target, str) and len(target) != len(probe):
+            raise ValueError(f"target= holds {len(target)} classes for the probe's {len(probe)} images.")
         self.probe = probe
-        self.methods = tuple(get_method(m).name for m in ([methods] if isinstance(methods, str) else methods))
-        if not self.methods:
-            raise ValueError('methods= is empty; pass at least one name, such as "gradcam".')
         self.layers = layers
         self.target: Target = "predicted" if target == "label" and probe.labels is None else target
         self.reference = os.fspath(reference)
@@ -179,21 +174,13 @@ class CAMMonitor:
 
     def neutral(self) -> dict[str, float]:
         """What to log under every key while there has been no value yet."""
-        layers = self.layer_names or (
-            ("auto",) if isinstance(self.layers, (str, nn.Module)) else tuple(map(str, self.layers))
-        )
-        regions = {
-            "on_target_enrichment": self.probe.has_regions,
-            "nuisance_enrichment": self.probe.nuisance is not None,
+        values = neutral(self.methods, self.layer_names or self.layers, self.name)
+        unknown = {
+            "on_target_enrichment": not self.probe.has_regions,
+            "nuisance_enrichment": self.probe.nuisance is None,
         }
-        known = {k: v for k, v in tracking.NEUTRAL.items() if regions.get(k, True)}
-        values = {
-            metric_key(k, m, layer, layers, self.name): v
-            for m in self.methods
-            for layer in layers
-            for k, v in known.items()
-        }
-        return values | {plain_key("seconds", self.name): 0.0}
+        left_out = tuple(plain_key(f"{metric}/", self.name) for metric, is_unknown in unknown.items() if is_unknown)
+        return {key: value for key, value in values.items() if not key.startswith(left_out)}
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and primitives only, for a checkpoint."""
@@ -260,6 +247,8 @@ class CAMMonitor:
             batch_targets: Any = None if targets == "predicted" else targets
             if isinstance(batch_targets, Sequence):
                 batch_targets = [batch_targets[i] for i in chunk]
+            elif hasattr(batch_targets, "of_images"):  # a target that knows each image's boxes
+                batch_targets = batch_targets.of_images(chunk)
             result = cam(images[chunk], batch_targets, outputs=True)
             predictions, confidences = _classified(cam.scores_of(result.outputs))
             scores = None if result.scores is None else result.scores.double().cpu().numpy()
@@ -334,7 +323,7 @@ class CAMMonitor:
 
     @property
     def _policy(self) -> str:
-        return self.reference if self.reference in ("settled", "first") else "baseline"
+        return self.reference if self.reference in POLICIES else "baseline"
 
     def _new_track(self, key: Key, maps: NDArray[np.float32]) -> tracking.Track:
         if self._baseline is None:
@@ -353,10 +342,6 @@ class CAMMonitor:
         if self._policy != "baseline":
             return None
         store = RecordStore(self.reference)
-        if not len(store):
-            raise ValueError(
-                f'reference= takes "settled", "first" or a folder of records; {self.reference!r} holds none.'
-            )
         theirs, mine = store.manifest["probe"]["fingerprint"], self.probe.fingerprint
         if theirs != mine:
             raise ValueError(
@@ -405,6 +390,38 @@ class CAMMonitor:
         if self.probe.nuisance is not None:
             arrays["nuisance"] = self.probe.nuisance
         return arrays
+
+
+def check_arguments(
+    methods: str | Sequence[str], target: Target, reference: str | os.PathLike[str], batch_size: int | None
+) -> tuple[str, ...]:
+    """The methods, by their registered names; what can be seen to be wrong before the probe is known is an error."""
+    names = tuple(get_method(m).name for m in ([methods] if isinstance(methods, str) else methods))
+    if not names:
+        raise ValueError('methods= is empty; pass at least one name, such as "gradcam".')
+    if isinstance(target, str) and target not in ("label", "predicted"):
+        raise ValueError(
+            f'target= takes "label", "predicted", a class index, a list of them or a callable, not {target!r}.'
+        )
+    if os.fspath(reference) not in POLICIES and not len(RecordStore(reference)):
+        raise ValueError(
+            f'reference= takes "settled", "first" or a folder of records; {os.fspath(reference)!r} holds none.'
+        )
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1.")
+    return names
+
+
+def neutral(methods: Sequence[str], layers: LayerSpec, name: str | None) -> dict[str, float]:
+    """A value for every key that these methods and layers can log, for monitors that must find one."""
+    names = [str(layer) for layer in layers] if isinstance(layers, (list, tuple)) else ["auto"]
+    values = {
+        metric_key(metric, method, layer, names, name): value
+        for method in methods
+        for layer in names
+        for metric, value in tracking.NEUTRAL.items()
+    }
+    return values | {plain_key("seconds", name): 0.0}
 
 
 def shown_layers(model: nn.Module) -> list[str]:

@@ -226,6 +226,38 @@ def test_an_error_skips_the_look_and_training_goes_on(fit, pl):
     )
 
 
+def test_a_wrong_argument_is_an_error_at_once(data, tmp_path):
+    """Also with ``probe="val"``, which is not known before the fit."""
+    for wrong, message in (
+        ({"methods": "gradcm"}, "gradcam"),
+        ({"methods": []}, "methods= is empty"),
+        ({"target": "lable"}, "target= takes"),
+        ({"reference": "setled"}, "'setled' holds none"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ):
+        with pytest.raises((ValueError, KeyError), match=message):
+            CAMCallback(**wrong)
+    with pytest.raises(ValueError, match="6 classes for the probe's 4 images"):
+        CAMCallback(ProbeSet(data.tensors[0][:4]), target=[0, 1, 2, 3, 0, 1])
+
+
+def test_a_validation_set_without_an_index_stops_no_monitor(make_module, pl, data, tmp_path):
+    pl = pl("pytorch_lightning")
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter([data[i] for i in range(16)])
+
+    stop = pl.callbacks.EarlyStopping("cam/on_target_enrichment/gradcam", patience=50, check_finite=True)
+    trainer = pl.Trainer(max_epochs=2, accelerator="cpu", callbacks=[stop, CAMCallback()], logger=False,
+                         default_root_dir=tmp_path, enable_checkpointing=False, enable_progress_bar=False)  # fmt: skip
+    with pytest.warns(UserWarning, match="look skipped; training goes on.*cannot be read by index"):
+        trainer.fit(make_module(), DataLoader(data, 16), DataLoader(Stream(), 8))
+    assert trainer.current_epoch == 2
+    assert float(trainer.callback_metrics["cam/failed_looks"]) == 2
+    assert float(trainer.callback_metrics["cam/on_target_enrichment/gradcam"]) == 1
+
+
 def test_on_error_raise(fit):
     with pytest.raises(RuntimeError, match="no layer 'nowhere'"):
         fit(CAMCallback(layers="nowhere", on_error="raise"), epochs=1)
