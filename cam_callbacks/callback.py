@@ -57,7 +57,7 @@ class CAMCallback(Base):
         layers: ``"auto"``, a dotted name, a glob, or a list of those, relative to the explained model.
         target: ``"label"`` (``"predicted"`` on a probe without labels), ``"predicted"``, a class index, or a callable
             ``(outputs) -> Tensor (B,)``.
-        every_n_epochs: Look at each n-th epoch only. Between looks monitors keep seeing the last values.
+        every_n_epochs: Look again when this many epochs have passed. Between looks monitors keep seeing the last values.
         reference: What drift is measured against: ``"settled"``, ``"first"``, or a folder of another run's records.
         folder: Where records go. By default ``<log_dir>/cam`` of an attached TensorBoardLogger, else
             ``<default_root_dir>/cam_records/<run name>``.
@@ -118,7 +118,9 @@ class CAMCallback(Base):
         self._delivery: Delivery | None = None
         self._restored: dict[str, Any] | None = None
         self._values: dict[str, float] = {}
-        self._unlogged = False
+        self._unlogged = False  # also at the first validation of a fit, look or not: monitors must find their keys
+        self._due = False
+        self._last_epoch: int | None = None
         self._record: Record | None = None
         self._looked = False
         self._set_up = False
@@ -146,6 +148,7 @@ class CAMCallback(Base):
         self._set_up = True
         if not self._enabled or stage != "fit":
             return
+        self._unlogged = True
         self._refuse_twins(trainer)
         with self._guarded("could not be set up"):
             if self._monitor is None:
@@ -159,13 +162,17 @@ class CAMCallback(Base):
         with self._guarded("could not be set up"):
             processes.everywhere(lambda: None if self._monitor is None else self._begin(trainer, pl_module))
 
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        passed = self.every_n_epochs if self._last_epoch is None else trainer.current_epoch - self._last_epoch
+        # The epoch of the last look may hold more validations, and one that comes again may have been left in between.
+        self._due = self._watching(trainer) and not 0 < passed < self.every_n_epochs
+
     def on_validation_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if not self._watching(trainer) or batch_idx or dataloader_idx:
+        if not self._due:
             return
-        if trainer.current_epoch % self.every_n_epochs:
-            return
+        self._due, self._last_epoch = False, trainer.current_epoch
         self._record = None
         self._unlogged = self._looked = True
         with self._guarded("look skipped", counts=True):
@@ -221,10 +228,18 @@ class CAMCallback(Base):
     def state_dict(self) -> dict[str, Any]:
         if self._monitor is None:
             return {}
-        return {"failed_looks": self.failed_looks, "values": dict(self._values), "monitor": self._monitor.state_dict()}
+        return {
+            "failed_looks": self.failed_looks,
+            "values": dict(self._values),
+            "epoch": self._last_epoch,
+            "monitor": self._monitor.state_dict(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict or None
+        if self._restored is not None:
+            self.failed_looks, self._values = self._restored["failed_looks"], dict(self._restored["values"])
+            self._last_epoch = self._restored["epoch"]
 
     # -- pieces
     # --------------------------------------------------------------------------------------------------------------
@@ -262,7 +277,6 @@ class CAMCallback(Base):
             return
         if self._restored is not None:
             monitor.load_state_dict(self._restored["monitor"])
-            self.failed_looks, self._values = self._restored["failed_looks"], dict(self._restored["values"])
         monitor.resolve(self._explained(pl_module))
         run, folder = self._place(trainer)
         monitor.run = run

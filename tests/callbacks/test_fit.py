@@ -292,6 +292,40 @@ def test_every_n_epochs(fit):
     assert [r.epoch for r in callback.store] == [0, 2, 4]
 
 
+def test_every_n_epochs_counts_from_the_last_look(fit, pl):
+    """Validations at epochs 1, 3, 5 have no epoch that two divides."""
+    stop = pl("pytorch_lightning").callbacks.EarlyStopping("cam/drift_ref/gradcam", patience=50)
+    callback = CAMCallback(every_n_epochs=2, on_error="raise")
+    fit(stop, callback, epochs=6, check_val_every_n_epoch=2)
+    assert [r.epoch for r in callback.store] == [1, 3, 5]
+
+
+def test_a_resume_between_looks_keeps_their_rhythm_and_values(fit, pl, tmp_path):
+    pl = pl("pytorch_lightning")
+    save = pl.callbacks.ModelCheckpoint(tmp_path / "ckpt", save_last=True)
+    fit(CAMCallback(every_n_epochs=3, folder=tmp_path / "r"), save, epochs=1, enable_checkpointing=True)
+    stop = pl.callbacks.EarlyStopping("cam/entropy/gradcam", patience=50)
+    second = CAMCallback(every_n_epochs=3, folder=tmp_path / "r", on_error="raise")
+    trainer = fit(stop, second, epochs=3, ckpt_path=str(tmp_path / "ckpt" / "last.ckpt"))
+    before = second.store[0].metrics["cam/entropy/gradcam"]
+    assert len(second.store) == 1 and float(trainer.callback_metrics["cam/entropy/gradcam"]) == pytest.approx(before)
+    trainer.fit_loop.max_epochs = 5
+    trainer.fit(trainer.model, DataLoader(TensorDataset(torch.zeros(4, 3, 24, 24), torch.arange(4))),
+                DataLoader(TensorDataset(torch.zeros(4, 3, 24, 24), torch.arange(4))))  # fmt: skip
+    assert [r.epoch for r in second.store] == [0, 3]
+
+
+def test_looks_also_where_the_first_loader_is_empty(make_module, pl, data, tmp_path):
+    pl, model = pl("pytorch_lightning"), make_module()
+    type(model).validation_step = lambda self, batch, index, dataloader_idx=0: None
+    callback = CAMCallback(ProbeSet(data.tensors[0][:4], data.tensors[1][:4]), on_error="raise")
+    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", callbacks=[callback], logger=False, limit_val_batches=0.4,
+                         default_root_dir=tmp_path, enable_checkpointing=False, enable_progress_bar=False)  # fmt: skip
+    empty = torch.utils.data.Subset(data, [])
+    trainer.fit(model, DataLoader(data, 16), [DataLoader(empty, 16), DataLoader(data, 16), DataLoader(data, 16)])
+    assert len(callback.store) == 1
+
+
 def test_several_validations_an_epoch_are_several_looks(fit, pl, tmp_path):
     board = pl("pytorch_lightning").loggers.TensorBoardLogger(tmp_path, "board")
     callback = CAMCallback(max_images=1)
