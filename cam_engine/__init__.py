@@ -8,9 +8,10 @@ The package knows no trainer and no logger, and never changes the model that it 
 """
 
 from cam_engine.cam import CAM, CAMResult
-from cam_engine.explain import Explanation, explain
+from cam_engine.explain import Explanation, compare_methods, explain
 from cam_engine.layers import LayerInfo, available_layers
 from cam_engine.methods import available_methods, register
+from cam_engine.names import get_available_layer_names
 
 __all__ = [
     "CAM",
@@ -19,7 +20,9 @@ __all__ = [
     "LayerInfo",
     "available_layers",
     "available_methods",
+    "compare_methods",
     "explain",
+    "get_available_layer_names",
     "register",
 ]
 __version__ = "0.1.0"

@@ -1,0 +1,12 @@
+"""One image in, heatmap and overlay out.
+
+* `one.py`: `explain`, `compare_methods`
+* `pictures.py`: reading one image, a folder, a glob
+* `geometry.py`: where the model's input lies on the picture, and back
+* `detectors.py`: what is different for a detector: its parts
+* `saving.py`: files, never one over another
+"""
+
+from cam_engine.explain.one import Explanation, compare_methods, explain
+
+__all__ = ["Explanation", "compare_methods", "explain"]

@@ -1,0 +1,252 @@
+"""One image in, heatmap and overlay out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor, nn
+
+from cam_engine.cam import CAM, CAMResult
+from cam_engine.capture import Forward
+from cam_engine.explain.pictures import Picture, paths_of, read
+from cam_engine.explain.saving import save_explanation
+from cam_engine.grids import Reshape
+from cam_engine.layers import LayerSpec
+from cam_engine.loading import Loaded, load_model
+from cam_engine.methods.registry import get_method
+from cam_engine.names import resolve_names
+from cam_engine.targets.resolve import TargetSpec
+
+Preprocess = Callable[[Image.Image], Tensor]
+LayerChoice = LayerSpec | int | Sequence["str | int | nn.Module"]
+
+
+class Explanation(dict[str, Any]):
+    """What :func:`explain` found; a dictionary that shows its picture in a notebook."""
+
+    def _repr_png_(self) -> bytes:
+        from cam_engine.render import encode_png
+
+        return encode_png(self.get("sheet", self["overlay"]))
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """How to explain: everything that :func:`explain` takes beside the model and the image."""
+
+    methods: tuple[str, ...]
+    layer: Any
+    target: TargetSpec
+    cam: dict[str, Any]
+    alpha: float
+    classes: str | int | Iterable[str | int] | None
+    per: str
+    items: tuple[str, ...]
+    matching: str
+    confidence: float
+
+    def settings(self) -> dict[str, Any]:
+        """For ``metadata.json``: plain values."""
+        target = self.target if self.target is None or isinstance(self.target, int) else str(self.target)
+        kept = {k: v for k, v in self.cam.items() if isinstance(v, (bool, int, str))}
+        return {"target": target, "classes": self.classes, "per": self.per, "items": list(self.items),
+                "matching": self.matching, **kept}  # fmt: skip
+
+
+def explain(
+    model: Any,
+    image: Any,
+    method: str | Sequence[str] = "gradcam",
+    target_layer: LayerChoice | None = None,
+    target: TargetSpec = None,
+    eigen_smooth: bool = False,
+    aug_smooth: bool = False,
+    alpha: float = 0.5,
+    save: bool = False,
+    output_path: str | os.PathLike[str] | None = None,
+    preprocess: Preprocess | None = None,
+    *,
+    classes: str | int | Iterable[str | int] | None = None,
+    per: str = "all",
+    items: str | Sequence[str] = ("class",),
+    matching: str = "exact",
+    confidence: float = 0.25,
+    component: int = 0,
+    center: bool = True,
+    processor: Any = None,
+    size: int | None = None,
+    reshape: Reshape | None = None,
+    forward: Forward | None = None,
+    output: Any = None,
+) -> Any:
+    """Explain one image, or each of a folder.
+
+    Args:
+        model: A classifier or detector: an ``nn.Module``, a LightningModule, an ultralytics ``YOLO``, a libreyolo model,
+            a transformers model. Left as it was.
+        image: A path, encoded bytes, a PIL image, an array (H, W, 3) or (H, W) uint8, or a tensor (C, H, W) or
+            (1, C, H, W) as the model gets it. A folder or a glob gives an iterator of results.
+        method: Name from :func:`cam_engine.available_methods`, or several, which are shown on one sheet.
+        target_layer: As ``layers`` of :class:`cam_engine.CAM`; or a friendly name from
+            :func:`cam_engine.get_available_layer_names`, an index into the model's sequence of layers (``-2``), or a list.
+            None is ``"auto"``, for a detector all inputs of its head.
+        target: None (the predicted class), a class index, or a callable ``(outputs) -> Tensor (1,)``.
+        eigen_smooth, aug_smooth, component, center, reshape, forward, output: As for :class:`cam_engine.CAM`.
+        alpha: Share of the heatmap's colour in the overlay, 0 to 1.
+        save: Write overlay, heatmap (PNG and ``.npy``) and ``metadata.json`` to a folder of their own.
+        output_path: That folder; by default ``runs/<method>/<image name>``. One that holds something is never written
+            into: a number is appended. For several images each has a folder in it.
+        preprocess: From a PIL image to the model's input (C, H, W): pass what the model was trained with. How it resizes,
+            crops and pads is measured, and undone in the result. By default what the model's family does; for others RGB
+            in [0, 1] at its own size.
+        classes: For detectors: names or indices of the classes whose detections are explained; None or empty is all.
+        per: ``"all"`` (one map), ``"class"`` or ``"detection"``.
+        items: What of a detection is explained; several are averaged: ``"class"``, ``"confidence"``,
+            ``"class_confidence"``, ``"x_center"``, ``"y_center"``, ``"width"``, ``"height"``.
+        matching: ``"exact"`` (the row that a box came from) or ``"overlap"`` (the rows that overlap it most).
+        confidence: Detections above it are explained.
+        processor: Image processor of a transformers model.
+        size: Side of the model's input; for YOLO the longer side of the letterbox (640).
+
+    Returns:
+        ``heatmap`` (H, W) float32 in [0, 1] and ``overlay`` (H, W, 3) uint8 RGB in the original image's size,
+        ``original_image`` (PIL), ``method``, ``target_layer``, ``score``; ``saved_path`` when ``save`` is set. For a
+        detector ``parts``: dictionaries with ``heatmap``, ``overlay``, ``label``, ``score`` and ``box`` (xyxy in the
+        original image's pixels; None for a class), ``detections`` (a sheet of them with their boxes), and ``message``
+        where nothing was detected. Of several methods ``methods`` has each one's result and ``sheet`` shows them side
+        by side; the other keys are the first's.
+
+    Raises:
+        TypeError, ValueError: An image or an argument of another kind or shape.
+        KeyError: No such method, layer or class.
+        FileNotFoundError: No such file.
+    """
+    names = [method] if isinstance(method, str) else list(method)
+    request = Request(
+        methods=tuple(dict.fromkeys(get_method(name).name for name in names)),
+        layer=target_layer,
+        target=target,
+        cam={"eigen_smooth": eigen_smooth, "aug_smooth": aug_smooth, "component": component, "center": center,
+             "reshape": reshape, "forward": forward, "output": output},
+        alpha=alpha,
+        classes=classes,
+        per=per,
+        items=(items,) if isinstance(items, str) else tuple(items),
+        matching=matching,
+        confidence=confidence,
+    )  # fmt: skip
+    if not request.methods:
+        raise ValueError('method= is empty; pass at least one name, such as "gradcam".')
+    loaded = load_model(model, size=size, processor=processor, preprocess=preprocess)
+    folder = None if output_path is None else Path(output_path)
+    paths = paths_of(image)
+    if paths is None:
+        picture = read(image, loaded.prepare)
+        return (
+            _saved(explain_picture(loaded, picture, request), picture, request, folder)
+            if save
+            else explain_picture(loaded, picture, request)
+        )
+    return _each(loaded, paths, request, folder, save)
+
+
+def compare_methods(model: Any, image: Any, methods: Sequence[str], **settings: Any) -> Any:
+    """:func:`explain` with several methods: one forward and one gradient call for all of them, one sheet.
+
+    >>> from cam_engine import compare_methods
+    >>> compared = compare_methods(model, "cat.jpg", ["eigencam", "gradcam"], save=True)   # doctest: +SKIP
+    >>> compared["sheet"].shape, compared["methods"]["eigencam"]["heatmap"].shape          # doctest: +SKIP
+    """
+    return explain(model, image, list(methods), **settings)
+
+
+def explain_picture(loaded: Loaded, picture: Picture, request: Request) -> Explanation:
+    """Explain one image that is read already; nothing is written."""
+    from cam_engine.explain.detectors import detector_of, explain_detector
+
+    family = detector_of(loaded) if request.target is None and request.cam["forward"] is None else None
+    if family is None:
+        found = _explain_classifier(loaded, picture, request)
+    else:
+        found = explain_detector(family, loaded, picture, request)
+    first = found[request.methods[0]]
+    if len(request.methods) == 1:
+        return first
+    return Explanation(first, method=", ".join(request.methods), methods=found, sheet=_sheet(found, request.alpha))
+
+
+def shown_layer(spec: Any, layers: Sequence[str], friendly: dict[str, str]) -> str:
+    """The layers' names as the user called them: friendly where a friendly name was asked for."""
+    asked = [spec] if isinstance(spec, str) else [s for s in spec if isinstance(s, str)] if _is_list(spec) else []
+    named = {friendly[name]: name for name in asked if name in friendly}
+    return ", ".join(named.get(layer, layer) for layer in layers)
+
+
+def _explain_classifier(loaded: Loaded, picture: Picture, request: Request) -> dict[str, Explanation]:
+    from cam_engine.render import overlay
+
+    options = dict(request.cam)
+    if options["output"] is None:
+        options["output"] = loaded.output
+    cam = CAM(loaded.net, request.methods, resolve_names(loaded.net, request.layer, loaded.friendly), **options)
+    result = cam(picture.tensor, request.target, outputs=True)
+    pixels = np.asarray(picture.original)
+    found = {}
+    for method in result.methods:
+        heatmap = _heatmap(result, method, picture)
+        found[method] = Explanation(
+            heatmap=heatmap,
+            overlay=overlay(pixels, heatmap if bool(result.valid[method][0]) else None, alpha=request.alpha),
+            original_image=picture.original,
+            method=method,
+            target_layer=shown_layer(request.layer, result.layers, loaded.friendly),
+            score=None if result.scores is None else float(result.scores[0]),
+        )
+    return found
+
+
+def _heatmap(result: CAMResult, method: str, picture: Picture) -> Any:
+    return picture.geometry.heatmap(result[method][0].float().cpu().numpy()).clip(0, 1)
+
+
+def _sheet(found: dict[str, Explanation], alpha: float) -> Any:
+    """The picture and each method's overlay, side by side."""
+    from cam_engine.render import Tile, contact_sheet
+
+    first = next(iter(found.values()))
+    pixels = np.asarray(first["original_image"])
+    boxes = [part["box"] for part in first.get("parts", []) if part.get("box") is not None]
+    tiles = [Tile(pixels, None, ("image",), boxes=boxes)]
+    tiles += [Tile(pixels, one["heatmap"], (method,), boxes=boxes) for method, one in found.items()]
+    title = f"{first['target_layer']}"
+    return contact_sheet(tiles, title=title, columns=min(len(tiles), 4), tile_size=320, alpha=alpha)
+
+
+def _saved(explained: Explanation, picture: Picture, request: Request, folder: Path | None) -> Explanation:
+    method = "_".join(request.methods)
+    wanted = Path("runs", method, picture.name) if folder is None else folder
+    explained["saved_path"] = str(save_explanation(explained, wanted, request.settings()))
+    for name, of_method in explained.get("methods", {}).items():
+        of_method["saved_path"] = str(Path(explained["saved_path"]) / name)
+    return explained
+
+
+def _each(
+    loaded: Loaded, paths: list[Path], request: Request, folder: Path | None, save: bool
+) -> Iterator[Explanation]:
+    for path in paths:
+        picture = read(path, loaded.prepare)
+        explained = explain_picture(loaded, picture, request)
+        explained["path"] = str(path)
+        inner = None if folder is None else folder / picture.name
+        yield _saved(explained, picture, request, inner) if save else explained
+
+
+def _is_list(spec: Any) -> bool:
+    return isinstance(spec, Iterable) and not isinstance(spec, nn.Module)

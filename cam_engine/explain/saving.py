@@ -1,0 +1,89 @@
+"""Explanations on disk. A folder that exists is never written into."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def new_folder(folder: Path) -> Path:
+    """The folder, or the first of ``folder-2``, ``folder-3``, … that does not exist or is empty; made."""
+    for candidate in _numbered(folder):
+        try:
+            candidate.mkdir(parents=True)
+            return candidate
+        except FileExistsError:
+            if candidate == folder and candidate.is_dir() and not any(candidate.iterdir()):
+                return candidate
+    raise AssertionError("unreachable")
+
+
+def new_file(path: Path) -> Path:
+    """The path, or the first of ``name-2``, ``name-3``, … that does not exist; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return next(candidate for candidate in _numbered(path) if not candidate.exists())
+
+
+def save_explanation(explained: Mapping[str, Any], folder: Path, settings: Mapping[str, Any]) -> Path:
+    """Write ``overlay.png``, ``heatmap.png``, ``heatmap.npy`` and ``metadata.json``; for a detector each part's the same,
+    numbered, and ``detections.png``, a sheet of them. Of several methods each has a folder, beside ``methods.png``."""
+    from cam_engine.render import write_png
+
+    folder = new_folder(folder)
+    _write_maps(explained, folder, "")
+    for number, part in enumerate(explained.get("parts", []), 1):
+        _write_maps(part, folder, f"part{number}_")
+    for name in ("sheet", "detections"):
+        if explained.get(name) is not None:
+            write_png(folder / f"{name}.png", explained[name])
+    for method, of_method in explained.get("methods", {}).items():
+        inner = folder / method
+        inner.mkdir()
+        _write_maps(of_method, inner, "")
+        for number, part in enumerate(of_method.get("parts", []), 1):
+            _write_maps(part, inner, f"part{number}_")
+        _write_metadata(of_method, inner, settings)
+    _write_metadata(explained, folder, settings)
+    return folder
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    yield path
+    number, suffix = 2, path.suffix if path.suffix in (".png", ".json") else ""
+    while True:
+        yield path.with_name(f"{path.name.removesuffix(suffix)}-{number}{suffix}")
+        number += 1
+
+
+def _write_maps(found: Mapping[str, Any], folder: Path, prefix: str) -> None:
+    from cam_engine.render import write_png
+
+    heatmap: NDArray[np.float32] = found["heatmap"]
+    grey = (heatmap * 255).round().astype(np.uint8)
+    write_png(folder / f"{prefix}overlay.png", found["overlay"])
+    write_png(folder / f"{prefix}heatmap.png", np.repeat(grey[:, :, None], 3, axis=2))
+    np.save(folder / f"{prefix}heatmap.npy", heatmap, allow_pickle=False)
+
+
+def _write_metadata(explained: Mapping[str, Any], folder: Path, settings: Mapping[str, Any]) -> None:
+    metadata = {
+        "method": explained["method"],
+        "target_layer": explained["target_layer"],
+        "score": explained.get("score"),
+        "image_size": list(explained["heatmap"].shape),
+        **settings,
+    }
+    if "message" in explained:
+        metadata["message"] = explained["message"]
+    if "parts" in explained:
+        metadata["parts"] = [
+            {key: part.get(key) for key in ("label", "score", "box")} | {"files": f"part{number}_*"}
+            for number, part in enumerate(explained["parts"], 1)
+        ]
+    text = json.dumps(metadata, indent=1, default=str)
+    (folder / "metadata.json").write_text(text, encoding="utf-8")
