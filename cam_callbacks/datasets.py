@@ -52,6 +52,8 @@ def read_items(dataset: Any, n: int, seed: int) -> dict[str, Any]:
         read["masks"] = np.stack([item["mask"] for item in items])
     if all(item["boxes"] is not None for item in items):
         read["boxes"] = [item["boxes"] for item in items]
+        if all(item["box_labels"] is not None for item in items):
+            read["box_labels"] = [item["box_labels"] for item in items]
     return read
 
 
@@ -117,12 +119,30 @@ def _parse(item: Any, index: int) -> dict[str, Any]:
     if isinstance(label, dict):  # detection: (image, {"boxes": …, "labels": …})
         extra, label = label, None
     mask, boxes = extra.get("mask"), extra.get("boxes")
+    corners = None if boxes is None else np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    box_labels = None if corners is None else _box_labels(extra, len(corners))
     return {
         "image": _image(image, index),
-        "label": _label(label),
+        "label": _label(label) if box_labels is None else _largest(corners, box_labels),
         "mask": None if mask is None else np.asarray(mask).astype(bool),
-        "boxes": None if boxes is None else np.asarray(boxes, dtype=np.float64).reshape(-1, 4).tolist(),
+        "boxes": None if corners is None else corners.tolist(),
+        "box_labels": box_labels,
     }
+
+
+def _box_labels(item: dict[str, Any], count: int) -> list[int] | None:
+    """The class of each of ``count`` boxes; None where the item does not tell."""
+    found = next((item[k] for k in LABEL_KEYS if k in item), None)
+    if found is None or isinstance(found, (str, bytes)):
+        return None
+    array = np.asarray(found.cpu() if isinstance(found, Tensor) else found)
+    return array.astype(int).tolist() if array.shape == (count,) and (array.dtype.kind in "iu" or not count) else None
+
+
+def _largest(corners: Any, labels: list[int]) -> int | None:
+    """The class of the largest box."""
+    sizes = (corners[:, 2:] - corners[:, :2]).prod(1)
+    return labels[int(sizes.argmax())] if labels else None
 
 
 def _image(image: Any, index: int) -> Tensor:

@@ -34,6 +34,7 @@ class ProbeSet:
         mean, std: What the images were normalised with, one number or one for each channel, so that a person sees the
             picture as it was. Without them the pictures are scaled to the range of the whole probe.
         nuisance: (N, H, W) bool, a region that a model is suspected to look at and should not.
+        box_labels: N lists with the class of each box, for detectors.
 
     Raises:
         TypeError, ValueError: Something has the wrong kind, shape or range; the message says which.
@@ -51,6 +52,7 @@ class ProbeSet:
         mean: Channels = None,
         std: Channels = None,
         nuisance: Tensor | NDArray[np.bool_] | None = None,
+        box_labels: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self.images = _check_images(images)
         n, channels, height, width = self.images.shape
@@ -59,6 +61,7 @@ class ProbeSet:
         self.masks = _check_masks("masks", masks, (n, height, width))
         self.nuisance = _check_masks("nuisance", nuisance, (n, height, width))
         self.boxes = _check_boxes(boxes, n, (height, width))
+        self.box_labels = _check_box_labels(box_labels, self.boxes)
         self.ids = [str(i) for i in range(n)] if ids is None else _check_names("ids", ids, n)
         if len(set(self.ids)) != n:
             raise ValueError("ids must be unique: records and pictures are filed under them.")
@@ -272,6 +275,17 @@ def _check_boxes(boxes: Any, n: int, size: tuple[int, int]) -> list[NDArray[np.f
             )
         checked.append(array)
     return checked
+
+
+def _check_box_labels(
+    labels: Sequence[Sequence[int]] | None, boxes: list[NDArray[np.float64]] | None
+) -> list[list[int]] | None:
+    if labels is None:
+        return None
+    counts = None if boxes is None else [len(image_boxes) for image_boxes in boxes]
+    if counts != [len(image_labels) for image_labels in labels]:
+        raise ValueError(f"box_labels must hold one class for each box; the images have {counts} boxes.")
+    return [[int(label) for label in image_labels] for image_labels in labels]
 
 
 def _check_names(name: str, values: Iterable[Any], n: int) -> list[str]:

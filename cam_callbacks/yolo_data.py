@@ -1,0 +1,170 @@
+"""A probe from a data set in YOLO's format: pictures, and a text file of boxes beside each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from cam_callbacks.datasets import SUFFIXES, choose
+from cam_callbacks.probe import ProbeSet
+
+GREY = 114  # what YOLO pads with
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """How a picture was brought to a square: resized by ``scale``, then shifted by ``left`` and ``top`` pixels."""
+
+    scale: float
+    left: int
+    top: int
+
+
+def probe_from_yolo(
+    data: str | os.PathLike[str] | Mapping[str, Any], n: int = 16, size: int = 160, seed: int = 0, split: str = "val"
+) -> ProbeSet:
+    """Choose ``n`` pictures with boxes of a YOLO data set, balanced over classes and reproducibly.
+
+    Pictures are letterboxed to ``size`` × ``size`` (grey borders, the whole picture visible), RGB in [0, 1]: what
+    ultralytics' models take. Boxes are in pixels of the letterboxed picture; a picture's label is the class of its
+    largest box, and ``box_labels`` has the class of each. Polygons become the boxes around them.
+
+    Args:
+        data: The data set's YAML, its folder (with a YAML in it, or with ``images/`` and ``labels/``), or the
+            dictionary that an ultralytics trainer has in ``trainer.data``.
+        n: How many.
+        size: Side in pixels; a multiple of 32, the coarsest stride.
+        seed: For the choice.
+        split: Which part of the data set; a folder without that part is taken whole.
+
+    Raises:
+        FileNotFoundError: No such file, folder or part.
+        ValueError: ``size`` is no multiple of 32, or no picture has a box.
+    """
+    if size < 32 or size % 32:
+        raise ValueError(f"size={size}: a YOLO model takes multiples of 32, such as {max(32, round(size / 32) * 32)}.")
+    pictures, names = _listed(data, split)
+    boxes = {i: rows for i, rows in enumerate(map(_read_boxes, pictures)) if len(rows)}
+    if not boxes:
+        raise ValueError(
+            f"none of the {len(pictures)} pictures has a box; labels are looked for in {_label_file(pictures[0])}."
+        )
+    largest = {i: int(rows[np.argmax(rows[:, 3] * rows[:, 4]), 0]) for i, rows in boxes.items()}
+    chosen = choose(largest, len(pictures), n, seed)
+    images, in_pixels, classes = [], [], []
+    for index in chosen:
+        with Image.open(pictures[index]) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+        square, box = letterbox(picture, size)
+        corners, kept = _to_pixels(boxes[index], picture.size, box, size)
+        images.append(torch.from_numpy(square.transpose(2, 0, 1).copy()).float() / 255)
+        in_pixels.append(corners.tolist())
+        classes.append(boxes[index][kept, 0].astype(int).tolist())
+    ids = [pictures[i].stem for i in chosen]
+    return ProbeSet(
+        torch.stack(images),
+        labels=[largest[i] for i in chosen],
+        boxes=in_pixels,
+        box_labels=classes,
+        ids=ids if len(set(ids)) == len(ids) else [f"{i}_{name}" for i, name in zip(chosen, ids, strict=True)],
+        class_names=names,
+    )
+
+
+def letterbox(picture: Image.Image, size: int) -> tuple[NDArray[np.uint8], Letterbox]:
+    """The whole picture on a grey square, (size, size, 3) uint8 RGB, and how it got there."""
+    scale = size / max(picture.size)
+    wide, high = (max(1, round(side * scale)) for side in picture.size)
+    left, top = (size - wide) // 2, (size - high) // 2
+    square = Image.new("RGB", (size, size), (GREY,) * 3)
+    square.paste(picture.resize((wide, high), Image.Resampling.BILINEAR), (left, top))
+    return np.asarray(square), Letterbox(scale, left, top)
+
+
+def _to_pixels(
+    rows: NDArray[np.float64], picture: tuple[int, int], box: Letterbox, size: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Corners xyxy in the square, without boxes that are nothing there, and which of the rows they are."""
+    wide, high = picture[0] * box.scale, picture[1] * box.scale
+    centre, extent = rows[:, 1:3] * (wide, high) + (box.left, box.top), rows[:, 3:5] * (wide, high)
+    corners = np.clip(np.concatenate([centre - extent / 2, centre + extent / 2], axis=1), 0, size)
+    kept = (corners[:, 2:] - corners[:, :2] > 1e-6).all(1)
+    return corners[kept], kept
+
+
+def _read_boxes(picture: Path) -> NDArray[np.float64]:
+    """(n, 5) class, centre and extent as shares of the picture; (0, 5) where a picture has no boxes."""
+    try:
+        lines = _label_file(picture).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return np.zeros((0, 5))
+    rows = [np.array(line.split(), dtype=np.float64) for line in lines if line.strip()]
+    return np.array([row if len(row) == 5 else _around(row) for row in rows]).reshape(-1, 5)
+
+
+def _around(row: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The box around a polygon: class x1 y1 x2 y2 …"""
+    points = row[1 : 1 + (len(row) - 1) // 2 * 2].reshape(-1, 2)
+    low, high = points.min(0), points.max(0)
+    return np.array([row[0], *(low + high) / 2, *(high - low)])
+
+
+def _label_file(picture: Path) -> Path:
+    parts = list(picture.with_suffix(".txt").parts)
+    for index in range(len(parts) - 2, -1, -1):  # the last "images" of the path, as ultralytics reads it
+        if parts[index] == "images":
+            return Path(*parts[:index], "labels", *parts[index + 1 :])
+    return picture.with_suffix(".txt")
+
+
+def _listed(data: str | os.PathLike[str] | Mapping[str, Any], split: str) -> tuple[list[Path], list[str] | None]:
+    """The pictures of a part of a data set, and the names of its classes."""
+    if isinstance(data, Mapping):
+        root, described = Path(), data
+    else:
+        given = Path(data)
+        if not given.exists():
+            raise FileNotFoundError(f"no data set {str(given)!r}; pass its YAML or its folder.")
+        yamls = [given] if given.is_file() else sorted([*given.glob("*.yaml"), *given.glob("*.yml")])
+        if not yamls:
+            return _pictures_in(_part_of(given, split)), None
+        import yaml  # type: ignore[import-untyped]  # pytorch-lightning brings it
+
+        root, described = yamls[0].parent, yaml.safe_load(yamls[0].read_text(encoding="utf-8"))
+    where = described.get(split)
+    if where is None:
+        raise FileNotFoundError(f"the data set has no {split!r}; it has {', '.join(map(repr, described))}.")
+    base = root / Path(described.get("path") or "")
+    names = described.get("names")
+    ordered = [str(names[i]) for i in sorted(names)] if isinstance(names, Mapping) else names
+    sources: Sequence[Any] = where if isinstance(where, (list, tuple)) else [where]
+    return [picture for source in sources for picture in _pictures_in(base / source)], ordered
+
+
+def _part_of(folder: Path, split: str) -> Path:
+    for place in (folder / "images" / split, folder / split / "images", folder / split, folder / "images"):
+        if place.is_dir():
+            return place
+    return folder
+
+
+def _pictures_in(source: Path) -> list[Path]:
+    """All pictures below a folder, or those that a text file lists."""
+    if source.is_file():
+        lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+        pictures = [source.parent / line for line in lines]
+    elif source.is_dir():
+        pictures = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
+    else:
+        raise FileNotFoundError(f"no folder or list of pictures at {str(source)!r}.")
+    if not pictures:
+        raise FileNotFoundError(f"no picture in {str(source)!r}; looked for {', '.join(SUFFIXES)}.")
+    return pictures
