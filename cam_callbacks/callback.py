@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,8 @@ class CAMCallback(Base):
         on_error: ``"warn"``: an error of this callback skips the look and training goes on; ``"raise"`` for tests.
         batch_size: Images explained at once.
 
+    A second ``fit`` by the same trainer goes on with the records; one by another trainer starts a new series.
+
     The environment variable ``CAM_CALLBACKS_DISABLED=1`` switches it off.
     """
 
@@ -102,7 +105,7 @@ class CAMCallback(Base):
             raise ValueError(f'on_error= takes "warn" or "raise", not {on_error!r}.')
         if every_n_epochs < 1 or images_every_n_looks < 1 or max_images < 0:
             raise ValueError("every_n_epochs= and images_every_n_looks= must be at least 1, max_images= at least 0.")
-        self.probe = probe
+        self.probe = self._given = probe
         self.methods = check_arguments(methods, target, reference, batch_size)
         self.layers, self.target, self.reference = layers, target, reference
         self.every_n_epochs = every_n_epochs
@@ -122,8 +125,10 @@ class CAMCallback(Base):
         self._due = False
         self._last_epoch: int | None = None
         self._record: Record | None = None
-        self._looked = False
+        self._validated = False
         self._set_up = False
+        self._began = False
+        self._fitted_by: weakref.ref[Any] | None = None
         self._enabled = os.environ.get(DISABLED, "").lower() not in ("1", "true", "yes")
         # Built here, so that what does not fit the probe is an error at once and not after an epoch.
         if isinstance(probe, ProbeSet):
@@ -148,8 +153,12 @@ class CAMCallback(Base):
         self._set_up = True
         if not self._enabled or stage != "fit":
             return
-        self._unlogged = True
+        self._unlogged, self._validated = True, False
         self._refuse_twins(trainer)
+        fitted_by = None if self._fitted_by is None else self._fitted_by()
+        if self._began and fitted_by is not trainer:
+            self._forget()
+        self._began, self._fitted_by = True, weakref.ref(trainer)
         with self._guarded("could not be set up"):
             if self._monitor is None:
                 probe = self._probe_in_setup(trainer)
@@ -166,6 +175,7 @@ class CAMCallback(Base):
         passed = self.every_n_epochs if self._last_epoch is None else trainer.current_epoch - self._last_epoch
         # The epoch of the last look may hold more validations, and one that comes again may have been left in between.
         self._due = self._watching(trainer) and not 0 < passed < self.every_n_epochs
+        self._validated |= self._watching(trainer)
 
     def on_validation_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -174,7 +184,7 @@ class CAMCallback(Base):
             return
         self._due, self._last_epoch = False, trainer.current_epoch
         self._record = None
-        self._unlogged = self._looked = True
+        self._unlogged = True
         with self._guarded("look skipped", counts=True):
             processes.everywhere(lambda: self._begin(trainer, pl_module))
             assert self._monitor is not None
@@ -213,10 +223,10 @@ class CAMCallback(Base):
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         if not self._enabled:
             return
-        if not self._looked and not trainer.fast_dev_run:
+        if not self._validated and not trainer.fast_dev_run:
             warnings.warn(
                 "CAMCallback never looked: validation did not run in this fit. Give the Trainer a validation dataloader, or check "
-                "limit_val_batches, check_val_every_n_epoch and every_n_epochs.",
+                "limit_val_batches, val_check_interval and check_val_every_n_epoch.",
                 stacklevel=2,
             )
         self._finish()
@@ -240,6 +250,11 @@ class CAMCallback(Base):
         if self._restored is not None:
             self.failed_looks, self._values = self._restored["failed_looks"], dict(self._restored["values"])
             self._last_epoch = self._restored["epoch"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Loggers and trainer stay behind, and the model: Lightning attaches its `log` and `log_dict` in each fit.
+        state = {k: v for k, v in vars(self).items() if k not in ("log", "log_dict")}
+        return state | {"_delivery": None, "_fitted_by": None}
 
     # -- pieces
     # --------------------------------------------------------------------------------------------------------------
@@ -267,13 +282,21 @@ class CAMCallback(Base):
                 "the probe has no labels, so the predicted class is explained; a prediction that flips will look like drift"
             )
 
+    def _forget(self) -> None:
+        """Another trainer is another run: a new series of looks, in a folder of its own."""
+        self._monitor = self._delivery = self._restored = self._record = self._last_epoch = None
+        self._values, self.failed_looks = {}, 0
+        self.probe = self._given
+        if isinstance(self.probe, ProbeSet):
+            self._build(self.probe)
+
     def _begin(self, trainer: Any, pl_module: Any) -> None:
         """Settle probe, layers and folder, take up a resumed state, and say what is watched. Once; talks to no other process."""
         if self._monitor is None:
             self._build(ProbeSet.from_dataset(loader_dataset(trainer.val_dataloaders)))
         monitor = self._monitor
         assert monitor is not None
-        if monitor.store is not None:
+        if monitor.store is not None and self._restored is None:
             return
         if self._restored is not None:
             monitor.load_state_dict(self._restored["monitor"])
@@ -281,6 +304,7 @@ class CAMCallback(Base):
         run, folder = self._place(trainer)
         monitor.run = run
         monitor.store = RecordStore(self._take_up(folder))
+        self._restored = None
         self._say(
             f"watching {', '.join(monitor.methods)} at layer {', '.join(monitor.layer_names)}, "
             f"{len(monitor.probe)} probe images, records in {monitor.store.folder}"
@@ -383,8 +407,9 @@ class CAMCallback(Base):
 
     def _finish(self) -> None:
         with self._guarded("could not deliver everything"):
-            if self._delivery is not None:
-                self._delivery.finish()
+            delivery, self._delivery = self._delivery, None  # the next fit may have other loggers
+            if delivery is not None:
+                delivery.finish()
 
     def _guarded(self, what: str, counts: bool = False) -> _Guard:
         return _Guard(self, what, counts)

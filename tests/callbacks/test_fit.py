@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 import warnings
@@ -306,7 +308,9 @@ def test_a_resume_between_looks_keeps_their_rhythm_and_values(fit, pl, tmp_path)
     fit(CAMCallback(every_n_epochs=3, folder=tmp_path / "r"), save, epochs=1, enable_checkpointing=True)
     stop = pl.callbacks.EarlyStopping("cam/entropy/gradcam", patience=50)
     second = CAMCallback(every_n_epochs=3, folder=tmp_path / "r", on_error="raise")
-    trainer = fit(stop, second, epochs=3, ckpt_path=str(tmp_path / "ckpt" / "last.ckpt"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="CAMCallback never looked")
+        trainer = fit(stop, second, epochs=3, ckpt_path=str(tmp_path / "ckpt" / "last.ckpt"))
     before = second.store[0].metrics["cam/entropy/gradcam"]
     assert len(second.store) == 1 and float(trainer.callback_metrics["cam/entropy/gradcam"]) == pytest.approx(before)
     trainer.fit_loop.max_epochs = 5
@@ -353,6 +357,48 @@ def test_fast_dev_run(fit):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*CAMCallback.*")
         fit(CAMCallback(on_error="raise"), fast_dev_run=True)
+
+
+class TestUsedAgain:
+    """One callback object in several fits: nothing crashes, and no record is written over."""
+
+    def test_by_another_trainer_it_starts_a_new_series(self, fit, pl, tmp_path):
+        boards = [pl("pytorch_lightning").loggers.TensorBoardLogger(tmp_path, name) for name in ("one", "two")]
+        callback = CAMCallback(methods="eigencam", max_images=1, on_error="raise")
+        for board in boards:
+            fit(callback, logger=board, epochs=2)
+        for board in boards:
+            records = list(RecordStore(Path(board.log_dir) / "cam"))
+            assert [(r.look, r.epoch) for r in records] == [(0, 0), (1, 1)]
+            assert records[0].metrics["cam/drift_prev/eigencam"] == 0
+            assert len(image_tags(board)) == 3
+
+    def test_by_the_same_trainer_it_goes_on(self, fit, data):
+        callback = CAMCallback(methods="eigencam", on_error="raise")
+        trainer = fit(callback, epochs=2)
+        trainer.fit_loop.max_epochs = 4
+        trainer.fit(trainer.lightning_module, DataLoader(data, 16), DataLoader(data, 16))
+        assert [(r.look, r.epoch) for r in callback.store] == [(0, 0), (1, 1), (2, 2), (3, 3)]
+
+    def test_with_a_given_probe_and_folder(self, fit, data, tmp_path):
+        callback = CAMCallback(ProbeSet(data.tensors[0][:4]), "eigencam", folder=tmp_path / "r", on_error="raise")
+        for _ in range(2):
+            fit(callback, epochs=1)
+        assert len(RecordStore(tmp_path / "r")) == len(RecordStore(tmp_path / "r-2")) == 1
+        assert callback.store.folder == tmp_path / "r-2"
+
+    def test_it_can_be_copied_and_sent_after_a_fit(self, fit, pl, tmp_path, data):
+        pl = pl("pytorch_lightning")
+        callback = CAMCallback(ProbeSet(data.tensors[0][:4]), "eigencam", max_images=1)
+
+        class Copy(pl.callbacks.Callback):
+            def on_train_epoch_end(self, trainer, pl_module):
+                assert pickle.loads(pickle.dumps(callback)).store.folder == callback.store.folder
+
+        fit(callback, Copy(), epochs=1, logger=[pl.loggers.TensorBoardLogger(tmp_path), mlflow_logger(pl, tmp_path)])
+        again = copy.deepcopy(callback)
+        fit(again, epochs=1)
+        assert len(again.store) == len(callback.store) == 1 and again.store.folder != callback.store.folder
 
 
 def test_two_callbacks_need_names(fit):
