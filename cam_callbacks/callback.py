@@ -398,11 +398,17 @@ class CAMCallback(Base):
         return sinks
 
     def _refuse_twins(self, trainer: Any) -> None:
-        twins = [c for c in trainer.callbacks if isinstance(c, CAMCallback) and c.name == self.name]
+        ours = [c for c in trainer.callbacks if isinstance(c, CAMCallback)]
+        twins = [c for c in ours if c.name == self.name]
         if len(twins) > 1:
             raise ValueError(
                 f"{len(twins)} CAMCallbacks on one trainer share name={self.name!r}, and so their metric keys and records; "
                 'give each its own name, such as CAMCallback(..., name="late").'
+            )
+        if self.folder is not None and [c.folder and Path(c.folder) for c in ours].count(Path(self.folder)) > 1:
+            raise ValueError(
+                f"several CAMCallbacks on one trainer write to folder={str(self.folder)!r}; give each its own, or none: "
+                "then each takes one under its name."
             )
 
     def _finish(self) -> None:

@@ -406,6 +406,11 @@ def test_two_callbacks_need_names(fit):
         fit(CAMCallback(), CAMCallback(methods="layercam"))
 
 
+def test_two_callbacks_need_folders_of_their_own(fit, tmp_path):
+    with pytest.raises(ValueError, match="several CAMCallbacks on one trainer write to folder="):
+        fit(*(CAMCallback(name=name, folder=tmp_path / "records") for name in ("early", "late")))
+
+
 def test_two_named_callbacks_keep_apart(fit, tmp_path):
     early = CAMCallback(layers="net.2", name="early", methods="gradcam")
     late = CAMCallback(layers="net.8", name="late", methods="gradcam")
