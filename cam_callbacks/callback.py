@@ -464,17 +464,12 @@ def _mlflow_run_name(logger: Any) -> str:
 
 
 def _has_forward(module: nn.Module) -> bool:
-    forward = type(module).forward
-    return not any(
-        getattr(base, "forward", None) is forward for base in (nn.Module, pytorch_lightning.LightningModule)
-    ) and (
-        "forward"
-        in {
-            name
-            for cls in type(module).__mro__
-            if cls.__name__ not in ("LightningModule", "Module")
-            for name in vars(cls)
-        }
+    """Did the user define a forward? Those of torch and of the two Lightning packages are placeholders."""
+    owner = next(cls for cls in type(module).__mro__ if "forward" in vars(cls))
+    return "forward" in vars(module) or owner.__module__.partition(".")[0] not in (
+        "torch",
+        "pytorch_lightning",
+        "lightning",
     )
 
 

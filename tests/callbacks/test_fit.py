@@ -462,6 +462,21 @@ class TestModelsOfOtherKinds:
         fit(callback, package=package, model=model, epochs=1)
         assert ("gradcam", "8") in callback.store[0].maps
 
+    def test_a_class_that_is_called_module_has_its_forward(self, fit, make_module, net):
+        class Module(type(make_module())):
+            def __init__(self):
+                super(type(self).__mro__[1], self).__init__()
+                self.body, self.head = net[:-1], nn.Linear(16, 4)
+
+            def forward(self, x):
+                return self.head(self.body(x))
+
+            net = forward
+
+        callback = CAMCallback(on_error="raise")
+        fit(callback, model=Module(), epochs=1)
+        assert ("gradcam", "body.8") in callback.store[0].maps
+
     def test_model_names_an_attribute(self, fit):
         callback = CAMCallback(model="net", on_error="raise")
         fit(callback, epochs=1)
