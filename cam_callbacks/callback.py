@@ -6,6 +6,7 @@ import importlib.util
 import math
 import operator
 import os
+import re
 import shutil
 import time
 import warnings
@@ -213,8 +214,7 @@ class CAMCallback(Base):
         with self._guarded("could not deliver a look"):
             if self.store is None or processes.rank() != 0:
                 return
-            ours = plain_key("", self.name)
-            logged = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.startswith(ours)}
+            logged = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.startswith(plain_key("", None))}
             self.store.write(replace(record, user_metrics=logged))
             if self._delivery is None:
                 self._delivery = Delivery(self.store, self._sinks(trainer), self.max_images)
@@ -323,7 +323,7 @@ class CAMCallback(Base):
             run = time.strftime("%Y-%m-%d_%H-%M-%S")
         if self.folder is not None:
             return run, Path(self.folder)
-        folder = Path(boards[0].log_dir) / "cam" if boards else root / "cam_records" / run.replace("/", "_")
+        folder = Path(boards[0].log_dir) / "cam" if boards else root / "cam_records" / _folder_name(run)
         return run, folder / self.name if self.name else folder
 
     def _take_up(self, folder: Path) -> Path:
@@ -461,6 +461,11 @@ def _mlflow_run_name(logger: Any) -> str:
         return "run"
     run = logger.experiment.get_run(logger.run_id)
     return str(run.data.tags.get("mlflow.runName") or logger.run_id)
+
+
+def _folder_name(run: str) -> str:
+    """A run's name as that of one folder, inside the one it is put in and not longer than file systems take."""
+    return re.sub(r"[/\\\0]", "_", run)[:80].strip(". ") or "run"
 
 
 def _has_forward(module: nn.Module) -> bool:

@@ -205,6 +205,16 @@ def test_logger_false_leaves_records(fit, tmp_path):
     assert len(RecordStore(tmp_path / "mine")) == 1
 
 
+@pytest.mark.parametrize(
+    ("run", "folder"), [("..", "run"), ("a/../b", "a_.._b"), ("lr=0.1 🙂" * 40, ("lr=0.1 🙂" * 40)[:80])]
+)
+def test_the_folder_of_any_run_name(fit, pl, tmp_path, run, folder):
+    flow = pl("pytorch_lightning").loggers.MLFlowLogger("e", run, f"sqlite:///{tmp_path}/m.db")
+    callback = CAMCallback(methods="eigencam", max_images=0, on_error="raise")
+    fit(callback, logger=flow, epochs=1)
+    assert callback.store.folder == tmp_path / "cam_records" / folder and len(callback.store) == 1
+
+
 def test_a_second_run_never_mixes_with_an_older_one(fit, tmp_path):
     first, second = CAMCallback(folder=tmp_path / "mine"), CAMCallback(folder=tmp_path / "mine")
     fit(first, epochs=2)
@@ -419,6 +429,7 @@ def test_two_named_callbacks_keep_apart(fit, tmp_path):
     assert early.store[0].maps["gradcam", "net.2"].shape[1:] == (12, 12)
     assert late.store[0].maps["gradcam", "net.8"].shape[1:] == (6, 6)
     assert early.store.folder != late.store.folder
+    assert not any(key.startswith("cam/") for key in early.store[0].user_metrics | late.store[0].user_metrics)
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "   ", "a b", "a/b", "é", "-", "late-", "a..b", "x" * 101, "a+b"])
