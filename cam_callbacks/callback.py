@@ -27,7 +27,7 @@ from cam_callbacks.loggers.mlflow import MLflowSink
 from cam_callbacks.loggers.tensorboard import TensorBoardSink
 from cam_callbacks.monitor import CAMMonitor, Target, check_arguments, neutral, shown_layers
 from cam_callbacks.probe import ProbeSet, loader_dataset
-from cam_callbacks.records import Record, RecordStore
+from cam_callbacks.records import Record, RecordStore, free_folder
 from cam_engine.capture import Forward
 from cam_engine.guard import random_streams
 
@@ -331,10 +331,7 @@ class CAMCallback(Base):
         if processes.rank() != 0:
             return folder
         if self._restored is None:
-            base, number = folder, 2
-            while len(RecordStore(folder)):
-                folder, number = base.with_name(f"{base.name}-{number}"), number + 1
-            return folder
+            return free_folder(folder)
         state = self._restored["monitor"]
         before = None if state["folder"] is None else Path(state["folder"])
         store = RecordStore(folder)

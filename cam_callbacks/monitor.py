@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cam_callbacks import processes, tracking
+from cam_callbacks.detection import View, view_of
 from cam_callbacks.keys import check_name, metric_key, per_image_key, plain_key
 from cam_callbacks.probe import ProbeSet
-from cam_callbacks.records import Record, RecordError, RecordStore
+from cam_callbacks.records import Record, RecordError, RecordStore, free_folder
 from cam_engine import CAM, __version__
 from cam_engine.capture import Forward
 from cam_engine.layers import LayerSpec, module_names
@@ -53,11 +54,13 @@ class CAMMonitor:
     Args:
         probe: The images.
         methods: Names from :func:`cam_engine.available_methods`.
-        layers: As for :class:`cam_engine.CAM`; what ``"auto"`` and globs stand for is settled at the first look.
+        layers: As for :class:`cam_engine.CAM`; what ``"auto"`` and globs stand for is settled at the first look. Of a
+            detector ``"auto"`` is all inputs of its head.
         target: ``"label"`` (falls back to ``"predicted"`` on a probe without labels), ``"predicted"``, a class index,
-            one for each image, or a callable ``(outputs) -> Tensor (B,)``.
+            one for each image, or a callable ``(outputs) -> Tensor (B,)``. Of a detector, ``"label"`` is
+            :class:`cam_callbacks.detection.ProbeBoxTarget`.
         reference: ``"settled"``, ``"first"``, or the folder of another run's records, whose last look is the baseline.
-        folder: Where records go; None keeps nothing on disk.
+        folder: Where records go, or a new one beside it where it holds those of another run; None keeps nothing on disk.
         name: Stands in metric keys, ``cam/<name>/…``, where several monitors watch one training.
         run: Name of the run, for people.
         forward: ``(model, images) -> outputs`` for a model that is not called with the images alone.
@@ -114,7 +117,8 @@ class CAMMonitor:
     def resolve(self, model: nn.Module) -> tuple[str, ...]:
         """Settle which layers are watched, by one forward of one image; they stay the same for the rest of the run."""
         if not self.layer_names:
-            cam = CAM(model, self.methods, self.layers, forward=self.forward, reshape=self.reshape)
+            view = self._view(model)
+            cam = CAM(view.model, self.methods, view.layers, forward=view.forward, reshape=view.reshape)
             parameter = next(model.parameters(), None)
             image = self.probe.images[:1]
             self.layer_names = tuple(cam.resolve(image if parameter is None else image.to(parameter)))
@@ -167,6 +171,9 @@ class CAMMonitor:
     def write(self, model: nn.Module, record: Record) -> None:
         """Write a record, and before the first one what all have in common."""
         assert self.store is not None
+        if record.look == 0 and (free := free_folder(self.store.folder)) != self.store.folder:
+            log.warning("cam-callbacks: %s holds the records of another run; these go to %s", self.store.folder, free)
+            self.store = RecordStore(free)
         if not self.store.manifest:
             self.store.write_probe(self._probe_arrays())
             self.store.write_manifest(self._manifest(model, record))
@@ -216,6 +223,9 @@ class CAMMonitor:
     # -- explaining
     # ----------------------------------------------------------------------------------------------------------
 
+    def _view(self, model: nn.Module) -> View:
+        return view_of(model, self.probe, self.layers, self.target, self.forward, self.reshape)
+
     def _targets(self) -> Target:
         if self.target == "label":
             assert self.probe.labels is not None
@@ -230,16 +240,17 @@ class CAMMonitor:
 
     def _explain(self, model: nn.Module, images: Tensor, targets: Target) -> _Share:
         """Explain this process's share of ``images``."""
-        names = self.resolve(model)
+        names, view = self.resolve(model), self._view(model)
         cam = CAM(
-            model,
+            view.model,
             self.methods,
             list(names),
-            forward=self.forward,
+            forward=view.forward,
             output=self.output,
-            reshape=self.reshape,
+            reshape=view.reshape,
             progress=False,
         )
+        targets = targets if view.target is None else view.target
         parts: list[_Share] = []
         mine = processes.share(len(images))
         for start in range(0, len(mine), self.batch_size):
@@ -252,7 +263,7 @@ class CAMMonitor:
             result = cam(images[chunk], batch_targets, outputs=True)
             predictions, confidences = _classified(cam.scores_of(result.outputs))
             scores = None if result.scores is None else result.scores.double().cpu().numpy()
-            maps = {key: m.float().cpu().numpy() for key, m in result.raw.items()}
+            maps = {key: view.within_image(m, result.outputs).float().cpu().numpy() for key, m in result.raw.items()}
             parts.append(_Share(maps, predictions, confidences, scores))
         return _Share(
             _join([p.maps for p in parts]),

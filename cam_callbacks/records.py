@@ -117,8 +117,7 @@ class RecordStore:
     """The records of one run, in a folder; opens while the run is still writing.
 
     ``len(store)``, ``store[-1]``, iteration in order of looks. ``store.manifest`` describes the run, ``store.probe``
-    holds what is
-    needed to draw it: ``pictures`` (N, H, W, 3) uint8, ``labels``, ``masks``, ``nuisance``.
+    holds what is needed to draw it: ``pictures`` (N, H, W, 3) uint8, ``labels``, ``masks``, ``nuisance``.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -209,6 +208,14 @@ class RecordStore:
         return write_atomically(self.folder / PROBE, buffer.getvalue())
 
 
+def free_folder(folder: Path) -> Path:
+    """The folder, or the first of ``<folder>-2``, ``<folder>-3``, … where it already holds records."""
+    free, number = folder, 2
+    while len(RecordStore(free)):
+        free, number = folder.with_name(f"{folder.name}-{number}"), number + 1
+    return free
+
+
 def check_schema(header: Any, source: str) -> None:
     """Refuse what this version cannot read."""
     schema = header.get("schema") if isinstance(header, dict) else None
@@ -236,7 +243,7 @@ def write_atomically(path: Path, data: bytes) -> Path:
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """Strict JSON: NaN and infinities become null or strings, numpy scalars become numbers."""
+    """Strict JSON: NaN and infinities become null, numpy scalars become numbers."""
     return json.dumps(_plain(value), allow_nan=False, **options)
 
 

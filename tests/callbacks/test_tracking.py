@@ -10,7 +10,7 @@ import torch
 from scipy.spatial.distance import jensenshannon
 from torch import nn
 
-from cam_callbacks import CAMMonitor, ProbeSet, tracking
+from cam_callbacks import CAMMonitor, ProbeSet, RecordStore, tracking
 from cam_engine import CAM
 
 
@@ -174,3 +174,17 @@ def test_state_goes_through_a_weights_only_checkpoint(net, data, tmp_path):
     assert {k: v for k, v in a.items() if k != "cam/seconds"} == {k: v for k, v in b.items() if k != "cam/seconds"}
     with pytest.raises(ValueError, match="must not be mixed"):
         CAMMonitor(ProbeSet(data.tensors[0][:5]), "gradcam").load_state_dict(stopped.state_dict())
+
+
+def test_a_new_monitor_never_writes_over_records(tmp_path, net):
+    probe = ProbeSet(torch.randn(3, 3, 24, 24, generator=torch.Generator().manual_seed(0)))
+    for _ in range(3):  # as by someone who makes the monitor inside the loop
+        monitor = CAMMonitor(probe, "eigencam", folder=tmp_path / "looks")
+        for epoch in range(2):
+            monitor.look(net, epoch=epoch)
+    for folder in ("looks", "looks-2", "looks-3"):
+        assert [r.epoch for r in RecordStore(tmp_path / folder)] == [0, 1]
+    again = CAMMonitor(probe, "eigencam", folder=tmp_path / "looks-3")
+    again.load_state_dict(monitor.state_dict())
+    again.look(net)
+    assert [r.look for r in again.store] == [0, 1, 2] and again.store.folder == tmp_path / "looks-3"
