@@ -1,0 +1,258 @@
+"""Maps of a detector's boxes: all together, for each class, or for each box."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cam_engine.cam import CAM, Aggregate, CAMResult, minmax
+from cam_engine.capture import Captured, Target, capture, gradients
+from cam_engine.detect.families import family_of
+from cam_engine.detect.family import Family
+from cam_engine.detect.raw import Detections
+from cam_engine.detect.targets import BoxTarget, Matching
+from cam_engine.grids import GridView, infer_grid, prefix_tokens
+from cam_engine.guard import random_streams
+from cam_engine.layers import LayerSpec
+from cam_engine.methods.weighting import collapse
+
+Per = Literal["all", "class", "detection"]
+
+_SHARED = {"gradients", "images"}  # what methods may need that one forward gives for every part
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One explained group of boxes.
+
+    ``label``: class index, None for boxes of all classes; ``name``: as the model calls it. ``score``: the best of its
+    boxes' scores. ``box``: (x1, y1, x2, y2) in pixels of the model's input, where the part is one detection. ``members``:
+    positions of its boxes in ``Explained.detections``. ``heatmaps[method]``: (H, W) float32 in [0, 1]. ``valid[method]``:
+    is there anything in it?
+    """
+
+    label: int | None
+    name: str | None
+    score: float
+    box: tuple[float, float, float, float] | None
+    members: tuple[int, ...]
+    heatmaps: Mapping[str, Tensor]
+    valid: Mapping[str, bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """What one image's boxes were explained by.
+
+    ``detections``: the boxes that took part. ``parts``: one for all, for each class or for each box; none without boxes.
+    ``layers``: names of the explained layers. ``size``: (H, W) of the image. ``note``: why there is nothing, else "".
+    """
+
+    detections: Detections
+    parts: list[Part]
+    methods: tuple[str, ...]
+    layers: tuple[str, ...]
+    size: tuple[int, int]
+    note: str = ""
+    _device: torch.device = field(default=torch.device("cpu"), repr=False)
+
+    def heatmap(self, method: str) -> Tensor:
+        """(H, W) in [0, 1]: the average of the parts' heatmaps, scaled again; zeros where there is none."""
+        valid = [part.heatmaps[method] for part in self.parts if part.valid[method]]
+        if not valid:
+            return torch.zeros(self.size, device=self._device)
+        return minmax(torch.stack(valid).mean(0)[None])[0]
+
+
+def explain_detections(
+    model: Any,
+    images: Tensor,
+    methods: str | Sequence[str] = "gradcam",
+    *,
+    per: Per = "all",
+    classes: str | int | Iterable[str | int] | None = None,
+    items: str | Sequence[str] = ("class",),
+    matching: Matching = "exact",
+    k: int = 10,
+    layers: LayerSpec | None = None,
+    confidence: float = 0.25,
+    iou: float | None = None,
+    max_detections: int = 300,
+    aggregate: Aggregate = "max",
+    family: Family | None = None,
+    **settings: Any,
+) -> list[Explained]:
+    """Detect, and explain what was detected.
+
+    Each image takes one forward, and each part one gradient call for each item; methods that run the model on variants of
+    an image (Score-CAM, Ablation-CAM, FullGrad, …) take what they need for each part.
+
+    Args:
+        model: A detector of a known family, or what holds one as its ``.model``. It is left as it was.
+        images: (B, C, H, W), as the model gets them.
+        methods: Names from :func:`cam_engine.available_methods`.
+        per: ``"all"``: one map; ``"class"``: one for each detected class; ``"detection"``: one for each box.
+        classes: Only boxes of these classes, by name or index; None or an empty list: all.
+        items: What of a box is explained, see :class:`BoxTarget`; the maps of several are averaged.
+        matching: ``"exact"`` or ``"overlap"``; see :class:`BoxTarget`.
+        k: Rows for each box in *overlap*.
+        layers: As for :class:`cam_engine.CAM`; None: all inputs of the detection head.
+        confidence: Boxes with at least about this score are kept.
+        iou: Threshold of suppression; None: the family's own.
+        max_detections: Most boxes kept for each image.
+        aggregate: How the layers' maps, each scaled by itself and upsampled, become one: ``"max"`` or ``"mean"``.
+        family: For a detector that :func:`family_of` does not know.
+        settings: More arguments of :class:`cam_engine.CAM`: ``eigen_smooth``, ``component``, ``center``, ``reshape``,
+            ``batch_size``, ``seed``, ``progress``.
+
+    Raises:
+        TypeError: A model of no known family.
+        ValueError: An unknown ``per``, item or matching, or ``aug_smooth``: a row of a mirrored image is another place.
+        UnknownNameError: (a KeyError) an unknown class, method or layer.
+    """
+    if per not in ("all", "class", "detection"):
+        raise ValueError(f'per= takes "all", "class" or "detection", not {per!r}.')
+    if settings.get("aug_smooth"):
+        raise ValueError("aug_smooth is not for detections: in a mirrored image, a row of the output is another place.")
+    family = family or family_of(model)
+    size = (images.shape[-2], images.shape[-1])
+    settings = {"reshape": family.reshape(size)} | settings
+    chosen = family.layers() if layers is None else layers
+    cam = CAM(family.model, methods, chosen, forward=family.forward, aggregate=aggregate, **settings)
+    images = cam._prepare(images)
+    wanted = family.indices(classes)
+    explained = []
+    with random_streams(), torch.inference_mode(False):
+        for image in images.split(1):
+            look = _Look.at(cam, family, image)
+            found = family.detections(
+                look.captured.outputs, confidence=confidence, iou=iou, max_detections=max_detections
+            )[0]
+            found = found if wanted is None else found.of_classes(wanted)
+            target = BoxTarget(found, items, matching, k, family=family)
+            parts = [_part(look, target, members, per) for members in _groups(found, per)]
+            explained.append(
+                Explained(
+                    detections=found,
+                    parts=parts,
+                    methods=tuple(cam.methods),
+                    layers=tuple(look.captured.activations),
+                    size=size,
+                    note="" if parts else _nothing(family, wanted, confidence),
+                    _device=image.device,
+                )
+            )
+    return explained
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """One forward of one image, its graph kept for the gradients of all parts."""
+
+    cam: CAM
+    family: Family
+    image: Tensor
+    captured: Captured
+    views: dict[str, GridView]
+
+    @classmethod
+    def at(cls, cam: CAM, family: Family, image: Tensor) -> _Look:
+        size = (image.shape[-2], image.shape[-1])
+        targets = [Target(name, module, cam._selector(name, 1, size)) for name, module in cam.resolve(image).items()]
+        captured = capture(cam.model, image, targets, record="from_layer", forward=cam.forward)
+        if captured.interrupted:
+            captured = capture(cam.model, image, targets, record="from_start", forward=cam.forward)
+        prefix = prefix_tokens(cam.model)
+        views = {
+            name: GridView(name, cam.reshape or infer_grid(tuple(activation.shape), 1, size, layer=name, prefix=prefix))
+            for name, activation in captured.activations.items()
+        }
+        return cls(cam, family, image, captured, views)
+
+    def heatmaps(self, target: BoxTarget) -> dict[str, Tensor]:
+        """Of one item, for each method: (H, W) in [0, 1]."""
+        grads: dict[str, Tensor] = {}
+        shared = {name: method for name, method in self.cam.methods.items() if method.needs <= _SHARED}
+        others = [name for name in self.cam.methods if name not in shared]
+        if any("gradients" in method.needs for method in shared.values()):
+            with torch.enable_grad():
+                score = target(self.captured.outputs)
+            grads = gradients(score, self.captured, retain_graph=True)
+        raw: dict[tuple[str, str], Tensor] = {}
+        for layer, activation in self.captured.activations.items():
+            view = self.views[layer]
+            given: dict[str, Any] = {"activations": view(activation), "images": self.image, **self.cam.options}
+            given |= {"gradients": view(grads[layer])} if grads else {}
+            for name, method in shared.items():
+                asked = {"activations"} | method.needs | method.options
+                with torch.no_grad(), torch.autocast(activation.device.type, enabled=False):
+                    returned = method.function(**{argument: given[argument] for argument in asked})
+                    whole = collapse(returned, given["activations"], eigen_smooth=self.cam.eigen_smooth, method=name)
+                    raw[name, layer] = whole.relu()
+        if others:
+            if not self.family.fixed_rows and target.matching == "exact":
+                target = BoxTarget(target.detections, target.items, "overlap", target.k, family=target.family)
+            raw |= self._one_by_one(others, target)
+        return self._composed(raw)
+
+    def _one_by_one(self, methods: list[str], target: BoxTarget) -> dict[tuple[str, str], Tensor]:
+        cam = self.cam
+        again = CAM(
+            cam.model,
+            methods,
+            list(self.captured.activations),
+            **cam.options,  # type: ignore[arg-type]
+            eigen_smooth=cam.eigen_smooth,
+            reshape=cam.reshape,
+            forward=cam.forward,
+            batch_size=cam.batch_size,
+            seed=cam.seed,
+            progress=cam.progress,
+        )
+        return again(self.image, target).raw
+
+    def _composed(self, raw: dict[tuple[str, str], Tensor]) -> dict[str, Tensor]:
+        """Upsampled to the image; what the model padded below and to the right of it is cut off."""
+        height, width = self.image.shape[-2:]
+        factors = self.family.canvas(self.captured.outputs)
+        result = CAMResult(raw, None, None, (round(height * factors[0]), round(width * factors[1])), self.cam.aggregate)
+        return {name: minmax(result[name][:, :height, :width])[0] for name in self.cam.methods}
+
+
+def _part(look: _Look, target: BoxTarget, members: tuple[int, ...], per: Per) -> Part:
+    chosen = target.select(members)
+    found = chosen.detections[0]
+    of_items = [look.heatmaps(item) for item in chosen.split()]
+    heatmaps = {name: minmax(torch.stack([maps[name] for maps in of_items]).mean(0)[None])[0] for name in of_items[0]}
+    label = None if per == "all" else int(found.labels[0])
+    x1, y1, x2, y2 = found.boxes[0].tolist()
+    return Part(
+        label=label,
+        name=None if label is None else look.family.name_of(label),
+        score=float(found.scores.max()),
+        box=(x1, y1, x2, y2) if per == "detection" else None,
+        members=members,
+        heatmaps=heatmaps,
+        valid={name: bool(heatmap.any()) for name, heatmap in heatmaps.items()},
+    )
+
+
+def _groups(found: Detections, per: Per) -> Iterator[tuple[int, ...]]:
+    """Positions of the boxes of each part; classes in the order of their best box."""
+    labels = found.labels.tolist()
+    if per == "detection":
+        yield from ((position,) for position in range(len(labels)))
+    elif per == "class":
+        for label in dict.fromkeys(labels):
+            yield tuple(position for position, other in enumerate(labels) if other == label)
+    elif labels:
+        yield tuple(range(len(labels)))
+
+
+def _nothing(family: Family, wanted: set[int] | None, confidence: float) -> str:
+    what = "nothing" if wanted is None else f"no {' or '.join(family.name_of(label) for label in sorted(wanted))}"
+    return f"{what} was detected with a confidence of {confidence:g} or more"

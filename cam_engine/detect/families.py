@@ -1,0 +1,59 @@
+"""Which family a model belongs to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from cam_engine.detect.family import Family
+from cam_engine.detect.queries import LibreQueries, Transformers, UltralyticsRTDETR
+from cam_engine.detect.torchvision import FCOS, SSD, FasterRCNN, RetinaNet
+from cam_engine.detect.yolo import LibreYolo9, Ultralytics, YoloV5Style
+
+FAMILIES: tuple[type[Family], ...] = (
+    YoloV5Style,
+    Ultralytics,
+    UltralyticsRTDETR,
+    LibreYolo9,
+    Transformers,
+    LibreQueries,
+    FasterRCNN,
+    RetinaNet,
+    FCOS,
+    SSD,
+)
+
+
+def family_of(model: Any) -> Family:
+    """The family of a detector, bound to the network inside it.
+
+    Args:
+        model: A detector, or what holds one as its ``.model``: an ultralytics ``YOLO``, a libreyolo model, a
+            LightningModule.
+
+    Raises:
+        TypeError: No known family; the message lists them.
+    """
+    names, inner = None, model
+    for _ in range(4):
+        if isinstance(inner, nn.Module):
+            for family in FAMILIES:
+                if family.recognises(inner):
+                    return family(inner, names)
+        names = getattr(inner, "names", None) or names
+        inner = getattr(inner, "model", None)
+    known = "; ".join(family.title for family in FAMILIES)
+    raise TypeError(
+        f"{type(model).__name__} is no detector of a known family. Known are: {known}. For another one, derive from "
+        "cam_engine.detect.Family and pass it as family=."
+    )
+
+
+def is_detector(model: Any) -> bool:
+    """Does :func:`family_of` know this model?"""
+    try:
+        family_of(model)
+    except TypeError:
+        return False
+    return True
