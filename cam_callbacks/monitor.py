@@ -195,6 +195,7 @@ class CAMMonitor:
             "looks": self.looks,
             "layer_names": list(self.layer_names),
             "fingerprint": self.probe.fingerprint,
+            "methods": list(self.methods),
             "folder": None if self.store is None else str(self.store.folder),
             "tracks": [{"method": m, "layer": layer, **t.state_dict()} for (m, layer), t in self._tracks.items()],
         }
@@ -203,13 +204,15 @@ class CAMMonitor:
         """Go on where :meth:`state_dict` was taken.
 
         Raises:
-            ValueError: It belongs to another probe.
+            ValueError: It belongs to another probe or other methods.
         """
         if state["fingerprint"] != self.probe.fingerprint:
             raise ValueError(
                 f"the checkpoint's looks are of a probe with fingerprint {state['fingerprint'][:12]}, this one has "
                 f"{self.probe.fingerprint[:12]}: their numbers must not be mixed."
             )
+        if state["methods"] != list(self.methods):
+            raise ValueError(f"the checkpoint's looks are by {state['methods']}, these by {list(self.methods)}.")
         self.looks = state["looks"]
         self.layer_names = tuple(state["layer_names"])
         self._tracks = {
@@ -217,7 +220,6 @@ class CAMMonitor:
                 {k: v for k, v in t.items() if k not in ("method", "layer")}
             )
             for t in state["tracks"]
-            if t["method"] in self.methods
         }
 
     # -- explaining

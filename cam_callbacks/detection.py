@@ -1,0 +1,143 @@
+"""How a model is looked at: as it was told, or, if it is a detector, through all inputs of its head and its boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from cam_callbacks.probe import ProbeSet
+from cam_engine.capture import Forward
+from cam_engine.layers import LayerSpec
+
+if TYPE_CHECKING:
+    from cam_engine.detect.family import Family
+    from cam_engine.detect.raw import Raw
+
+TOP = 10  # rows of a box, as many as YOLO's assigner trains for one object
+FLOOR = 1e-12  # a probability below it counts as this
+
+
+@dataclass(frozen=True)
+class View:
+    """What is explained and how it is called; ``target`` and ``family`` are None for other models than detectors."""
+
+    model: nn.Module
+    layers: LayerSpec
+    forward: Forward | None
+    reshape: Callable[[Tensor], Tensor] | None
+    target: ProbeBoxTarget | None = None
+    family: Family | None = None
+
+    def within_image(self, maps: Tensor, outputs: Any) -> Tensor:
+        """The part (B, h', w') of maps (B, h, w) that lies on the image, where the detector pads images at the bottom right."""
+        high, wide = (1.0, 1.0) if self.family is None else self.family.canvas(outputs)
+        return maps[:, : max(1, round(maps.shape[1] / high)), : max(1, round(maps.shape[2] / wide))]
+
+
+def view_of(
+    model: nn.Module,
+    probe: ProbeSet,
+    layers: LayerSpec = "auto",
+    target: Any = "label",
+    forward: Forward | None = None,
+    reshape: Callable[[Tensor], Tensor] | None = None,
+) -> View:
+    """How to look at a model. What the user chose stays; the rest is the detector's, if the model is or holds one.
+
+    A detector's default layers are all inputs of its head, since a single one is blank for objects of another size;
+    its default target is :class:`ProbeBoxTarget`.
+    """
+    if forward is not None:
+        return View(model, layers, forward, reshape)
+    try:
+        from cam_engine.detect.families import family_of
+
+        family = family_of(model)
+    except (TypeError, ImportError):
+        return View(model, layers, forward, reshape)
+    height, width = probe.images.shape[-2:]
+    return View(
+        model=family.model,
+        layers=family.layers()
+        if isinstance(layers, str) and layers == "auto"
+        else _within(model, family.model, layers),
+        forward=family.forward,
+        reshape=reshape or family.reshape((height, width)),
+        target=ProbeBoxTarget(probe, family) if isinstance(target, str) else None,
+        family=family,
+    )
+
+
+def _within(model: nn.Module, inner: nn.Module, layers: LayerSpec) -> LayerSpec:
+    """Layer names of ``model`` as those of the detector inside it."""
+    prefix = next((f"{name}." for name, module in model.named_modules() if module is inner and name), "")
+    if isinstance(layers, str):
+        return layers.removeprefix(prefix)
+    if isinstance(layers, nn.Module):
+        return layers
+    return [layer.removeprefix(prefix) if isinstance(layer, str) else layer for layer in layers]
+
+
+class ProbeBoxTarget:
+    """How surely a detector finds what is in the probe's boxes: ``(outputs) -> Tensor (B,)``.
+
+    For each box, the mean of the ten largest logits of its class, among the rows whose predicted box has its centre
+    inside (of a box so small that there is none, the row with the nearest centre); then the mean over the image's boxes.
+    An image without boxes: the ten largest logits of its label anywhere, or of any class where it has no label.
+
+    The class is the true one and the place is where the object is, at every epoch. Explaining what the model detects
+    would compare maps of different things: an untrained detector finds nothing, or something else.
+
+    Args:
+        probe: With boxes; ``box_labels`` where it has them, else each box has the image's label.
+        family: Where the rows lie in the outputs.
+    """
+
+    def __init__(self, probe: ProbeSet, family: Family) -> None:
+        n = len(probe)
+        self.family = family
+        self.images = list(range(n))
+        self._boxes = [torch.zeros(0, 4)] * n if probe.boxes is None else [torch.from_numpy(b) for b in probe.boxes]
+        self._labels: list[int | None] = [None] * n if probe.labels is None else [int(c) for c in probe.labels]
+        self._box_labels: Sequence[Sequence[int | None]] = probe.box_labels or [
+            [label] * len(boxes) for label, boxes in zip(self._labels, self._boxes, strict=True)
+        ]
+
+    def of_images(self, indices: Sequence[int]) -> ProbeBoxTarget:
+        """The same for a batch of some of the probe's images."""
+        part = object.__new__(ProbeBoxTarget)
+        part.__dict__.update(self.__dict__, images=list(indices))
+        return part
+
+    def __call__(self, outputs: Any) -> Tensor:
+        raw = self.family.raw(outputs)
+        if len(raw.boxes) != len(self.images):
+            raise ValueError(f"the detector returned {len(raw.boxes)} images, the target has {len(self.images)}.")
+        return torch.stack([self._score(raw, row, image) for row, image in enumerate(self.images)])
+
+    def _score(self, raw: Raw, row: int, image: int) -> Tensor:
+        count = raw.rows(row)
+        levels = raw.classes[row, :count]
+        if not raw.logits:
+            objectness = 1.0 if raw.objectness is None else raw.objectness[row, :count, None]
+            levels = (levels * objectness).clamp(min=FLOOR).log()
+        found = raw.boxes[row, :count].detach()
+        boxes = self._boxes[image].to(found)
+        if not len(boxes) or not count:
+            return _largest(levels, self._labels[image])
+        centres, middles = ((b[:, :2] + b[:, 2:]) / 2 for b in (found, boxes))
+        inside = ((centres > boxes[:, None, :2]) & (centres < boxes[:, None, 2:])).all(2)
+        nearest = torch.cdist(middles, centres).argmin(1, keepdim=True)
+        inside = torch.where(inside.any(1, keepdim=True), inside, torch.zeros_like(inside).scatter(1, nearest, True))
+        labels = self._box_labels[image]
+        return torch.stack([_largest(levels[rows], c) for rows, c in zip(inside, labels, strict=True)]).mean()
+
+
+def _largest(levels: Tensor, label: int | None) -> Tensor:
+    """Mean of the ten largest of (n, K) logits of a class, or of any; 0, with a gradient of zeros, of no rows."""
+    values = (levels if label is None else levels[:, label]).flatten()
+    return values.topk(min(TOP, len(values))).values.mean() if len(values) else values.sum()
