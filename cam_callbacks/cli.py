@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from cam_callbacks.records import RecordError
 
@@ -45,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_compare(commands)
+    _add_explain(commands)
+    _add_layers(commands)
     return top
 
 
@@ -121,6 +124,143 @@ def run_compare(args: argparse.Namespace) -> int:
     print(comparison.text())
     print(f"\npage: {comparison.write(args.output).resolve()}")
     return 0
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    """What ``explain`` and ``layers`` share."""
+    command.add_argument(
+        "model",
+        metavar="MODEL",
+        help="package.module:name of a model, or of a function that makes one (called without arguments)",
+    )
+    command.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="weights for it: a state dict, or a checkpoint that holds one (Lightning's)",
+    )
+    command.add_argument(
+        "--size",
+        type=_at_least_one,
+        metavar="N",
+        help="side of the model's input: the picture is resized to N×N; for YOLO letterboxed (default: as the model says)",
+    )
+    command.add_argument("--mean", type=float, nargs="+", metavar="X", help="of the images in [0, 1], taken off")
+    command.add_argument("--std", type=float, nargs="+", metavar="X", help="of the images, divided by")
+    command.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1 … (default: %(default)s)")
+
+
+def _add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    explain = commands.add_parser(
+        "explain",
+        help="heatmaps and overlays for images",
+        description="Show where a model looks in images: an overlay, the heatmap (PNG and .npy) and metadata.json for each, "
+        "in a folder of its own; nothing is written over.",
+        epilog="examples:\n"
+        "  cam-callbacks explain torchvision.models:resnet18 cat.jpg --size 224 --method gradcam eigencam\n"
+        "  cam-callbacks explain project.net:make photos/ --checkpoint last.ckpt --layer layer4 -o maps",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_model(explain)
+    explain.add_argument("images", nargs="+", metavar="IMAGE", help="a picture, a folder of them, or a quoted glob")
+    explain.add_argument(
+        "--method",
+        nargs="+",
+        default=["gradcam"],
+        metavar="NAME",
+        help="one, or several for a sheet side by side (default: gradcam)",
+    )
+    explain.add_argument(
+        "--layer", nargs="+", metavar="NAME", help="as 'cam-callbacks layers' lists them, or an index such as -2"
+    )
+    explain.add_argument("--target", type=int, metavar="CLASS", help="index of the class (default: the predicted one)")
+    explain.add_argument("--classes", nargs="+", metavar="NAME", help="detectors: only these classes")
+    explain.add_argument(
+        "--per", choices=("all", "class", "detection"), default="all", help="detectors: a map for each"
+    )
+    explain.add_argument(
+        "-o", "--output", type=Path, metavar="FOLDER", help="a folder for each image goes here (default: runs/<method>)"
+    )
+    explain.set_defaults(command=run_explain)
+
+
+def run_explain(args: argparse.Namespace) -> int:
+    """``cam-callbacks explain``."""
+    from tqdm import tqdm
+
+    from cam_engine import explain
+    from cam_engine.explain.pictures import paths_of
+
+    model, settings = _model(args)
+    paths = [path for image in args.images for path in paths_of(image) or [Path(image)]]
+    folder = args.output or Path("runs", "_".join(args.method))
+    method = args.method[0] if len(args.method) == 1 else args.method
+    settings |= {"classes": args.classes, "per": args.per, "target": args.target}
+    failed = 0
+    for path in tqdm(paths, unit="image", disable=len(paths) < 2 or not sys.stderr.isatty()):
+        try:
+            found = explain(model, path, method, args.layer, save=True, output_path=folder / path.stem, **settings)
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            raise CommandError(f"{path}: {error}") from error
+        except OSError as error:  # a file that is no picture ends its own row only
+            failed += 1
+            tqdm.write(f"cam-callbacks: {path}: {error}", file=sys.stderr)
+            continue
+        note = f"  ({found['message']})" if "message" in found else ""
+        tqdm.write(f"{path}: {found['saved_path']}{note}", file=sys.stdout)
+    return 2 if failed else 0
+
+
+def _add_layers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    layers = commands.add_parser(
+        "layers",
+        help="layers that can be explained",
+        description="List the layers with a spatial grid, in the order in which they run: what --layer and layers= take.",
+    )
+    _add_model(layers)
+    layers.set_defaults(command=run_layers)
+
+
+def run_layers(args: argparse.Namespace) -> int:
+    """``cam-callbacks layers``."""
+    from cam_engine import available_layers
+    from cam_engine.loading import example, load_model
+
+    model, settings = _model(args)
+    try:
+        loaded = load_model(model, size=args.size, preprocess=settings.get("preprocess"))
+        found = available_layers(loaded.net, example(loaded).to(args.device))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CommandError(f"{args.model}: {error} (--size sets another size of input)") from error
+    friendly = {dotted: name for name, dotted in loaded.friendly.items()}
+    head = ("name", *(["friendly name"] if friendly else []), "type", "shape", "stride", "grid")
+    rows = [
+        (i.name, *([friendly.get(i.name, "")] if friendly else []), i.type, "×".join(map(str, i.shape)), str(i.stride),
+         f"{i.grid[0]}×{i.grid[1]}")
+        for i in found
+    ]  # fmt: skip
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _model(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """The model, with its weights and on its device, and the settings of ``explain`` that prepare its input."""
+    from cam_engine.loading import import_model, load_checkpoint, load_model, normalising
+
+    try:
+        model = import_model(args.model)
+        loaded = load_model(model, size=args.size)
+        if args.checkpoint is not None:
+            load_checkpoint(model, args.checkpoint)
+        loaded.net.to(args.device)
+    except (ImportError, TypeError, ValueError, RuntimeError) as error:
+        raise CommandError(str(error)) from error
+    settings: dict[str, Any] = {"size": args.size}
+    if args.mean or args.std:
+        settings["preprocess"] = normalising(loaded.prepare, args.mean, args.std)
+    return model, settings
 
 
 def _at_least_one(text: str) -> int:

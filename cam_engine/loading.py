@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pickle
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,19 @@ def example(loaded: Loaded) -> Tensor:
     """A grey picture as the model's input (1, C, H, W), of its own size or 224 (YOLO: 640)."""
     side = loaded.size or 224
     return loaded.prepare(Image.new("RGB", (side, side), (128, 128, 128)))[0]
+
+
+def normalising(
+    prepare: Prepare, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> Callable[[Image.Image], Tensor]:
+    """``preprocess=`` for :func:`cam_engine.explain`: ``prepare``, then ``(input - mean) / std`` for each channel."""
+
+    def preprocess(picture: Image.Image) -> Tensor:
+        tensor = prepare(picture)[0]
+        shift, scale = (torch.tensor(v or d, dtype=tensor.dtype) for v, d in ((mean, [0.0]), (std, [1.0])))
+        return (tensor - shift.reshape(-1, 1, 1)) / scale.reshape(-1, 1, 1)
+
+    return preprocess
 
 
 def import_model(path: str) -> Any:

@@ -2,19 +2,151 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from cam_engine.cam import CAM
+from cam_engine.methods.registry import get_method
+from cam_engine.names import friendly_names, resolve_names
+
 if TYPE_CHECKING:
+    from cam_engine.detect import Explained, Family
     from cam_engine.explain.one import Explanation, Request
     from cam_engine.explain.pictures import Picture
     from cam_engine.loading import Loaded
 
-
-def detector_of(loaded: Loaded) -> Any:
-    """The detector family of the model; None for other models."""
-    return None
+_SHOWN = 16  # parts on one sheet
 
 
-def explain_detector(family: Any, loaded: Loaded, picture: Picture, request: Request) -> dict[str, Explanation]:
+def detector_of(loaded: Loaded, request: Request) -> Family | None:
+    """The detector family of the model; None for other models, and where the request says itself what is explained."""
+    from cam_engine.detect import family_of
+
+    if callable(request.target) or request.cam.get("forward") is not None:
+        return None
+    try:
+        family = family_of(loaded.net)
+    except TypeError:
+        return None
+    if not family.names and loaded.classes:
+        family.names = dict(loaded.classes)
+    return family
+
+
+def explain_detector(family: Family, loaded: Loaded, picture: Picture, request: Request) -> dict[str, Explanation]:
     """For each method, what :func:`cam_engine.explain` returns for a detector."""
-    raise NotImplementedError
+    from cam_engine.detect import explain_detections
+
+    friendly = friendly_names(family.model) or loaded.friendly
+    layers = None if request.layer is None else resolve_names(family.model, request.layer, friendly)
+    # A target= that is no callable is a class, as it is for a classifier.
+    classes: Any = request.target if request.classes is None else request.classes
+    settings = {name: value for name, value in request.cam.items() if name not in ("forward", "output")}
+    if settings.get("reshape") is None:
+        settings.pop("reshape", None)
+    explained = explain_detections(
+        family.model,
+        picture.tensor,
+        request.methods,
+        per=request.per,  # type: ignore[arg-type]
+        classes=classes,
+        items=request.items,
+        matching=request.matching,  # type: ignore[arg-type]
+        layers=layers,
+        confidence=request.confidence,
+        family=family,
+        **settings,
+    )[0]
+    return {method: _of_method(method, explained, family, friendly, picture, request) for method in request.methods}
+
+
+def parts_sheet(pixels: NDArray[np.uint8], parts: Sequence[dict[str, Any]], alpha: float) -> NDArray[np.uint8]:
+    """Each part's map on the picture, with its box, label and score; the first sixteen."""
+    from cam_engine.render import Tile, contact_sheet
+
+    tiles = [
+        Tile(
+            pixels,
+            part["heatmap"],
+            (f"{part['label'] or 'all detections'} · {part['score']:.2f}",),
+            boxes=part["boxes"],
+        )
+        for part in parts[:_SHOWN]
+    ]
+    left = len(parts) - len(tiles)
+    title = f"{len(tiles)} of {len(parts)} parts" if left else ""
+    return contact_sheet(tiles, title=title, tile_size=320, alpha=alpha)
+
+
+def _of_method(
+    method: str, explained: Explained, family: Family, friendly: dict[str, str], picture: Picture, request: Request
+) -> Explanation:
+    from cam_engine.explain.one import Explanation, shown_layer
+    from cam_engine.render import overlay
+
+    pixels = np.asarray(picture.original)
+    found = explained.detections
+    boxes = [picture.geometry.box(box) for box in found.boxes.tolist()]
+    rows = zip(found.labels.tolist(), found.scores.tolist(), boxes, strict=True)
+    detections = [{"label": family.name_of(label), "score": score, "box": box} for label, score, box in rows]
+    parts: list[dict[str, Any]] = []
+    for part in explained.parts:
+        heatmap = picture.geometry.heatmap(part.heatmaps[method].float().cpu().numpy()).clip(0, 1)
+        parts.append(
+            {
+                "heatmap": heatmap,
+                "overlay": overlay(pixels, heatmap if part.valid[method] else None, alpha=request.alpha),
+                "label": None if part.label is None else family.name_of(part.label),
+                "score": part.score,
+                "box": boxes[part.members[0]] if part.box is not None else None,
+                "boxes": [boxes[member] for member in part.members],
+            }
+        )
+    whole = explained.heatmap(method).float().cpu().numpy()
+    message = explained.note
+    if not parts and _needs_no_detection(method, request):
+        whole = _features(method, explained, family, picture, request)
+        message += f"; {method} shows what the network's features respond to, whatever is detected"
+    heatmap = picture.geometry.heatmap(whole).clip(0, 1)
+    result = Explanation(
+        heatmap=heatmap,
+        overlay=overlay(pixels, heatmap, alpha=request.alpha),
+        original_image=picture.original,
+        method=method,
+        target_layer=shown_layer(request.layer, explained.layers, friendly),
+        score=max(found.scores.tolist(), default=None),
+        parts=parts,
+        detections=detections,
+    )
+    if message:
+        result["message"] = message
+    if parts:
+        result["parts_sheet"] = parts_sheet(pixels, parts, request.alpha)
+    return result
+
+
+def _needs_no_detection(method: str, request: Request) -> bool:
+    """Is this method's map the same whatever is explained, and was nothing particular asked for?"""
+    asked = request.classes or request.target is not None or request.per != "all"
+    return not asked and get_method(method).needs <= {"images", "generator"}
+
+
+def _features(
+    method: str, explained: Explained, family: Family, picture: Picture, request: Request
+) -> NDArray[np.float32]:
+    settings = {name: request.cam[name] for name in ("component", "center", "eigen_smooth") if name in request.cam}
+    size = (picture.tensor.shape[-2], picture.tensor.shape[-1])
+    reshape = request.cam.get("reshape") or family.reshape(size)
+    cam = CAM(
+        family.model,
+        method,
+        list(explained.layers),
+        forward=family.forward,
+        reshape=reshape,
+        aggregate="max",
+        **settings,
+    )
+    return np.asarray(cam(picture.tensor)[method][0].float().cpu().numpy())

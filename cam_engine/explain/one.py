@@ -96,7 +96,8 @@ def explain(
         target_layer: As ``layers`` of :class:`cam_engine.CAM`; or a friendly name from
             :func:`cam_engine.get_available_layer_names`, an index into the model's sequence of layers (``-2``), or a list.
             None is ``"auto"``, for a detector all inputs of its head.
-        target: None (the predicted class), a class index, or a callable ``(outputs) -> Tensor (1,)``.
+        target: None (the predicted class), a class index (a detector: the detections of that class), or a callable
+            ``(outputs) -> Tensor (1,)``.
         eigen_smooth, aug_smooth, component, center, reshape, forward, output: As for :class:`cam_engine.CAM`.
         alpha: Share of the heatmap's colour in the overlay, 0 to 1.
         save: Write overlay, heatmap (PNG and ``.npy``) and ``metadata.json`` to a folder of their own.
@@ -117,10 +118,13 @@ def explain(
     Returns:
         ``heatmap`` (H, W) float32 in [0, 1] and ``overlay`` (H, W, 3) uint8 RGB in the original image's size,
         ``original_image`` (PIL), ``method``, ``target_layer``, ``score``; ``saved_path`` when ``save`` is set. For a
-        detector ``parts``: dictionaries with ``heatmap``, ``overlay``, ``label``, ``score`` and ``box`` (xyxy in the
-        original image's pixels; None for a class), ``detections`` (a sheet of them with their boxes), and ``message``
-        where nothing was detected. Of several methods ``methods`` has each one's result and ``sheet`` shows them side
-        by side; the other keys are the first's.
+        detector also ``parts``: dictionaries with ``heatmap``, ``overlay``, ``label``, ``score``, ``box`` (xyxy in the
+        original image's pixels; None unless ``per="detection"``) and ``boxes`` (of all that it explains);
+        ``detections``: label, score and box of each; ``parts_sheet``: a picture of the parts with their boxes; and
+        ``message`` where nothing was detected: then there are no parts, and the overlay is the plain picture. (Methods
+        that explain no score, such as EigenCAM, have a map all the same, unless a class or parts were asked for.) Of
+        several methods ``methods`` has each one's result and ``sheet`` shows them side by side; the other keys are the
+        first's.
 
     Raises:
         TypeError, ValueError: An image or an argument of another kind or shape.
@@ -148,11 +152,8 @@ def explain(
     paths = paths_of(image)
     if paths is None:
         picture = read(image, loaded.prepare)
-        return (
-            _saved(explain_picture(loaded, picture, request), picture, request, folder)
-            if save
-            else explain_picture(loaded, picture, request)
-        )
+        explained = explain_picture(loaded, picture, request)
+        return _saved(explained, picture, request, folder) if save else explained
     return _each(loaded, paths, request, folder, save)
 
 
@@ -170,7 +171,7 @@ def explain_picture(loaded: Loaded, picture: Picture, request: Request) -> Expla
     """Explain one image that is read already; nothing is written."""
     from cam_engine.explain.detectors import detector_of, explain_detector
 
-    family = detector_of(loaded) if request.target is None and request.cam["forward"] is None else None
+    family = detector_of(loaded, request)
     if family is None:
         found = _explain_classifier(loaded, picture, request)
     else:
@@ -221,7 +222,7 @@ def _sheet(found: dict[str, Explanation], alpha: float) -> Any:
 
     first = next(iter(found.values()))
     pixels = np.asarray(first["original_image"])
-    boxes = [part["box"] for part in first.get("parts", []) if part.get("box") is not None]
+    boxes = [found["box"] for found in first.get("detections", [])]
     tiles = [Tile(pixels, None, ("image",), boxes=boxes)]
     tiles += [Tile(pixels, one["heatmap"], (method,), boxes=boxes) for method, one in found.items()]
     title = f"{first['target_layer']}"

@@ -31,16 +31,16 @@ def new_file(path: Path) -> Path:
 
 def save_explanation(explained: Mapping[str, Any], folder: Path, settings: Mapping[str, Any]) -> Path:
     """Write ``overlay.png``, ``heatmap.png``, ``heatmap.npy`` and ``metadata.json``; for a detector each part's the same,
-    numbered, and ``detections.png``, a sheet of them. Of several methods each has a folder, beside ``methods.png``."""
+    numbered, and ``parts.png``, a sheet of them. Of several methods each has a folder, beside ``methods.png``."""
     from cam_engine.render import write_png
 
     folder = new_folder(folder)
     _write_maps(explained, folder, "")
     for number, part in enumerate(explained.get("parts", []), 1):
         _write_maps(part, folder, f"part{number}_")
-    for name in ("sheet", "detections"):
-        if explained.get(name) is not None:
-            write_png(folder / f"{name}.png", explained[name])
+    for key, name in (("sheet", "methods"), ("parts_sheet", "parts")):
+        if explained.get(key) is not None:
+            write_png(folder / f"{name}.png", explained[key])
     for method, of_method in explained.get("methods", {}).items():
         inner = folder / method
         inner.mkdir()
@@ -80,7 +80,8 @@ def _write_metadata(explained: Mapping[str, Any], folder: Path, settings: Mappin
     }
     if "message" in explained:
         metadata["message"] = explained["message"]
-    if "parts" in explained:
+    if "detections" in explained:
+        metadata["detections"] = explained["detections"]
         metadata["parts"] = [
             {key: part.get(key) for key in ("label", "score", "box")} | {"files": f"part{number}_*"}
             for number, part in enumerate(explained["parts"], 1)
