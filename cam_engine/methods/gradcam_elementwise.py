@@ -12,4 +12,5 @@ def gradcam_elementwise(activations: Tensor, gradients: Tensor) -> Tensor:
     L = Σ_k relu(g^k ⊙ A^k). HiResCAM (Draelos & Carin 2020, arXiv:2011.08891, eq. 6) with a ReLU inside the sum, so that
     channels cannot cancel; defined by the grad-cam package.
     """
-    return (gradients * activations).relu()
+    product = gradients * activations
+    return product * (product > 0)  # a ReLU that makes NaN of −inf, and not a clean zero

@@ -14,7 +14,7 @@ def collapse(
     """Turn channel weights (B, C), weighted activations (B, C, h, w) or a map (B, h, w) into the map (B, h, w).
 
     ``eigen_smooth`` takes the first principal component of the weighted activations in place of their sum; a map is left
-    as it is. ``method`` is how errors name it.
+    as it is. A map that is not finite is NaN everywhere. ``method`` is how errors name it.
 
     Raises:
         TypeError: No tensor.
@@ -23,6 +23,13 @@ def collapse(
     if not isinstance(returned, Tensor):
         raise TypeError(f"{method} returned {type(returned).__name__}; a method returns a Tensor.")
     returned = returned.to(activations.dtype)
+    whole = _map(returned, activations, eigen_smooth, method)
+    # The ReLU to come would make a clean zero of −inf.
+    finite = torch.isfinite(whole).flatten(1).all(1)[:, None, None]
+    return torch.where(finite, whole, float("nan"))
+
+
+def _map(returned: Tensor, activations: Tensor, eigen_smooth: bool, method: str) -> Tensor:
     if returned.shape == activations.shape[:2]:
         if eigen_smooth:
             return principal_map(returned[:, :, None, None] * activations)
