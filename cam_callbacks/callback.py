@@ -299,7 +299,7 @@ class CAMCallback(Base):
         if monitor.store is not None and self._restored is None:
             return
         if self._restored is not None:
-            monitor.load_state_dict(self._restored["monitor"])
+            self._go_on(monitor, self._restored["monitor"])
         monitor.resolve(self._explained(pl_module))
         run, folder = self._place(trainer)
         monitor.run = run
@@ -309,6 +309,16 @@ class CAMCallback(Base):
             f"watching {', '.join(monitor.methods)} at layer {', '.join(monitor.layer_names)}, "
             f"{len(monitor.probe)} probe images, records in {monitor.store.folder}"
         )
+
+    def _go_on(self, monitor: CAMMonitor, state: dict[str, Any]) -> None:
+        """Take up the looks before the resume; where they are of another kind, begin a new series."""
+        try:
+            monitor.load_state_dict(state)
+        except ValueError as error:
+            if self.on_error == "raise":
+                raise
+            warnings.warn(f"CAMCallback: a new series of looks begins with this resume: {error}", stacklevel=2)
+            self._restored, self._values, self.failed_looks = None, {}, 0
 
     def _place(self, trainer: Any) -> tuple[str, Path]:
         """Name of the run and folder of its records."""

@@ -312,6 +312,25 @@ def test_every_n_epochs_counts_from_the_last_look(fit, pl):
     assert [r.epoch for r in callback.store] == [1, 3, 5]
 
 
+@pytest.mark.parametrize(
+    ("probe", "methods", "why"), [(5, ["gradcam"], "fingerprint"), (4, ["gradcam", "eigencam"], "looks are by")]
+)
+def test_a_resume_that_watches_something_else_starts_a_new_series(fit, pl, tmp_path, data, probe, methods, why):
+    def callback(n, methods, **options):
+        return CAMCallback(ProbeSet(data.tensors[0][:n]), methods, folder=tmp_path / "r", **options)
+
+    save = pl("pytorch_lightning").callbacks.ModelCheckpoint(tmp_path / "ckpt", save_last=True)
+    fit(callback(4, ["gradcam"]), save, epochs=2, enable_checkpointing=True)
+    last = str(tmp_path / "ckpt" / "last.ckpt")
+    second = callback(probe, methods)
+    with pytest.warns(UserWarning, match=f"a new series of looks begins with this resume: .*{why}"):
+        fit(second, epochs=3, ckpt_path=last)
+    assert second.store.folder == tmp_path / "r-2" and [(r.look, r.epoch) for r in second.store] == [(0, 2)]
+    assert second.store.manifest["methods"] == methods and len(RecordStore(tmp_path / "r")) == 2
+    with pytest.raises(RuntimeError, match=why):
+        fit(callback(probe, methods, on_error="raise"), epochs=3, ckpt_path=last)
+
+
 def test_a_resume_between_looks_keeps_their_rhythm_and_values(fit, pl, tmp_path):
     pl = pl("pytorch_lightning")
     save = pl.callbacks.ModelCheckpoint(tmp_path / "ckpt", save_last=True)
