@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cam_callbacks.probe import ProbeSet
 from cam_engine.capture import Forward
+from cam_engine.detect import Family, Raw, family_of
 from cam_engine.layers import LayerSpec
-
-if TYPE_CHECKING:
-    from cam_engine.detect.family import Family
-    from cam_engine.detect.raw import Raw
 
 TOP = 10  # rows of a box, as many as YOLO's assigner trains for one object
 FLOOR = 1e-12  # a probability below it counts as this
@@ -54,10 +51,8 @@ def view_of(
     if forward is not None:
         return View(model, layers, forward, reshape)
     try:
-        from cam_engine.detect.families import family_of
-
         family = family_of(model)
-    except (TypeError, ImportError):
+    except TypeError:
         return View(model, layers, forward, reshape)
     height, width = probe.images.shape[-2:]
     return View(
