@@ -5,6 +5,7 @@ VENV := .venv
 PEERS := .venv-peers
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 
 # The interpreter that makes the environments: PYTHON where it is new enough, else the first one that is.
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -45,6 +46,11 @@ format:  ## put the code into shape and fix what can be fixed safely
 test-peers:  ## compare with other CAM libraries, in an environment of their own
 	@"$(INTERPRETER)" scripts/setup_peers.py $(PEERS)
 	$(PEERS)/bin/python -m pytest tests/peers $(PYTEST_ARGS)
+
+.PHONY: bench
+bench:  ## measure speed and memory beside other CAM libraries (BENCH_ARGS="--quick --rows memory")
+	@"$(INTERPRETER)" scripts/setup_peers.py $(PEERS)
+	$(PEERS)/bin/python benchmarks/engine.py $(BENCH_ARGS)
 
 .PHONY: clean
 clean:  ## remove both environments, caches and build output (never records or runs)
