@@ -36,15 +36,19 @@ class Pair:
         return statistics.median(ratios), min(ratios), max(ratios)
 
 
-def alternate(ours: Job, theirs: Job, rounds: int, *, warm: bool = True, device: str = "cpu") -> Pair:
-    """Run both jobs in every round, the first one changing from round to round; ``warm``: one round before that."""
+def alternate(ours: Job, theirs: Job, rounds: int, *, warm: bool = True, calls: int = 1, device: str = "cpu") -> Pair:
+    """Run both jobs in every round, the first one changing from round to round.
+
+    ``warm``: one round before that. ``calls``: of ours in a round, where it takes so much less time than the other that a
+    single call would show the machine's mood; their median counts.
+    """
     pair = Pair([], [])
     if warm:
         ours(), theirs()
     for i in range(rounds):
-        order = [(ours, pair.ours), (theirs, pair.theirs)]
-        for job, times in order if i % 2 else reversed(order):
-            times.append(seconds(job, device))
+        order = [(ours, pair.ours, calls), (theirs, pair.theirs, 1)]
+        for job, times, count in order if i % 2 else reversed(order):
+            times.append(statistics.median(seconds(job, device) for _ in range(count)))
     return pair
 
 

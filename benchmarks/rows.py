@@ -110,7 +110,11 @@ def eigen_against_a_full_svd(given: Settings) -> Iterator[Line]:
     with torch.no_grad():
         principal_map(activations)
         times = alternate(
-            lambda: principal_map(activations), lambda: get_2d_projection(array), given.rounds(3), warm=False
+            lambda: principal_map(activations),
+            lambda: get_2d_projection(array),
+            given.rounds(3),
+            warm=False,
+            calls=50,
         )
     yield faster("grad-cam's SVD / EigenCAM on 64×80×80, batch 4", times, 1000)
 
