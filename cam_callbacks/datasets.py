@@ -40,7 +40,8 @@ def read_items(dataset: Any, n: int, seed: int) -> dict[str, Any]:
     shapes = {tuple(item["image"].shape) for item in items}
     if len(shapes) > 1:
         raise ValueError(
-            f"the images differ in shape ({sorted(shapes)}); a probe set needs one size: resize in the dataset."
+            f"the images differ in shape ({sorted(shapes)}); a probe set needs one size: resize in the "
+            "dataset, or pass size= to from_folder."
         )
     read: dict[str, Any] = {
         "images": torch.stack([item["image"] for item in items]),

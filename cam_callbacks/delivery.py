@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cam_callbacks.drawing import Drawing
-from cam_callbacks.records import Record, RecordStore, write_atomically
+from cam_callbacks.records import Record, RecordError, RecordStore, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,9 @@ class Delivery:
             for look in self.pending(sink):
                 try:
                     sink.deliver(self.store.read(look), self.drawing)
+                except RecordError as error:  # damaged: later looks need not wait for it
+                    self._warn(sink, f"was not given look {look}", error)
+                    continue
                 except Exception as error:
                     self._warn(sink, f"could not take look {look}", error)
                     break

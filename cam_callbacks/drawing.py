@@ -17,6 +17,9 @@ from cam_engine.render import Tile, contact_sheet, film_strip, panel
 Picture = NDArray[np.uint8]
 
 
+OWN_PICTURES = ("sheet", "film_strip")  # names beside those of the images
+
+
 class Drawing:
     """Draws the records of one store.
 
@@ -65,7 +68,9 @@ class Drawing:
         """``cam/<method>/<image>`` and the picture, for every drawn probe image of one look."""
         for method, layer in self.series:
             for index in self.shown:
-                yield f"{self.tag(method, layer)}/{self.image_id(index)}", self.panel(record, method, layer, index)
+                name = self.image_id(index)
+                name = f"image {name}" if name in OWN_PICTURES else name
+                yield f"{self.tag(method, layer)}/{name}", self.panel(record, method, layer, index)
 
     def panel(self, record: Record, method: str, layer: str, index: int) -> Picture:
         """One probe image at one look: overlay, legend, label, prediction, confidence and epoch."""

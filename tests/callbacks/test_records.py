@@ -122,6 +122,14 @@ class TestDelivery:
             Delivery(store, [sink]).drain()
         assert sink.taken == [0, 1, 2]
 
+    def test_a_damaged_record_holds_up_no_other(self, store):
+        sink = Sink()
+        for look in range(3):
+            store.write(record(look))
+        store.path(1).write_bytes(b"damaged")
+        Delivery(store, [sink]).drain()
+        assert sink.taken == [0, 2]
+
     def test_what_a_logger_could_not_take_is_delivered_later_in_order(self, store, caplog):
         sink, other = Sink(broken={1}), Sink()
         other.name = "other"
