@@ -37,7 +37,7 @@ DISABLED = "CAM_CALLBACKS_DISABLED"
 def attach(
     yolo: Any,
     probe: ProbeSet | str = "val",
-    methods: str | Sequence[str] = ("eigencam", "gradcam"),
+    methods: str | Sequence[str] = ("eigencam", "layercam"),
     layers: str | Sequence[str] = "auto",
     *,
     target: str | int | Sequence[int] | Callable[[Any], Tensor] = "label",
@@ -60,7 +60,8 @@ def attach(
         yolo: An ultralytics ``YOLO`` (or ``RTDETR``, or a trainer): anything with ``add_callback``.
         probe: A :class:`ProbeSet`, as from :func:`probe_from_yolo`, or ``"val"``: 16 pictures of the training's
             validation data.
-        methods: Names from :func:`cam_engine.available_methods`.
+        methods: Names from :func:`cam_engine.available_methods`. By default LayerCAM stands where CAMCallback has GradCAM,
+            which averages over a whole level and so loses small objects.
         layers: ``"auto"``: all inputs of the detection head, each with numbers of its own; or names, globs.
         target: ``"label"``: of a detector the classes of the probe's boxes
             (:class:`cam_callbacks.detection.ProbeBoxTarget`); or as for :class:`CAMMonitor`.

@@ -45,7 +45,7 @@ def main() -> None:
                close_mosaic=2, project=str(folder), name="train")  # fmt: skip
 
     for record in watch.store:
-        enrichment = [f"{k.split('/')[-1]} {v:.2f}" for k, v in record.metrics.items() if "enrichment/gradcam" in k]
+        enrichment = [f"{k.split('/')[-1]} {v:.2f}" for k, v in record.metrics.items() if "enrichment/layercam" in k]
         print(f"epoch {record.epoch}: focus on the shapes, 1 is chance: {', '.join(enrichment)}")
     print(f"Records: {watch.store.folder}")
     print(f"Pictures: tensorboard --logdir {watch.store.folder.parent} --samples_per_plugin images=1000")

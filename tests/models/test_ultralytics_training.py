@@ -232,3 +232,14 @@ def test_wrong_arguments_are_errors_at_once():
     with pytest.raises(ValueError, match="on_error="):
         attach(yolo, "val", on_error="ignore")
     assert not any("cam" in repr(f) for functions in yolo.callbacks.values() for f in functions)
+
+
+def test_the_pages_snippet_runs_as_written(data, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "detection.md").read_text()
+    snippet = page.split("## With ultralytics")[1].split("```python\n")[1].split("```")[0]
+    assert "shapes.yaml" in snippet and "size=640" in snippet and "epochs=50" in snippet
+    quick = snippet.replace("size=640", "size=64").replace("epochs=50", "epochs=1, imgsz=64, amp=False, plots=False")
+    monkeypatch.chdir(data.parent)
+    names: dict = {}
+    exec(quick.replace("data=", f"project={str(tmp_path)!r}, data="), names)
+    assert [r.epoch for r in names["watch"].store] == [0] and names["watch"].failed_looks == 0
