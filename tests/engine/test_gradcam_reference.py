@@ -1,6 +1,5 @@
 """Our heatmaps against arrays that the grad-cam package made (tests/peers/make_reference.py), to 1e-4."""
 
-import itertools
 import runpy
 from pathlib import Path
 
@@ -8,13 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from cam_engine import CAM, CAMResult, methods
-from cam_engine.capture import Target, capture, gradients
-
 TESTS = Path(__file__).parents[1]
 REFERENCE = runpy.run_path(str(TESTS / "peers" / "make_reference.py"))
 LAYERS = REFERENCE["LAYERS"]
 TOLERANCE = 1e-4
+WEIGHTED = [m for m in REFERENCE["METHODS"] if m not in REFERENCE["SIGNED"] and "aug_smooth" not in m]
 
 
 @pytest.fixture(scope="module")
@@ -40,34 +37,31 @@ def classes(stored):
 
 
 @pytest.mark.parametrize("layers", LAYERS)
-@pytest.mark.parametrize("method", ["gradcam", "gradcam++", "xgradcam", "hirescam", "layercam"])
+@pytest.mark.parametrize("method", WEIGHTED)
 def test_equals_grad_cam(method, layers, net, images, classes, stored):
     expected = stored[f"{method}/{layers}"]
     assert (expected.max((1, 2)) > 0.9).all(), "the reference shows something for every image"
-    ours = CAM(net, method, LAYERS[layers])(images, classes)[method].numpy()
-    np.testing.assert_allclose(ours, expected, atol=TOLERANCE)
+    np.testing.assert_allclose(
+        REFERENCE["our_maps"](net, images, classes, method, LAYERS[layers]), expected, atol=TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("layers", LAYERS)
-@pytest.mark.parametrize("method", ["eigencam", "eigengradcam"])
+@pytest.mark.parametrize("method", ["gradcam aug_smooth", "fem aug_smooth"])
+def test_aug_smooth_equals_grad_cam_but_for_the_last_scaling(method, layers, net, images, classes, stored):
+    theirs = stored[f"{method}/{layers}"]
+    low, high = theirs.min((1, 2), keepdims=True), theirs.max((1, 2), keepdims=True)
+    ours = REFERENCE["our_maps"](net, images, classes, method, LAYERS[layers])
+    np.testing.assert_allclose(ours, (theirs - low) / (high - low), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+@pytest.mark.parametrize("method", REFERENCE["SIGNED"])
 def test_equals_grad_cam_up_to_the_sign_it_leaves_to_chance(method, layers, net, images, classes, stored):
     names, expected = LAYERS[layers], stored[f"{method}/{layers}"]
-    targets = [Target(name, net.get_submodule(name), lambda _: ()) for name in names]
-    captured = capture(net, images, targets, record="from_layer")
-    with torch.enable_grad():
-        grads = gradients(captured.outputs.gather(1, classes[:, None]).squeeze(1), captured)
-    activations = {name: captured.activations[name].detach() for name in names}
-    if method == "eigengradcam":
-        signed = {name: methods.eigengradcam(activations[name], grads[name]) for name in names}
-    else:
-        signed = {name: methods.eigencam(activations[name]) for name in names}
-
-    candidates = []
-    for signs in itertools.product((1, -1), repeat=len(names)):
-        raw = {(method, n): (sign * signed[n]).relu() for n, sign in zip(names, signs, strict=True)}
-        candidates.append(CAMResult(raw, None, None, images.shape[-2:])[method].numpy())
-    ours = CAM(net, method, names)(images, classes)[method].numpy()
-    np.testing.assert_allclose(candidates[0], ours, atol=1e-6)
+    candidates = REFERENCE["both_signs"](net, images, classes, method, names)
+    ours = REFERENCE["our_maps"](net, images, classes, method, names)
+    np.testing.assert_allclose(candidates[0], ours, atol=1e-5)
     for i, theirs in enumerate(expected):
         assert theirs.max() > 0.9
         distance = min(np.abs(candidate[i] - theirs).max() for candidate in candidates)

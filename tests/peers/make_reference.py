@@ -7,7 +7,10 @@ or initialises. The logits are large (× 1e3): grad-cam's GradCAM++ and XGradCAM
 what it guards (1e-6 against a median of 2g²), and its result would depend on the logits' unit.
 """
 
+import contextlib
 import copy
+import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +26,27 @@ METHODS = {
     "hirescam": "HiResCAM",
     "layercam": "LayerCAM",
     "eigengradcam": "EigenGradCAM",
+    "gradcam_elementwise": "GradCAMElementWise",
+    "fullgrad": "FullGrad",
+    "scorecam": "ScoreCAM",
+    "ablationcam": "AblationCAM",
+    "kpcacam": "KPCA_CAM",
+    "fem": "FEM",
+    "shapleycam": "ShapleyCAM",
+    "finercam": "FinerCAM",
+    "segeigencam": "SegEigenCAM",
+    "gradcam aug_smooth": "GradCAM",
+    "fem aug_smooth": "FEM",
+    "gradcam eigen_smooth": "GradCAM",
+    "layercam eigen_smooth": "LayerCAM",
 }
+PREDICTED = (
+    "ablationcam",
+    "finercam",
+)  # theirs explains no other class, or divides by a score that must not be negative
+# A softmax of large logits is 0 and 1; FullGrad's eps counts channel by channel.
+FACTORS = {"scorecam": 1e-3, "finercam": 3e-2, "fullgrad": 1e2}
+EXACT = ("kpcacam",)  # theirs runs in float64: in float32 it rounds tanh(x + 1), which ours does not
 LAYERS = {"late": ["late"], "early+late": ["early", "late"]}
 LOGIT_SCALE = 1e3
 
@@ -51,14 +74,69 @@ def network(state=None):
     return net.eval()
 
 
+def prepared(net, classes, method):
+    """(network, targets) that this method is compared on."""
+    if method in FACTORS:
+        net = copy.deepcopy(net)
+        with torch.no_grad():
+            getattr(net, "head" if hasattr(net, "head") else "fc").weight.mul_(FACTORS[method])
+    return net, None if method in PREDICTED else classes
+
+
 def peer_maps(net, images, classes, method, layers):
     """(B, H, W) by the grad-cam package, on a copy: it leaves hooks behind and never undoes eval()."""
     import pytorch_grad_cam
+    from pytorch_grad_cam import seg_eigen_cam
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    net = copy.deepcopy(net)
-    cam = getattr(pytorch_grad_cam, METHODS[method])(net, [net.get_submodule(layer) for layer in layers])
-    return cam(images, [ClassifierOutputTarget(int(c)) for c in classes])
+    net, classes = prepared(net, classes, method)
+    net, images = copy.deepcopy(net), images.clone()
+    if method in EXACT:
+        net, images = net.double(), images.double()
+    module = pytorch_grad_cam if hasattr(pytorch_grad_cam, METHODS[method]) else seg_eigen_cam
+    quiet = io.StringIO()  # for their progress bars, and a warning of FullGrad's
+    with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+        cam = getattr(module, METHODS[method])(net, [net.get_submodule(layer) for layer in layers])
+        targets = None if classes is None else [ClassifierOutputTarget(int(c)) for c in classes]
+        option = method.partition(" ")[2]
+        return cam(images, targets, **({option: True} if option else {}))
+
+
+def our_maps(net, images, classes, method, layers):
+    """(B, H, W) by cam_engine, asked as the peer is."""
+    from cam_engine import CAM
+
+    net, targets = prepared(net, classes, method)
+    name, _, option = method.partition(" ")
+    return CAM(net, name, layers, **({option: True} if option else {}))(images, targets)[name].numpy()
+
+
+# What theirs leaves to the decomposition's chance, as signed maps from activations and gradients.
+SIGNED = {
+    "eigencam": lambda methods, A, g: methods.eigencam(A),
+    "eigengradcam": lambda methods, A, g: methods.eigengradcam(A, g),
+    "segeigencam": lambda methods, A, g: methods.segeigencam(A, g),
+    "kpcacam": lambda methods, A, g: methods.kpcacam(A),
+    "gradcam eigen_smooth": lambda methods, A, g: methods.collapse(methods.gradcam(A, g), A, eigen_smooth=True),
+    "layercam eigen_smooth": lambda methods, A, g: methods.collapse(methods.layercam(A, g), A, eigen_smooth=True),
+}
+
+
+def both_signs(net, images, classes, method, layers):
+    """Our heatmaps (B, H, W) for every choice of signs of the layers, our own first."""
+    from cam_engine import CAMResult, methods
+    from cam_engine.capture import Target, capture, gradients
+
+    targets = [Target(name, net.get_submodule(name), lambda _: ()) for name in layers]
+    captured = capture(net, images, targets, record="from_layer")
+    with torch.enable_grad():
+        grads = gradients(captured.outputs.gather(1, classes[:, None]).squeeze(1), captured)
+    signed = {n: SIGNED[method](methods, captured.activations[n].detach(), grads[n]) for n in layers}
+    candidates = []
+    for signs in itertools.product((1, -1), repeat=len(layers)):
+        raw = {("fem", n): (sign * signed[n]).relu() for n, sign in zip(layers, signs, strict=True)}
+        candidates.append(CAMResult(raw, None, None, images.shape[-2:])["fem"].numpy())
+    return candidates
 
 
 def seeded_network():
