@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import jobs
 import numpy as np
 import torch
-from measure import Pair, alternate, import_seconds, peak_of
+from measure import Job, Pair, alternate, import_seconds, peak_of
 from torch import Tensor, nn
 
 from cam_engine import CAM
@@ -27,6 +27,10 @@ class Settings:
     batch: int
     device: str
     threads: int
+    clock: str
+
+    def side_by_side(self, ours: Job, theirs: Job, rounds: int, *, warm: bool = True, calls: int = 1) -> Pair:
+        return alternate(ours, theirs, rounds, warm=warm, calls=calls, device=self.device, clock=self.clock)
 
     def rounds(self, full: int, quick: int = 1) -> int:
         return quick if self.quick else full
@@ -65,7 +69,7 @@ def against_the_bare_pair(given: Settings) -> Iterator[Line]:
     model, images = jobs.network(), jobs.pictures(given.batch)
     cam, classes = CAM(model, jobs.SEVEN, LAST), jobs.classes(given.batch)
     for name, pair in (("as users write it", jobs.bare_pair), ("nothing recorded before the layer", jobs.lean_pair)):
-        times = alternate(
+        times = given.side_by_side(
             lambda: jobs.explain(cam, images, classes),
             lambda pair=pair: pair(model, model.layer4, images),
             given.rounds(11, 3),
@@ -77,7 +81,7 @@ def against_the_bare_pair(given: Settings) -> Iterator[Line]:
 def against_grad_cam(given: Settings) -> Iterator[Line]:
     model, images = jobs.network(), jobs.pictures(given.batch)
     cam, classes = CAM(model, jobs.SEVEN, LAST), jobs.classes(given.batch)
-    times = alternate(
+    times = given.side_by_side(
         lambda: jobs.explain(cam, images, classes),
         lambda: jobs.grad_cam(model, model.layer4, images, jobs.SEVEN),
         given.rounds(3),
@@ -109,7 +113,7 @@ def eigen_against_a_full_svd(given: Settings) -> Iterator[Line]:
     array = activations.numpy()
     with torch.no_grad():
         principal_map(activations)
-        times = alternate(
+        times = given.side_by_side(
             lambda: principal_map(activations),
             lambda: get_2d_projection(array),
             given.rounds(3),
@@ -159,9 +163,11 @@ def stopped(model: nn.Module, batch: int, given: Settings) -> Iterator[Line]:
     images = jobs.pictures(batch)
     cam = CAM(model, "eigencam", "layer2")
     cam(images)  # the first call finds out whether the layer runs again later
-    times = alternate(lambda: jobs.explain(cam, images), lambda: jobs.forward(model, images), given.rounds(11, 3))
+    times = given.side_by_side(
+        lambda: jobs.explain(cam, images), lambda: jobs.forward(model, images), given.rounds(11, 3)
+    )
     yield slower(f"EigenCAM at layer2 (512×28×28) / a full forward, batch {batch}", times, 0.6)
-    times = alternate(
+    times = given.side_by_side(
         lambda: jobs.until(model, images, "layer2"), lambda: jobs.forward(model, images), given.rounds(11, 3)
     )
     yield slower(f"the forward until layer2 alone / a full forward, batch {batch}", times)
@@ -181,7 +187,7 @@ def rescoring(given: Settings) -> Iterator[Line]:
     model, images = jobs.network("resnet18"), jobs.pictures(2)
     for method, name in (("scorecam", "Score-CAM"), ("ablationcam", "Ablation-CAM")):
         cam = CAM(model, method, "layer1", progress=False)
-        times = alternate(
+        times = given.side_by_side(
             lambda cam=cam: jobs.explain(cam, images, jobs.classes(2)),
             lambda method=method: jobs.grad_cam(model, model.layer1, images, (method,)),
             given.rounds(3),
@@ -194,7 +200,7 @@ def rescoring(given: Settings) -> Iterator[Line]:
 def sampling(given: Settings) -> Iterator[Line]:
     model, images = jobs.network(), jobs.pictures(4)
     cam = CAM(model, "smoothgradcam++", LAST)
-    times = alternate(
+    times = given.side_by_side(
         lambda: jobs.explain(cam, images, jobs.classes(4)),
         lambda: jobs.torchcam(model, LAST, images, "SmoothGradCAMpp"),
         given.rounds(7, 2),
@@ -220,7 +226,7 @@ def single_calls(given: Settings) -> Iterator[Line]:
         "grad-cam": lambda: jobs.grad_cam(model, model.layer4, images, ("gradcam",)),
     }
     for name, peer in peers.items():
-        times = alternate(lambda: jobs.explain(cam, images, classes), peer, given.rounds(5, 2))
+        times = given.side_by_side(lambda: jobs.explain(cam, images, classes), peer, given.rounds(5, 2))
         yield faster(f"{name}'s GradCAM / ours", times)
 
 
@@ -256,11 +262,10 @@ def on_a_gpu(given: Settings) -> Iterator[Line]:
             jobs.forward(model, batch)
         cam = CAM(model, jobs.SEVEN, LAST)
         with torch.autocast("cuda", dtype=precision, enabled=precision is not None):
-            times = alternate(
+            times = given.side_by_side(
                 lambda cam=cam, batch=batch: jobs.explain(cam, batch, classes),
                 lambda plain=plain, batch=batch: jobs.bare_pair(plain, plain.layer4, batch),
                 given.rounds(30, 5),
-                device="cuda",
             )
         yield slower(f"GPU, {name}: seven methods / forward + gradient", times)
 
