@@ -45,6 +45,11 @@ def get(tree: Any, path: Path) -> Any:
     return tree
 
 
+def text(path: Path) -> str:
+    """A path as it is written behind a layer's name: ``"[0]"``, ``"[pool]"``, ``"[hidden_states][2]"``; "" for ()."""
+    return "".join(f"[{key}]" for key in path)
+
+
 def _children(tree: Any) -> list[tuple[Any, Any]]:
     if isinstance(tree, Mapping):
         return list(tree.items())

@@ -16,13 +16,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from cam_engine import _tree
 from cam_engine.capture import Captured, Forward, Record, Target, capture, gradients
 from cam_engine.extras import BATCH_SIZE, Extras, Score, finer_score, hessian_vectors
-from cam_engine.grids import GridError, GridView, Reshape, infer_grid, select_tensor
+from cam_engine.grids import GridView, Reshape, entries, infer_grid, prefix_tokens, select_tensor
 from cam_engine.guard import random_streams
-from cam_engine.layers import LayerSpec, resolve_layers
+from cam_engine.layers import LayerSpec, entry_of, resolve_layers
 from cam_engine.methods.registry import Method, get_method
 from cam_engine.methods.weighting import collapse
 from cam_engine.targets.classes import ClassTarget
-from cam_engine.targets.resolve import TargetSpec, check_scores, resolve_target
+from cam_engine.targets.resolve import TargetSpec, check_scores, fixed_target, resolve_target
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -194,7 +194,7 @@ class CAM:
     def resolve(self, images: Tensor) -> dict[str, nn.Module]:
         """Layers that ``layers=`` stands for, by name; settled at the first call."""
         if self._resolved is None:
-            self._resolved = resolve_layers(self.model, self.layers, images, forward=self.forward)
+            self._resolved = resolve_layers(self.model, self.layers, images, forward=self.forward, pick=self.scores_of)
         return self._resolved
 
     def __call__(self, images: Tensor, targets: TargetSpec = None, *, outputs: bool = False) -> CAMResult:
@@ -247,8 +247,11 @@ class CAM:
             scores, grads = self._score(captured.outputs, score, len(images)), {}
         else:
             captured, scores, grads = self._stopped(images, targets), None, {}
+        prefix = prefix_tokens(self.model)
         views = {
-            name: GridView(name, self.reshape or infer_grid(tuple(a.shape), len(images), size, layer=name))
+            name: GridView(
+                name, self.reshape or infer_grid(tuple(a.shape), len(images), size, layer=name, prefix=prefix)
+            )
             for name, a in captured.activations.items()
         }
         extras = Extras(
@@ -285,8 +288,7 @@ class CAM:
             self._record = "from_start"  # a no_grad block around a layer; so it will be at the next call
         with torch.enable_grad():
             picked = self.scores_of(captured.outputs)
-            if isinstance(score, ClassTarget):
-                score = score.fixed(picked)
+            score = fixed_target(score, picked)
             scores = check_scores(score(picked), len(images))
             found: dict[str, dict[str, Tensor]] = {}
             if "finer_gradients" in wanted:
@@ -333,8 +335,7 @@ class CAM:
     def _smoothed(self, images: Tensor, score: Score) -> CAMResult:
         """Maps averaged over flips and scales. The classes explained are those of the image as it is."""
         plain = self._explain(images, score, True)
-        if isinstance(score, ClassTarget):
-            score = score.fixed(self.scores_of(plain.outputs))
+        score = fixed_target(score, self.scores_of(plain.outputs))
         parts: list[tuple[CAMResult, bool]] = []
         for flip in (False, True):
             for factor in (0.9, 1.0, 1.1):
@@ -350,15 +351,10 @@ class CAM:
         return replace(plain, raw=raw, _heatmaps=pictures)
 
     def _selector(self, name: str, batch: int, size: tuple[int, int]) -> Callable[[Any], _tree.Path]:
+        entry, prefix = entry_of(self.model, name), prefix_tokens(self.model)
         if self.reshape is None:
-            return lambda output: select_tensor(output, batch, size, layer=name)
-
-        def first(output: Any) -> _tree.Path:
-            for path, _ in _tree.tensors(output):
-                return path
-            raise GridError(f"layer {name!r} returned {type(output).__name__}, which holds no tensor.")
-
-        return first
+            return lambda output: select_tensor(output, batch, size, layer=name, entry=entry, prefix=prefix)
+        return lambda output: entries(output, entry, layer=name)[0][0]
 
     def _prepare(self, images: Tensor) -> Tensor:
         if not isinstance(images, Tensor):

@@ -1,7 +1,8 @@
 """Any layer's output → (B, C, h, w).
 
 CNN maps (B, C, h, w), channels-last maps (B, h, w, C) and token sequences (B, prefix + h·w, C) are told apart by the
-sizes of the batch and of the images. A grid keeps the images' aspect ratio; that decides.
+sizes of the batch and of the images. A grid keeps the images' aspect ratio; that decides. How many tokens stand before
+the patches is asked of the model first (:func:`prefix_tokens`), because a count alone can be read in two ways.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cam_engine import _tree
 
 Reshape = Callable[[Tensor], Tensor]
 
 PREFIXES = (0, 1, 2, 5)  # none; class; class and distillation; class and four registers
+
+_PREFIX_PARAMETERS = frozenset(
+    {"cls_token", "class_token", "class_embedding", "dist_token", "distillation_token", "reg_token", "register_tokens"}
+)
 
 
 class GridError(ValueError):
@@ -88,7 +93,9 @@ def infer_grid(
         batch: Number of images in the forward.
         image_size: (H, W) of the images.
         layer: Name, for the error message.
-        prefix: Number of tokens before the patches, where the model tells it; otherwise 0, 1, 2 and 5 are tried.
+        prefix: Number of tokens before the patches as the model tells it. It is tried first, then 0, 1, 2 and 5: a class
+            token may join the patches late, so that layers of one model differ. A grid that divides the image exactly
+            goes before one that rounds.
 
     Raises:
         GridError: Names the layer, the shape found and what to do.
@@ -100,10 +107,11 @@ def infer_grid(
                 return Grid("maps", b, c)
             return Grid("channels_last", a, b)
         if len(shape) == 3:
-            for tokens_before in PREFIXES if prefix is None else (prefix,):
-                size = _token_grid(shape[1] - tokens_before, image_size)
-                if size is not None:
-                    return Grid("tokens", *size, prefix=tokens_before)
+            for exact in (True, False):
+                for tokens_before in dict.fromkeys(PREFIXES if prefix is None else (prefix, *PREFIXES)):
+                    size = _token_grid(shape[1] - tokens_before, image_size, exact=exact)
+                    if size is not None:
+                        return Grid("tokens", *size, prefix=tokens_before)
     raise GridError(
         f"layer {layer!r} returns a tensor of shape {tuple(shape)} for {batch} images of {image_size[0]}x{image_size[1]}: "
         "no (B, C, h, w) map, (B, h, w, C) map or (B, tokens, C) sequence that fits them. Choose a layer from "
@@ -111,16 +119,41 @@ def infer_grid(
     )
 
 
-def select_tensor(output: Any, batch: int, image_size: tuple[int, int], *, layer: str = "") -> _tree.Path:
+def prefix_tokens(model: nn.Module) -> int | None:
+    """How many tokens (class, distillation, registers) the model puts before its patches; None where it does not tell.
+
+    timm's ``num_prefix_tokens`` is taken at its word; elsewhere the learned tokens themselves are counted.
+    """
+    for module in model.modules():
+        told = getattr(module, "num_prefix_tokens", None)
+        if isinstance(told, int):
+            return told
+        learned = [p for name, p in module._parameters.items() if name in _PREFIX_PARAMETERS and p is not None]
+        if learned:
+            return sum(p.shape[-2] if p.ndim > 1 else 1 for p in learned)
+    return None
+
+
+def select_tensor(
+    output: Any,
+    batch: int,
+    image_size: tuple[int, int],
+    *,
+    layer: str = "",
+    entry: str = "",
+    prefix: int | None = None,
+) -> _tree.Path:
     """Path of the first tensor with a grid in what a layer returned; () for a bare tensor.
 
+    ``entry`` narrows it to one entry of a tuple, list or dictionary, ``"[0]"`` or ``"[pool]"``.
+
     Raises:
-        GridError: None has a grid.
+        GridError: None has a grid, or there is no such entry.
     """
-    found = [(path, t) for path, t in _tree.tensors(output) if t.is_floating_point()]
+    found = [(path, t) for path, t in entries(output, entry, layer=layer) if t.is_floating_point()]
     for path, tensor in found:
         try:
-            infer_grid(tuple(tensor.shape), batch, image_size, layer=layer)
+            infer_grid(tuple(tensor.shape), batch, image_size, layer=layer, prefix=prefix)
         except GridError:
             continue
         return path
@@ -129,6 +162,20 @@ def select_tensor(output: Any, batch: int, image_size: tuple[int, int], *, layer
         f"layer {layer!r} returns {shapes} for {batch} images of {image_size[0]}x{image_size[1]}, nothing with a spatial grid. "
         "Choose a layer from available_layers(model, images), or pass reshape=, a callable that turns it into (B, C, h, w)."
     )
+
+
+def entries(output: Any, entry: str = "", *, layer: str = "") -> list[tuple[_tree.Path, Tensor]]:
+    """Path and tensor of all that a layer returned, or of what lies under one entry of it.
+
+    Raises:
+        GridError: It holds no tensor there; the message lists the entries.
+    """
+    everything = list(_tree.tensors(output))
+    found = [(path, tensor) for path, tensor in everything if _tree.text(path).startswith(entry)]
+    if not found:
+        there = ", ".join(_tree.text(path) or "a bare tensor" for path, _ in everything) or "no tensor"
+        raise GridError(f"layer {layer!r}: what it returned, {type(output).__name__}, holds {there}.")
+    return found
 
 
 def _keeps_aspect(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
@@ -141,17 +188,15 @@ def _keeps_aspect(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
     return max(stride_h[0], stride_w[0]) <= min(stride_h[1], stride_w[1])
 
 
-def _token_grid(count: int, image_size: tuple[int, int]) -> tuple[int, int] | None:
-    """(h, w) with h·w == count that one patch size makes of the image: exact division first, then rounded down or up."""
+def _token_grid(count: int, image_size: tuple[int, int], *, exact: bool) -> tuple[int, int] | None:
+    """(h, w) with h·w == count that one patch size makes of the image, by exact division or rounded down or up."""
     height, width = image_size
     if count < 1:
         return None
-    for exact in (True, False):
-        for patch in range(1, max(height, width) + 1):
-            if exact and (height % patch or width % patch):
-                continue
-            sizes = {(height // patch, width // patch), (-(-height // patch), -(-width // patch))}
-            for h, w in sizes:
-                if h * w == count:
-                    return h, w
+    for patch in range(1, max(height, width) + 1):
+        if exact and (height % patch or width % patch):
+            continue
+        for h, w in ((height // patch, width // patch), (-(-height // patch), -(-width // patch))):
+            if h * w == count:
+                return h, w
     return None

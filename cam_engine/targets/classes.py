@@ -1,31 +1,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+Quantity = Literal["logit", "probability", "log_probability", "margin"]
 
 
 class ClassTarget:
-    """The raw output (logit) of a class for each image: ``(outputs) -> Tensor (B,)``.
+    """How strongly the model speaks for a class of each image: ``(outputs) -> Tensor (B,)``.
 
     Args:
         classes: One index for all images, a sequence of B indices, or None for the predicted class.
+        of: Of logits z and class c: ``"logit"`` z_c; ``"probability"`` softmax(z)_c; ``"log_probability"``
+            log softmax(z)_c; ``"margin"`` z_c − max over k ≠ c of z_k.
 
-    A model with a single output (B, 1) or (B,) is a binary or regression head: the score is that output for class 1 or
-    None, and its negative for class 0.
+    A model with a single output z, (B, 1) or (B,), is a binary head: the logit is z for class 1 or None, and −z for class
+    0. The probability is then the sigmoid of that logit, and the margin is the logit itself.
+
+    Raises:
+        ValueError: ``of`` is none of the four.
     """
 
-    def __init__(self, classes: int | Sequence[int] | Tensor | None = None) -> None:
+    def __init__(self, classes: int | Sequence[int] | Tensor | None = None, of: Quantity = "logit") -> None:
+        if of not in get_args(Quantity):
+            raise ValueError(f"of={of!r} is none of {', '.join(get_args(Quantity))}.")
         self.classes = classes
+        self.of = of
 
     def __call__(self, outputs: Any) -> Tensor:
         logits = class_scores(outputs)
-        index = self.indices(logits)
+        index = self.indices(logits)[:, None]
         if logits.shape[1] == 1:
-            return logits[:, 0] * self.sign(logits)
-        return logits.gather(1, index[:, None]).squeeze(1)
+            own = logits[:, 0] * self.sign(logits)
+            one_logit = {"probability": torch.sigmoid, "log_probability": F.logsigmoid}
+            return one_logit[self.of](own) if self.of in one_logit else own
+        if self.of == "margin":
+            others = logits.scatter(1, index, -torch.inf)
+            return (logits.gather(1, index) - others.amax(1, keepdim=True)).squeeze(1)
+        if self.of == "probability":
+            logits = logits.softmax(1)
+        elif self.of == "log_probability":
+            logits = logits.log_softmax(1)
+        return logits.gather(1, index).squeeze(1)
 
     def check(self, batch: int) -> Tensor:
         """The classes as a tensor (batch,); empty for the predicted class.
@@ -56,7 +76,7 @@ class ClassTarget:
         if self.classes is not None:
             return self
         logits = class_scores(outputs)
-        return self if logits.shape[1] == 1 else _FixedTarget(logits.argmax(1))
+        return self if logits.shape[1] == 1 else _FixedTarget(logits.argmax(1), self.of)
 
     def sign(self, logits: Tensor) -> Tensor:
         """For a single output: −1 where class 0 is explained, else 1; (B,)."""
@@ -84,8 +104,8 @@ class ClassTarget:
 class _FixedTarget(ClassTarget):
     """Classes that the model itself named; they need no check, which would wait for the device."""
 
-    def __init__(self, index: Tensor) -> None:
-        super().__init__(index)
+    def __init__(self, index: Tensor, of: Quantity) -> None:
+        super().__init__(index, of)
         self.index = index
 
     def indices(self, logits: Tensor) -> Tensor:

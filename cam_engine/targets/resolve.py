@@ -26,6 +26,16 @@ def resolve_target(targets: TargetSpec) -> Callable[[Any], Tensor]:
     return ClassTarget(targets)
 
 
+def fixed_target(target: Callable[[Any], Tensor], outputs: Any) -> Callable[[Any], Tensor]:
+    """The target with what it takes from the model's own prediction settled by ``outputs``.
+
+    Variants of the same images are then scored for the same classes and masks. A target takes part by a method
+    ``fixed(outputs)`` that returns a target.
+    """
+    fixed = getattr(target, "fixed", None)
+    return target if fixed is None else fixed(outputs)
+
+
 def check_scores(scores: Any, batch: int) -> Tensor:
     """Scores as (B,).
 
