@@ -103,10 +103,11 @@ def feature_grid(values: NDArray[np.float32], title: str = "") -> NDArray[np.uin
     from cam_engine.render import Tile, colorize, contact_sheet
 
     tiles = []
+    noise = 1e-6 * max(float(np.nanmax(np.abs(values))), 1e-30)  # a span below it is rounding, and drawn as constant
     for index, channel in enumerate(values):
         channel = np.nan_to_num(channel.astype(np.float64))
         low, high = channel.min(), channel.max()
-        unit = (channel - low) / (high - low) if high > low else np.zeros_like(channel)
+        unit = (channel - low) / (high - low) if high - low > noise else np.zeros_like(channel)
         factor = max(1, -(-_TILE // max(channel.shape)))
         cells = np.repeat(np.repeat(colorize(unit, COLORMAP), factor, axis=0), factor, axis=1)
         tiles.append(Tile(cells, None, (f"{index}: {low:.2g} to {high:.2g}",)))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cam_engine.loading import Loaded
 
 _SHOWN = 16  # parts on one sheet
+_DRAWN = 10  # boxes on one picture, the best
 
 
 def detector_of(loaded: Loaded, request: Request) -> Family | None:
@@ -67,15 +68,12 @@ def parts_sheet(pixels: NDArray[np.uint8], parts: Sequence[dict[str, Any]], alph
     """Each part's map on the picture, with its box, label and score; the first sixteen."""
     from cam_engine.render import Tile, contact_sheet
 
-    tiles = [
-        Tile(
-            pixels,
-            part["heatmap"],
-            (f"{part['label'] or 'all detections'} · {part['score']:.2f}",),
-            boxes=part["boxes"],
-        )
-        for part in parts[:_SHOWN]
-    ]
+    tiles = []
+    for part in parts[:_SHOWN]:
+        count = len(part["boxes"])
+        words = [part["label"] or "all detections", f"{part['score']:.2f}"]
+        words += [f"{_DRAWN} of {count} boxes"] if count > _DRAWN else []
+        tiles.append(Tile(pixels, part["heatmap"], (" · ".join(words),), boxes=part["boxes"][:_DRAWN]))
     left = len(parts) - len(tiles)
     title = f"{len(tiles)} of {len(parts)} parts" if left else ""
     return contact_sheet(tiles, title=title, tile_size=320, alpha=alpha)

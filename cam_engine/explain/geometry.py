@@ -64,10 +64,17 @@ def letterbox(picture: Image.Image, size: int, stride: int) -> tuple[Image.Image
     full_width, full_height = (-(-side // stride) * stride for side in (width, height))
     left, top = (full_width - width) // 2, (full_height - height) // 2
     canvas = Image.new("RGB", (full_width, full_height), (LETTERBOX_GREY,) * 3)
-    canvas.paste(picture.resize((width, height), Image.Resampling.BILINEAR), (left, top))
+    canvas.paste(_resized(picture, (height, width)), (left, top))
     scale = (picture.height / height, picture.width / width)
     original, whole = (picture.height, picture.width), (full_height, full_width)
     return canvas, Geometry(original, whole, scale, (-top * scale[0], -left * scale[1]))
+
+
+def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Bilinear without smoothing, as OpenCV resizes for YOLO models: they detect something else in a smoothed picture."""
+    pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None].float()
+    resized = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)[0].round().byte()
+    return Image.fromarray(resized.permute(1, 2, 0).contiguous().numpy())
 
 
 def measured(preprocess: Callable[[Image.Image], Tensor]) -> Prepare:

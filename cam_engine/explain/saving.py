@@ -31,13 +31,12 @@ def new_file(path: Path) -> Path:
 
 def save_explanation(explained: Mapping[str, Any], folder: Path, settings: Mapping[str, Any]) -> Path:
     """Write ``overlay.png``, ``heatmap.png``, ``heatmap.npy`` and ``metadata.json``; for a detector each part's the same,
-    numbered, and ``parts.png``, a sheet of them. Of several methods each has a folder, beside ``methods.png``."""
+    numbered, in ``parts/``, and ``parts.png``, a sheet of them. Of several methods each has a folder, beside ``methods.png``."""
     from cam_engine.render import write_png
 
     folder = new_folder(folder)
     _write_maps(explained, folder, "")
-    for number, part in enumerate(explained.get("parts", []), 1):
-        _write_maps(part, folder, f"part{number}_")
+    _write_parts(explained, folder)
     for key, name in (("sheet", "methods"), ("parts_sheet", "parts")):
         if explained.get(key) is not None:
             write_png(folder / f"{name}.png", explained[key])
@@ -45,8 +44,7 @@ def save_explanation(explained: Mapping[str, Any], folder: Path, settings: Mappi
         inner = folder / method
         inner.mkdir()
         _write_maps(of_method, inner, "")
-        for number, part in enumerate(of_method.get("parts", []), 1):
-            _write_maps(part, inner, f"part{number}_")
+        _write_parts(of_method, inner)
         _write_metadata(of_method, inner, settings)
     _write_metadata(explained, folder, settings)
     return folder
@@ -58,6 +56,13 @@ def _numbered(path: Path) -> Iterator[Path]:
     while True:
         yield path.with_name(f"{path.name.removesuffix(suffix)}-{number}{suffix}")
         number += 1
+
+
+def _write_parts(explained: Mapping[str, Any], folder: Path) -> None:
+    for number, part in enumerate(explained.get("parts", []), 1):
+        if part["label"] is not None:  # one part of all detections is the whole
+            (folder / "parts").mkdir(exist_ok=True)
+            _write_maps(part, folder / "parts", f"{number:03d}_")
 
 
 def _write_maps(found: Mapping[str, Any], folder: Path, prefix: str) -> None:
@@ -83,7 +88,7 @@ def _write_metadata(explained: Mapping[str, Any], folder: Path, settings: Mappin
     if "detections" in explained:
         metadata["detections"] = explained["detections"]
         metadata["parts"] = [
-            {key: part.get(key) for key in ("label", "score", "box")} | {"files": f"part{number}_*"}
+            {"number": number} | {key: part.get(key) for key in ("label", "score", "box")}
             for number, part in enumerate(explained["parts"], 1)
         ]
     text = json.dumps(metadata, indent=1, default=str)

@@ -1,0 +1,68 @@
+"""The YOLOv5 explainer's `run(source, method, layer, class_names, backward_per_class, backprop_array)`, with the same names.
+
+    python examples/yolov5_explainer.py --folder runs/yolov5
+
+Needs ultralytics (`pip install ultralytics`; AGPL), whose "yolov5n" has the new head; networks of the YOLOv5 repository,
+`torch.hub.load("ultralytics/yolov5", ...)`, are taken too. Without --weights the network is untrained.
+"""
+
+import argparse
+from pathlib import Path
+
+from ultralytics import YOLO
+from untrained import make_it_detect, photograph
+
+from cam_engine import explain
+
+# The explainer's names for what is propagated back (its code reads the last two columns in the wrong order).
+ITEMS = {"class": "class", "confidence": "confidence", "class_confidence": "class_confidence",
+         "x_c": "x_center", "y_c": "y_center", "w": "width", "h": "height"}  # fmt: skip
+
+
+def run(model, source, method="GradCAM", layer=-2, class_names=(), backward_per_class=False, backprop_array=("class",),
+        **more):  # fmt: skip
+    return explain(
+        model,
+        source,
+        method,
+        layer,
+        classes=list(class_names),
+        per="class" if backward_per_class else "all",
+        items=[ITEMS[item] for item in backprop_array],
+        matching="overlap",
+        **more,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default="yolov5n.yaml")
+    parser.add_argument("--folder", type=Path, default=Path("runs/yolov5"))
+    parser.add_argument("--size", type=int, default=320)
+    args = parser.parse_args()
+    yolo = YOLO(args.weights)
+    if args.weights.endswith(".yaml"):
+        make_it_detect(yolo.model)
+        yolo.model.names |= {0: "person", 15: "cat", 16: "dog"}
+    args.folder.mkdir(parents=True, exist_ok=True)
+    source = args.folder / "cat-dog.jpg"
+    photograph().save(source)
+
+    ways = {
+        "default": {},
+        "layer": {"layer": -3},
+        "layers": {"layer": [17, 20, 23]},
+        "dog": {"class_names": ["dog"]},
+        "per_class": {"backward_per_class": True},
+        "confidence": {"backprop_array": ["confidence"]},
+        "averaged": {"backprop_array": ["class", "x_c", "y_c", "w", "h"]},
+        "none_found": {"class_names": ["person"]},
+    }
+    for name, arguments in ways.items():
+        result = run(yolo, source, size=args.size, save=True, output_path=args.folder / name, **arguments)
+        print(f"{name}: {len(result['detections'])} detections, layers {result['target_layer']}, "
+              f"{result.get('message') or result['saved_path']}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
