@@ -48,7 +48,9 @@ def main() -> int:
     for name, row in ROWS.items():
         if re.search(given.rows, name):
             print(f"measuring {name} …", file=sys.stderr, flush=True)
-            lines += row(settings)
+            for line in row(settings):
+                lines.append(line)
+                print("   ", *line.cells(), sep="  ", file=sys.stderr, flush=True)
     cells = [line.cells() for line in lines]
     print("\n".join(described), aligned(HEADER, cells), sep="\n\n")
     if given.out is not None:
