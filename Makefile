@@ -47,6 +47,11 @@ test-peers:  ## compare with other CAM libraries, in an environment of their own
 	@"$(INTERPRETER)" scripts/setup_peers.py $(PEERS)
 	$(PEERS)/bin/python -m pytest tests/peers $(PYTEST_ARGS)
 
+.PHONY: test-models
+test-models:  ## check grids and layer choice on real architectures, in the environment of test-peers
+	@"$(INTERPRETER)" scripts/setup_peers.py $(PEERS)
+	$(PEERS)/bin/python -m pytest tests/models $(PYTEST_ARGS)
+
 .PHONY: bench
 bench:  ## measure speed and memory beside other CAM libraries (BENCH_ARGS="--quick --rows memory")
 	@"$(INTERPRETER)" scripts/setup_peers.py $(PEERS)
