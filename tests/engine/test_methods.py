@@ -217,7 +217,9 @@ def test_xgradcam_leaves_out_a_channel_whose_activations_cancel():
 def test_gradcampp_is_bounded_where_the_papers_fraction_has_a_pole():
     A = torch.full((1, 1, 2, 2), -0.5, dtype=torch.float64)  # ΣA = -2, so 2 + ΣA·g = 0 at g = 1, negative above
     g = torch.tensor([[[[0.5, 1.0], [3.0, -1.0]]]], dtype=torch.float64)
-    torch.testing.assert_close(methods.collapse(methods.gradcampp(A, g), A), 0.5 * A[:, 0])  # only g = 0.5 counts: 0.5 / (2 - 1)
+    torch.testing.assert_close(
+        methods.collapse(methods.gradcampp(A, g), A), 0.5 * A[:, 0]
+    )  # only g = 0.5 counts: 0.5 / (2 - 1)
 
 
 @pytest.mark.parametrize("factor", [1e-6, 1e6])
