@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 PEERS := .venv-peers
 PYTEST_ARGS ?=
+# Two processes of one thread each: small tensors gain nothing from threads, which spin while they wait for each other.
+PYTEST_ENV := OMP_NUM_THREADS=1
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
@@ -27,7 +29,7 @@ demo:  ## run the main job on real input: two short trainings, logged and compar
 .PHONY: test
 test:  ## run the tests (PYTEST_ARGS="-k drift" for some of them)
 	@$(SETUP) test
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST_ENV) $(VENV)/bin/python -m pytest -n 2 $(PYTEST_ARGS)
 
 .PHONY: check
 check:  ## lint, formatting and types
@@ -45,12 +47,12 @@ format:  ## put the code into shape and fix what can be fixed safely
 .PHONY: test-peers
 test-peers:  ## compare with other CAM libraries, in an environment of their own
 	@"$(INTERPRETER)" scripts/setup_peers.py $(PEERS)
-	$(PEERS)/bin/python -m pytest tests/peers $(PYTEST_ARGS)
+	$(PYTEST_ENV) $(PEERS)/bin/python -m pytest tests/peers -n 2 $(PYTEST_ARGS)
 
 .PHONY: test-models
 test-models:  ## check grids and layer choice on real architectures, in the environment of test-peers
 	@"$(INTERPRETER)" scripts/setup_peers.py $(PEERS)
-	$(PEERS)/bin/python -m pytest tests/models $(PYTEST_ARGS)
+	$(PYTEST_ENV) $(PEERS)/bin/python -m pytest tests/models -n 2 $(PYTEST_ARGS)
 
 .PHONY: bench
 bench:  ## measure speed and memory beside other CAM libraries (BENCH_ARGS="--quick --rows memory")

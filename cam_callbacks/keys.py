@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from cam_engine.methods import metric_name
 
+_NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9_./-]")  # in MLflow's; a layer may be called fpn[0]
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,98}[A-Za-z0-9_])?")
 
 
@@ -27,7 +28,7 @@ def check_name(name: str | None) -> str | None:
 def series_name(method: str, layer: str, layers: Sequence[str]) -> str:
     """``gradcam``, with ``/<layer>`` appended only when several layers are tracked."""
     series = metric_name(method)
-    return f"{series}/{layer.replace('+', 'p')}" if len(layers) > 1 else series
+    return f"{series}/{_NOT_IN_KEYS.sub('_', layer)}" if len(layers) > 1 else series
 
 
 def per_image_key(metric: str, method: str, layer: str, layers: Sequence[str]) -> str:

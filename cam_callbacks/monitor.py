@@ -118,7 +118,9 @@ class CAMMonitor:
         """Settle which layers are watched, by one forward of one image; they stay the same for the rest of the run."""
         if not self.layer_names:
             view = self._view(model)
-            cam = CAM(view.model, self.methods, view.layers, forward=view.forward, reshape=view.reshape)
+            cam = CAM(
+                view.model, self.methods, view.layers, forward=view.forward, output=self.output, reshape=view.reshape
+            )
             parameter = next(model.parameters(), None)
             image = self.probe.images[:1]
             self.layer_names = tuple(cam.resolve(image if parameter is None else image.to(parameter)))
