@@ -1,22 +1,28 @@
 """Lightning callbacks that show, epoch by epoch, where a model looks, and say in numbers whether that is right."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cam_callbacks.monitor import CAMMonitor
-from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Record, RecordError, RecordStore
 
 if TYPE_CHECKING:
     from cam_callbacks.callback import CAMCallback
+    from cam_callbacks.monitor import CAMMonitor
+    from cam_callbacks.probe import ProbeSet
 
 __all__ = ["CAMCallback", "CAMMonitor", "ProbeSet", "Record", "RecordError", "RecordStore"]
 __version__ = "0.1.0"
 
+_HOME_OF = {"CAMCallback": "callback", "CAMMonitor": "monitor", "ProbeSet": "probe"}
+
 
 def __getattr__(name: str) -> Any:
-    """Import Lightning only where its callback is asked for: reading records takes no trainer."""
-    if name == "CAMCallback":
-        from cam_callbacks.callback import CAMCallback
+    """Import torch and Lightning only where what needs them is asked for: reading records takes neither."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    return value
 
-        return CAMCallback
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

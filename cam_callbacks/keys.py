@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from cam_engine.methods import metric_name
-
 _NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9_./-]")  # in MLflow's; a layer may be called fpn[0]
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,98}[A-Za-z0-9_])?")
 
@@ -23,6 +21,11 @@ def check_name(name: str | None) -> str | None:
             "with a letter, digit or '_' at both ends."
         )
     return name
+
+
+def metric_name(method: str) -> str:
+    """A method's name as it stands in metric keys, where MLflow allows no ``+``: ``gradcam++`` → ``gradcampp``."""
+    return method.replace("+", "p")
 
 
 def series_name(method: str, layer: str, layers: Sequence[str]) -> str:

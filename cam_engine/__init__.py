@@ -4,17 +4,22 @@
 >>> cam = CAM(model, methods=("eigencam", "gradcam"), layers="auto")   # doctest: +SKIP
 >>> cam(images)["gradcam"]                                              # doctest: +SKIP
 
-The package knows no trainer and no logger, and never changes the model that it explains.
+The package knows no trainer and no logger, and never changes the model that it explains. torch is imported where a name
+that needs it is asked for: `cam_engine.metrics` and `cam_engine.render` do without, and so does who reads records.
 """
 
-from cam_engine.autosave import AutoSave, autosave
-from cam_engine.basecam import BaseCAM, register_class
-from cam_engine.cam import CAM, CAMResult
-from cam_engine.explain import Explanation, compare_methods, explain
-from cam_engine.featuremaps import save_feature_maps
-from cam_engine.layers import LayerInfo, available_layers
-from cam_engine.methods import available_methods, register
-from cam_engine.names import get_available_layer_names
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cam_engine.auto_save import AutoSave, autosave
+    from cam_engine.basecam import BaseCAM, register_class
+    from cam_engine.cam import CAM, CAMResult
+    from cam_engine.explanation import Explanation, compare_methods, explain
+    from cam_engine.featuremaps import save_feature_maps
+    from cam_engine.layers import LayerInfo, available_layers
+    from cam_engine.methods import available_methods, register
+    from cam_engine.names import get_available_layer_names
 
 __all__ = [
     "CAM",
@@ -34,3 +39,31 @@ __all__ = [
     "save_feature_maps",
 ]
 __version__ = "0.1.0"
+
+# A module must not be called as a name that it offers: importing the module would hide the name.
+_HOMES = {
+    "auto_save": ("AutoSave", "autosave"),
+    "basecam": ("BaseCAM", "register_class"),
+    "cam": ("CAM", "CAMResult"),
+    "explanation": ("Explanation", "compare_methods", "explain"),
+    "featuremaps": ("save_feature_maps",),
+    "layers": ("LayerInfo", "available_layers"),
+    "methods": ("available_methods", "register"),
+    "names": ("get_available_layer_names",),
+}
+_PACKAGES = ("detect", "methods", "metrics", "render", "targets")
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for."""
+    if name in _PACKAGES:
+        return import_module(f"{__name__}.{name}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

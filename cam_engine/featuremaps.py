@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from cam_engine import _tree
 from cam_engine.capture import Target, capture
 from cam_engine.errors import UnknownNameError
-from cam_engine.explain.pictures import read
-from cam_engine.explain.saving import new_folder
+from cam_engine.explanation.pictures import read
+from cam_engine.explanation.saving import new_folder
 from cam_engine.grids import GridView, infer_grid, select_tensor
 from cam_engine.layers import available_layers, module_names, resolve_layers
 from cam_engine.loading import Loaded, load_model

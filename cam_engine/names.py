@@ -32,7 +32,7 @@ def get_available_layer_names(model: Any, image: Any = None, *, size: int | None
     >>> get_available_layer_names(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()))
     ['0', '1']
     """
-    from cam_engine.explain.pictures import read
+    from cam_engine.explanation.pictures import read
     from cam_engine.loading import example, load_model
 
     loaded = load_model(model, size=size)

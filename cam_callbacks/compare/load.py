@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cam_callbacks.keys import per_image_key
+from cam_callbacks.keys import metric_name, per_image_key
 from cam_callbacks.records import LOOK, MANIFEST, PROBE, Record, RecordError, RecordStore
-from cam_engine.methods import metric_name
 
 if TYPE_CHECKING:
     import pandas

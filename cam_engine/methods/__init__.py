@@ -24,7 +24,7 @@ from cam_engine.methods.segeigencam import segeigencam
 from cam_engine.methods.cam import cam
 from cam_engine.methods.smoothgradcampp import smoothgradcampp
 from cam_engine.methods.randomcam import randomcam
-from cam_engine.methods.registry import Method, available_methods, get_method, metric_name, register
+from cam_engine.methods.registry import Method, available_methods, get_method, register
 from cam_engine.methods.weighting import collapse
 # isort: on
 
@@ -46,7 +46,6 @@ __all__ = [
     "hirescam",
     "kpcacam",
     "layercam",
-    "metric_name",
     "randomcam",
     "register",
     "scorecam",

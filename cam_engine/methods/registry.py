@@ -103,16 +103,11 @@ def get_method(name: str) -> Method:
         return _METHODS[name]
     wanted = _plain(name)
     for known, method in _METHODS.items():
-        if wanted in (_plain(known), _plain(metric_name(known))):
+        if wanted in (_plain(known), _plain(known.replace("+", "p"))):
             return method
     raise UnknownNameError(
         f"no CAM method {name!r}; nearest: {nearest(wanted, _METHODS)}. Available: {', '.join(_METHODS)}."
     )
-
-
-def metric_name(method: str) -> str:
-    """A method's name as it stands in metric keys, where MLflow allows no ``+``: ``gradcam++`` → ``gradcampp``."""
-    return method.replace("+", "p")
 
 
 def _plain(name: str) -> str:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from cam_engine.cam import CAM, CAMResult
 from cam_engine.capture import Forward
-from cam_engine.explain.pictures import Picture, paths_of, read
-from cam_engine.explain.saving import save_explanation
+from cam_engine.explanation.pictures import Picture, paths_of, read
+from cam_engine.explanation.saving import save_explanation
 from cam_engine.grids import Reshape
 from cam_engine.layers import LayerSpec
 from cam_engine.loading import Loaded, load_model
@@ -171,7 +171,7 @@ def compare_methods(model: Any, image: Any, methods: Sequence[str], **settings: 
 
 def explain_picture(loaded: Loaded, picture: Picture, request: Request) -> Explanation:
     """Explain one image that is read already; nothing is written."""
-    from cam_engine.explain.detectors import detector_of, explain_detector
+    from cam_engine.explanation.detectors import detector_of, explain_detector
 
     family = detector_of(loaded, request)
     with recordable(loaded.net):

@@ -14,8 +14,8 @@ from cam_engine.names import friendly_names, resolve_names
 
 if TYPE_CHECKING:
     from cam_engine.detect import Explained, Family
-    from cam_engine.explain.one import Explanation, Request
-    from cam_engine.explain.pictures import Picture
+    from cam_engine.explanation.one import Explanation, Request
+    from cam_engine.explanation.pictures import Picture
     from cam_engine.loading import Loaded
 
 _SHOWN = 16  # parts on one sheet
@@ -82,7 +82,7 @@ def parts_sheet(pixels: NDArray[np.uint8], parts: Sequence[dict[str, Any]], alph
 def _of_method(
     method: str, explained: Explained, family: Family, friendly: dict[str, str], picture: Picture, request: Request
 ) -> Explanation:
-    from cam_engine.explain.one import Explanation, shown_layer
+    from cam_engine.explanation.one import Explanation, shown_layer
     from cam_engine.render import overlay
 
     pixels = np.asarray(picture.original)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from cam_engine import _tree
-from cam_engine.explain.one import LayerChoice, Request, explain_picture
-from cam_engine.explain.pictures import read
-from cam_engine.explain.saving import save_explanation
+from cam_engine.explanation.one import LayerChoice, Request, explain_picture
+from cam_engine.explanation.pictures import read
+from cam_engine.explanation.saving import save_explanation
 from cam_engine.featuremaps import write_feature_maps
 from cam_engine.loading import Loaded, load_model
 from cam_engine.methods.registry import get_method

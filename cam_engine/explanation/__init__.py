@@ -7,6 +7,6 @@
 * `saving.py`: files, never one over another
 """
 
-from cam_engine.explain.one import Explanation, compare_methods, explain
+from cam_engine.explanation.one import Explanation, compare_methods, explain
 
 __all__ = ["Explanation", "compare_methods", "explain"]
