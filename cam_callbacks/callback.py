@@ -70,6 +70,8 @@ class CAMCallback(Base):
         reshape: Callable that turns a layer's output into (B, C, h, w).
         max_images: How many probe images are drawn into loggers; numbers and records cover the whole probe.
         images_every_n_looks: Draw each n-th look only.
+        report_every_n_looks: Write the run's page and film strips to MLflow after every n-th look, beside the end of the fit;
+            0: at the end only.
         on_error: ``"warn"``: an error of this callback skips the look and training goes on; ``"raise"`` for tests.
         batch_size: Images explained at once.
 
@@ -94,6 +96,7 @@ class CAMCallback(Base):
         reshape: Callable[[Tensor], Tensor] | None = None,
         max_images: int = 16,
         images_every_n_looks: int = 1,
+        report_every_n_looks: int = 10,
         on_error: str = "warn",
         batch_size: int | None = None,
     ) -> None:
@@ -104,8 +107,10 @@ class CAMCallback(Base):
             raise TypeError(f'probe= takes a ProbeSet or "val", not {type(probe).__name__}.')
         if on_error not in ("warn", "raise"):
             raise ValueError(f'on_error= takes "warn" or "raise", not {on_error!r}.')
-        if every_n_epochs < 1 or images_every_n_looks < 1 or max_images < 0:
-            raise ValueError("every_n_epochs= and images_every_n_looks= must be at least 1, max_images= at least 0.")
+        if every_n_epochs < 1 or images_every_n_looks < 1 or max_images < 0 or report_every_n_looks < 0:
+            raise ValueError(
+                "every_n_epochs= and images_every_n_looks= must be at least 1, max_images= and report_every_n_looks= at least 0."
+            )
         self.probe = self._given = probe
         self.methods = check_arguments(methods, target, reference, batch_size)
         self.layers, self.target, self.reference = layers, target, reference
@@ -115,6 +120,7 @@ class CAMCallback(Base):
         self.model = model
         self.forward, self.output, self.reshape = forward, output, reshape
         self.max_images, self.images_every_n_looks = max_images, images_every_n_looks
+        self.report_every_n_looks = report_every_n_looks
         self.on_error = on_error
         self.batch_size = batch_size
         self.failed_looks = 0
@@ -401,7 +407,9 @@ class CAMCallback(Base):
                 name = "tensorboard" if boards == 1 else f"tensorboard-{boards}"
                 sinks.append(TensorBoardSink(logger.experiment, self.images_every_n_looks, name))
             elif _is(logger, "MLFlowLogger"):
-                sinks.append(MLflowSink(logger.experiment, logger.run_id, self.images_every_n_looks))
+                sinks.append(
+                    MLflowSink(logger.experiment, logger.run_id, self.images_every_n_looks, self.report_every_n_looks)
+                )
         return sinks
 
     def _refuse_twins(self, trainer: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -10,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cam_callbacks.keys import metric_key, per_image_key, plain_key, series_name
-from cam_callbacks.records import Record, RecordStore
+from cam_callbacks.records import Record, RecordError, RecordStore
 from cam_engine.metrics import jensen_shannon
 from cam_engine.render import Tile, contact_sheet, film_strip, panel
 
 Picture = NDArray[np.uint8]
 
 
+STRIP_LOOKS = 36  # what a film strip has room for
 OWN_PICTURES = ("sheet", "film_strip")  # names beside those of the images
 
 
@@ -85,11 +87,24 @@ class Drawing:
         title = f"{self._series_title(method, layer)} · epoch {record.epoch} · drift {drift:.3f}"
         return contact_sheet(tiles, title=title)
 
+    def sampled(self, most: int = STRIP_LOOKS) -> list[Record]:
+        """At most ``most`` of the looks on disk, evenly spread, the first and the last among them; damaged ones left out."""
+        looks = self.store.looks
+        if not looks:
+            return []
+        records = []
+        for place in np.linspace(0, len(looks) - 1, min(len(looks), most)):
+            with suppress(RecordError):
+                records.append(self.store.read(looks[round(place)]))
+        return records
+
     def strip(self, records: Sequence[Record], method: str, layer: str) -> Picture:
         """Probe images down, epochs across, worst drift first."""
         rows = self.worst_drift(records, method, layer)
         total = len(records[-1].maps[method, layer])
         note = f"{f'{len(rows)} of ' if len(rows) < total else ''}{total} probe images, largest drift first"
+        looks = len(self.store)
+        note += f" · {len(records)} of {looks} looks" if len(records) < looks else ""
         return film_strip(
             [[self._strip_tile(record, method, layer, index) for record in records] for index in rows],
             row_labels=[self.label(index) for index in rows],

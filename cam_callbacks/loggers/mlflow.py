@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import tempfile
 from pathlib import Path
@@ -10,6 +11,8 @@ from cam_callbacks.drawing import Drawing
 from cam_callbacks.records import MANIFEST, PROBE, Record, RecordStore
 from cam_engine.render import write_png
 
+log = logging.getLogger(__name__)
+
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.-]+")
 _LONGEST = 140  # MLflow makes one file name of a key, with a step, a time and a uuid in it
 
@@ -18,19 +21,21 @@ class MLflowSink:
     """Pictures and files for one MLflow run.
 
     Overlays as stepped images (MLflow's image grid, compared across runs), the records under ``cam/records``, film
-    strips under ``cam/``; ``cam_report.html`` and ``cam_latest.png`` at the artifact root, the only level that MLflow's
-    compare page shows. The client writes to this run alone; the user's active run is never touched.
+    strips under ``cam/``; ``cam_report.html``, ``cam_latest.png`` and ``cam_filmstrip.png`` at the artifact root, the only
+    level that MLflow's compare page shows. The client writes to this run alone; the user's active run is never touched.
 
     Args:
         client: An ``mlflow.MlflowClient``.
         run_id: The run.
         every_n_looks: Draw each n-th look only; records are logged at every look.
+        report_every_n_looks: Write the report and the film strips after every n-th look, and at the end; 0: at the end.
     """
 
-    def __init__(self, client: Any, run_id: str, every_n_looks: int = 1) -> None:
+    def __init__(self, client: Any, run_id: str, every_n_looks: int = 1, report_every_n_looks: int = 0) -> None:
         self.client = client
         self.run_id = run_id
         self.every_n_looks = every_n_looks
+        self.report_every_n_looks = report_every_n_looks
         self.name = f"mlflow:{run_id}"
         self._described = False
 
@@ -38,8 +43,29 @@ class MLflowSink:
         self._describe(drawing)
         store = drawing.store
         self._log_file(store.path(record.look), f"{_folder(drawing)}/records")
-        if record.look % self.every_n_looks:
+        if not record.look % self.every_n_looks:
+            self._draw(record, drawing)
+        if self.report_every_n_looks and not (record.look + 1) % self.report_every_n_looks:
+            try:
+                self.finish(store, drawing)
+            except Exception as error:  # the look itself is delivered, and must not be delivered again for this
+                log.warning("cam-callbacks: no report after look %d (%s)", record.look, error)
+
+    def finish(self, store: RecordStore, drawing: Drawing) -> None:
+        """The run so far: film strips and report. Written again, they take the place of those before."""
+        records = drawing.sampled()
+        if not records:
             return
+        for method, layer in drawing.series:
+            series = drawing.tag(method, layer).split("/")[1:]
+            strip = drawing.strip(records, method, layer)
+            name = "_".join(map(safe_name, series))
+            self._log_picture(strip, f"film_strip_{name}.png", _folder(drawing))
+            if (method, layer) == drawing.series[-1]:
+                self._log_picture(strip, f"{_root(drawing)}_filmstrip.png")
+        self._log_report(store, drawing)
+
+    def _draw(self, record: Record, drawing: Drawing) -> None:
         step = drawing.step(record)
         for tag, picture in drawing.panels(record):
             self.client.log_image(self.run_id, picture, key=safe_key(tag), step=step)
@@ -47,16 +73,6 @@ class MLflowSink:
             return
         method, layer = drawing.series[-1]
         self._log_picture(drawing.sheet(record, method, layer), f"{_root(drawing)}_latest.png")
-
-    def finish(self, store: RecordStore, drawing: Drawing) -> None:
-        records = list(store)
-        if not records:
-            return
-        for method, layer in drawing.series:
-            series = drawing.tag(method, layer).split("/")[1:]
-            name = "_".join(map(safe_name, series)) + ".png"
-            self._log_picture(drawing.strip(records, method, layer), f"film_strip_{name}", _folder(drawing))
-        self._log_report(store, drawing)
 
     def _describe(self, drawing: Drawing) -> None:
         if self._described:

@@ -34,7 +34,7 @@ class TensorBoardSink:
         self.writer.flush()
 
     def finish(self, store: RecordStore, drawing: Drawing) -> None:
-        records = list(store)
+        records = drawing.sampled()
         if not records:
             return
         for method, layer in drawing.series:

@@ -69,6 +69,7 @@ def test_pictures_and_numbers_reach_tensorboard_and_mlflow(package, pl, fit, dat
         "cam",
         "cam_report.html",
         "cam_latest.png",
+        "cam_filmstrip.png",
         "images",
     }
     names = [f.path for f in client.list_artifacts(flow.run_id, "images")]
@@ -692,3 +693,47 @@ def test_frozen_backbone_and_binary_head(fit, make_module):
     callback = CAMCallback(data_probe, on_error="raise")
     fit(callback, model=model, epochs=1)
     assert set(callback.store[0].predictions) <= {0, 1}
+
+
+def test_the_report_is_in_mlflow_while_the_training_goes_on(fit, pl, tmp_path, monkeypatch):
+    from cam_callbacks.loggers import MLflowSink
+
+    reported = []
+    finish = MLflowSink.finish
+    monkeypatch.setattr(MLflowSink, "finish", lambda sink, *a: (finish(sink, *a), reported.append(looks(sink))))
+
+    def looks(sink):
+        page = tmp_path / "artifacts" / sink.run_id / "artifacts"
+        assert (page / "cam_report.html").stat().st_size > 5000 and (page / "cam_filmstrip.png").is_file()
+        return len(list((page / "cam" / "records").glob("look-*.npz")))
+
+    flow = mlflow_logger(pl("pytorch_lightning"), tmp_path)
+    fit(CAMCallback(methods="eigencam", report_every_n_looks=2, on_error="raise"), logger=flow, epochs=5)
+    assert reported == [2, 4, 5]
+
+
+def test_a_report_that_fails_delivers_no_look_twice(fit, pl, tmp_path, monkeypatch, caplog):
+    from cam_callbacks.loggers import MLflowSink
+
+    def broken(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(MLflowSink, "_log_report", broken)
+    flow = mlflow_logger(pl("pytorch_lightning"), tmp_path)
+    fit(CAMCallback(methods="eigencam", max_images=1, report_every_n_looks=1, on_error="raise"), logger=flow, epochs=3)
+    assert "no report after look 1 (disk full)" in caplog.text
+    images = list((tmp_path / "artifacts" / flow.run_id / "artifacts" / "images").glob("*.png"))
+    assert len(images) == 3
+
+
+def test_a_film_strip_of_a_long_run_shows_looks_evenly(tmp_path):
+    from cam_callbacks.drawing import STRIP_LOOKS, Drawing
+    from cam_callbacks.records import Record
+
+    store = RecordStore(tmp_path)
+    for look in range(1000):
+        store.write(Record(look, look, look, {}, {("gradcam", "l"): np.ones((1, 2, 2), np.float32)}))
+    store.path(999).write_bytes(b"half")
+    looks = [record.look for record in Drawing(store).sampled()]
+    assert len(looks) == STRIP_LOOKS - 1 and looks[0] == 0 and 940 < looks[-1] < 999
+    assert max(np.diff(looks)) - min(np.diff(looks)) <= 1
