@@ -59,6 +59,10 @@ test-detectors:  ## check every family of detectors, and where a trained one loo
 	@"$(INTERPRETER)" scripts/setup_peers.py $(PEERS)
 	$(PYTEST_ENV) $(PEERS)/bin/python -m pytest tests/models/test_detectors.py -n 2 $(PYTEST_ARGS)
 
+.PHONY: viewer
+viewer:  ## build the page of compare from viewer/ (needs Node 20 or newer)
+	cd viewer && npm ci --no-audit --no-fund --loglevel=error && node build.mjs
+
 .PHONY: bench
 bench:  ## measure speed and memory beside other CAM libraries (BENCH_ARGS="--quick --rows memory")
 	@"$(INTERPRETER)" scripts/setup_peers.py $(PEERS)
@@ -66,5 +70,5 @@ bench:  ## measure speed and memory beside other CAM libraries (BENCH_ARGS="--qu
 
 .PHONY: clean
 clean:  ## remove both environments, caches and build output (never records or runs)
-	rm -rf $(VENV) $(PEERS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) viewer/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

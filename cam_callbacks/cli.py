@@ -85,7 +85,7 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "compare",
         help="runs side by side: a table here and one self-contained HTML page",
         description="Compare what runs look at. Prints a table of final and best values and writes one HTML page with "
-        "the curves and the film strips. The first run is the one that the others are compared with.",
+        "a slider through the epochs, the maps and the curves. The first run is the one that the others are compared with.",
         epilog="examples:\n"
         "  cam-callbacks compare lightning_logs/version_0 lightning_logs/version_1\n"
         "  cam-callbacks compare --tracking-uri sqlite:///mlflow.db 4f0c…e1 9b1d…07 -o page.html",

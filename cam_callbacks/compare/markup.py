@@ -21,29 +21,15 @@ def escape(text: Any) -> str:
     return html.escape(printable(str(text)), quote=True)
 
 
-def name_of(text: Any, longest: int = 80) -> str:
-    """A user's name for something, as an element: shortened in its middle, whole in its tooltip."""
-    whole = printable(str(text))
-    if len(whole) <= longest:
-        return f"<bdi>{escape(whole)}</bdi>"
-    half = (longest - 1) // 2
-    return f'<bdi title="{escape(whole)}">{escape(whole[:half])}…{escape(whole[-half:])}</bdi>'
-
-
 def json_block(data: Any) -> str:
     """JSON for a ``<script type="application/json">``; nothing in it can end the element or open a comment."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))  # ASCII only
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def data_uri(data: bytes, kind: str) -> str:
-    """Bytes as a ``data:`` address."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
 def asset(name: str) -> str:
-    """A file beside this module, as text."""
-    return resources.files("cam_callbacks.compare").joinpath(name).read_text(encoding="utf-8")
+    """A file of the built viewer, as text."""
+    return resources.files("cam_callbacks.compare").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def content_hash(text: str) -> str:

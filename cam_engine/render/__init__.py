@@ -4,11 +4,13 @@ The only place of the package that imports cv2. Which file holds what:
 
 * `heat.py`: a map's numbers become colours, and colours are blended onto a picture
 * `tiles.py`: one probe image as it is drawn: enlarged, blended, outlined
+* `contours.py`: a region's outline as polygons
 * `sheets.py`: pictures with words: `panel`, `contact_sheet`, `film_strip`
 * `text.py`: words that fit the room they have
 * `png.py`: PNG bytes, and files that appear whole or not at all
 """
 
+from .contours import contours
 from .heat import COLORMAPS, DEFAULT_COLORMAP, colorize, is_valid, overlay, unit_scale, upsample
 from .png import encode_png, write_png
 from .sheets import contact_sheet, film_strip, panel
@@ -20,6 +22,7 @@ __all__ = [
     "Tile",
     "colorize",
     "contact_sheet",
+    "contours",
     "encode_png",
     "film_strip",
     "is_valid",

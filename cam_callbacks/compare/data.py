@@ -1,0 +1,326 @@
+"""What the page is given: one dictionary, ready for JSON. `viewer/README.md` describes every field."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cam_callbacks.compare.agree import Part, agreement, short
+from cam_callbacks.compare.blocks import block, pictures, quantise
+from cam_callbacks.compare.load import Run, printable, with_unique_names
+from cam_callbacks.compare.numbers import NO_CURVE, number, rank, user_number
+from cam_callbacks.compare.table import Group, axis, table
+from cam_callbacks.keys import per_image_key, series_name
+from cam_callbacks.records import Record
+from cam_engine.metrics import jensen_shannon
+from cam_engine.render import COLORMAPS, colorize, contours
+
+FORMAT = 1
+BUDGET = 12_000_000  # cells of maps in one page: 16 MB of base64, where a browser still opens it at once
+FEWEST_PLACES = 24  # of the time axis that keep their maps before images are left out
+PER_IMAGE = ("drift_ref", "on_target_enrichment", "nuisance_enrichment", "entropy")
+
+
+def page_data(runs: Sequence[Run], budget: int = BUDGET) -> dict[str, Any]:
+    """Everything that the page shows of these runs, as plain values for JSON.
+
+    Maps become 8 bits, each on a scale of its own. All numbers are kept at all looks; where the maps of all looks would be
+    more than ``budget`` cells, those of evenly spaced looks are kept, and then of evenly spaced images, and ``notes`` says so.
+
+    Raises:
+        ValueError: No runs.
+    """
+    if not runs:
+        raise ValueError("a page needs at least one run, got none.")
+    runs = with_unique_names(runs)
+    agreed = agreement(runs)
+    probes = _probes(runs)
+    places, images, notes = _kept(runs, probes, budget)
+    return {
+        "format": FORMAT,
+        "title": " · ".join(run.name for run in runs),
+        "axis": axis(runs),
+        "places": places,
+        "notes": [printable(note) for note in (*agreed.notes, *notes)],
+        "same_probe": agreed.same_probe,
+        "probes": [_probe(runs[first], images[index]) for index, first in enumerate(_firsts(probes))],
+        "runs": [
+            _run(run, probe, set(places), images[probe], axis(runs)) for run, probe in zip(runs, probes, strict=True)
+        ],
+        "parts": [_part(runs, part) for part in agreed.parts],
+        "summary": [_group(group) for group in table(runs, agreed)],
+        "facts": _facts(runs),
+        "numbers": _numbers(runs),
+        "colormaps": {name: block(colorize(np.arange(256)[None] / 255, name), "u1") for name in COLORMAPS},
+        "tables": [],
+    }
+
+
+# -- what is kept
+
+
+def _probes(runs: Sequence[Run]) -> list[int]:
+    """For each run the number of its probe; runs share one when the fingerprints agree."""
+    prints = [str((run.manifest.get("probe") or {}).get("fingerprint")) for run in runs]
+    order = list(dict.fromkeys(prints))
+    return [order.index(fingerprint) for fingerprint in prints]
+
+
+def _firsts(probes: Sequence[int]) -> list[int]:
+    """For each probe the first run that has it."""
+    return [probes.index(probe) for probe in range(max(probes) + 1)]
+
+
+def _kept(runs: Sequence[Run], probes: Sequence[int], budget: int) -> tuple[list[int], list[list[int]], list[str]]:
+    """Places of the time axis and images of each probe whose maps are in the page, and what to say where some are not."""
+    unit = axis(runs)
+    places = sorted({getattr(record, unit) for run in runs for record in run.records})
+    counts = [_images(runs[first]) for first in _firsts(probes)]
+    cells = sum(maps.size for run in runs for maps in run.records[-1].maps.values())  # of one place
+    most = max(min(len(places), FEWEST_PLACES), int(budget // max(cells, 1)))
+    kept = [places[i] for i in _spread(len(places), most)]
+    share = min(1.0, budget / max(1, len(kept) * cells))
+    images = [_spread(count, max(1, int(count * share))) for count in counts]
+    notes = []
+    if len(kept) < len(places):
+        notes.append(f"Maps are shown at {len(kept)} of {len(places)} {unit}s, evenly spaced; numbers at every {unit}.")
+    for count, chosen in zip(counts, images, strict=True):
+        if len(chosen) < count:
+            notes.append(f"Maps are shown of {len(chosen)} of {count} probe images, evenly spaced; numbers are of all.")
+    return kept, images, notes
+
+
+def _images(run: Run) -> int:
+    return next((len(maps) for maps in run.records[-1].maps.values()), 0)
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most ``most`` of the numbers below ``count``, evenly spaced, first and last among them."""
+    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))}) if count else []
+
+
+# -- a probe
+
+
+def _probe(run: Run, images: Sequence[int]) -> dict[str, Any]:
+    known, arrays = run.manifest.get("probe") or {}, run.probe
+    shown = arrays.get("pictures")
+    size = shown.shape[1:3] if shown is not None else known.get("image_size") or (1, 1)
+    return {
+        "fingerprint": short(known.get("fingerprint")),
+        "n": _images(run),
+        "height": int(size[0]),
+        "width": int(size[1]),
+        "ids": [printable(str(name)) for name in _chosen(known.get("ids"), images) or images],
+        "labels": _ints(_chosen(arrays.get("labels"), images)),
+        "groups": _texts(_chosen(known.get("groups"), images)),
+        "class_names": _texts(known.get("class_names")),
+        "pictures": None if shown is None else pictures(shown[list(images)]),
+        "outlines": {name: _outlines(arrays.get(name), images) for name in ("masks", "nuisance")},
+    }
+
+
+def _chosen(values: Any, images: Sequence[int]) -> list[Any] | None:
+    return None if values is None or not len(values) else [values[i] for i in images if i < len(values)]
+
+
+def _outlines(masks: NDArray[np.bool_] | None, images: Sequence[int]) -> list[list[list[int]]] | None:
+    """For each image its polygons, each a flat list x, y, x, y, …"""
+    if masks is None:
+        return None
+    return [[polygon.ravel().tolist() for polygon in contours(masks[image])] for image in images]
+
+
+# -- a run
+
+
+def _run(run: Run, probe: int, places: set[int], images: Sequence[int], unit: str) -> dict[str, Any]:
+    frames = [i for i, record in enumerate(run.records) if getattr(record, unit) in places]
+    shown = [run.records[i] for i in frames]
+    return {
+        "name": run.name,
+        "probe": probe,
+        "looks": [record.look for record in run.records],
+        "epochs": [record.epoch for record in run.records],
+        "steps": [record.step for record in run.records],
+        "places": [getattr(record, unit) for record in run.records],
+        "frames": frames,
+        "reference": [{"method": m, "layer": layer} | run.reference(m, layer) for m in run.methods for layer in run.layers],
+        "series": list(_series(run)),
+        "alerts": _alerts(run, unit),
+        "predictions": _stacked([r.predictions for r in shown], images, "i4", -1),
+        "confidences": _stacked([r.confidences for r in shown], images, "f4", np.nan),
+        "maps": [_maps(run, shown, method, layer, images) for method in run.methods for layer in run.layers],
+    }  # fmt: skip
+
+
+def _maps(run: Run, shown: Sequence[Record], method: str, layer: str, images: Sequence[int]) -> dict[str, Any]:
+    """A method's maps on a layer: (frames, images, h, w), and each image's numbers (frames, images)."""
+    found = [record.maps.get((method, layer)) for record in shown]
+    grid = next((maps.shape[1:] for maps in found if maps is not None), (1, 1))
+    blank = np.full((len(images), *grid), np.nan, np.float32)
+    whole = np.stack(
+        [blank if m is None or m.shape[1:] != grid else _rows(m, images, np.nan) for m in found] or [blank]
+    )
+    codes, low, high = quantise(whole)
+    keys = {metric: per_image_key(metric, method, layer, run.layers) for metric in PER_IMAGE}
+    values = {m: _stacked([r.per_image.get(key) for r in shown], images, "f4", np.nan) for m, key in keys.items()}
+    return {
+        "method": method,
+        "layer": layer,
+        "grid": [int(side) for side in grid],
+        "codes": block(codes, "u1"),
+        "low": block(low, "f4"),
+        "high": block(high, "f4"),
+        "per_image": {metric: values[metric] for metric in PER_IMAGE if values[metric] is not None},
+    }
+
+
+def _rows(values: NDArray[Any], images: Sequence[int], missing: float) -> NDArray[Any]:
+    """The rows of these images; ``missing`` for those that it has not."""
+    if images and images[-1] < len(values):
+        return values[list(images)]
+    rows = np.full((len(images), *values.shape[1:]), missing, values.dtype)
+    for row, image in enumerate(images):
+        if image < len(values):
+            rows[row] = values[image]
+    return rows
+
+
+def _stacked(values: Sequence[NDArray[Any] | None], images: Sequence[int], dtype: str, missing: float) -> str | None:
+    """(frames, images) as a block; None where no frame has any."""
+    if all(of_frame is None for of_frame in values):
+        return None
+    blank = np.full(len(images), missing)
+    return block(np.stack([blank if v is None else _rows(v, images, missing) for v in values]), dtype)
+
+
+def _series(run: Run) -> Iterable[dict[str, Any]]:
+    """Every number over the run's looks: those of the maps, then the trainer's own."""
+    for (metric, method, layer), key in run.keys.items():
+        series: dict[str, Any] = {"metric": metric, "method": method, "layer": layer}
+        series["mean"] = [_float(record.metrics.get(key)) for record in run.records]
+        name = f"{metric}/{series_name(method, layer, run.layers)}" if method else metric
+        for aggregate in ("worst_tenth", "worst_class"):
+            values = [_float(record.aggregates.get(name, {}).get(aggregate)) for record in run.records]
+            if any(value is not None for value in values):
+                series[aggregate] = values
+        yield series
+    for name in sorted({key for record in run.records for key in record.user_metrics if not key.startswith("cam/")}):
+        yield {"metric": name, "user": True, "mean": [_float(record.user_metrics.get(name)) for record in run.records]}
+
+
+def _alerts(run: Run, unit: str) -> list[dict[str, Any]]:
+    """Alerts that the records hold: name, text, and the places at which each was on."""
+    found: dict[str, dict[str, Any]] = {}
+    for record in run.records:
+        for alert in getattr(record, "alerts", None) or ():
+            known = found.setdefault(str(alert["name"]), {"name": printable(str(alert["name"])), "places": []})
+            known["text"] = printable(str(alert.get("message") or ""))
+            known["places"].append(getattr(record, unit))
+    return list(found.values())
+
+
+# -- between runs
+
+
+def _part(runs: Sequence[Run], part: Part) -> dict[str, Any]:
+    return {
+        "method": part.method,
+        "layer": part.layer,
+        "title": part.title,
+        "runs": list(part.runs),
+        "jsd": _jsd(runs, part),
+    }
+
+
+def _jsd(runs: Sequence[Run], part: Part) -> list[list[float | None]] | None:
+    """Mean Jensen–Shannon divergence between the final maps of each two runs, over the images where both are valid."""
+    last = [runs[index].records[-1].maps.get((part.method, part.layer)) for index in part.runs]
+    if len(last) < 2 or any(maps is None or maps.shape != last[0].shape for maps in last if last[0] is not None):
+        return None
+    return [[_float(_mean(jensen_shannon(a, b))) for b in last] for a in last]
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else math.nan
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "title": group.title,
+        "rows": [
+            {
+                "key": row.number.key,
+                "cells": [cell and {k: _float(v) for k, v in asdict(cell).items()} for cell in row.cells],
+            }
+            for row in group.rows
+        ],
+    }
+
+
+def _numbers(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """What is known about each number that occurs: title, meaning, better direction, how its curve is drawn."""
+    metrics = {metric for run in runs for metric, _, _ in run.keys}
+    users = {key for run in runs for record in run.records for key in record.user_metrics if not key.startswith("cam/")}
+    known = [number(metric) for metric in sorted(metrics, key=rank)] + [user_number(key) for key in sorted(users)]
+    return {n.key: asdict(n) | {"curve": n.key not in NO_CURVE} for n in known}
+
+
+def _facts(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """What each run is: model, methods, how far it went, and parameters that differ."""
+    rows: list[tuple[str, list[str]]] = [
+        ("model", [str(run.manifest.get("model") or "–") for run in runs]),
+        ("methods", [", ".join(run.methods) or "–" for run in runs]),
+        ("layers", [", ".join(run.layers) or "–" for run in runs]),
+        ("target", [str(run.manifest.get("target") or "–") for run in runs]),
+        ("looks", [f"{len(run.records)}, to epoch {run.records[-1].epoch}" for run in runs]),
+        ("reference", [_reference(run) for run in runs]),
+        ("written", [_written(run) for run in runs]),
+    ]
+    for name in dict.fromkeys(name for run in runs for name in run.params):
+        values = [run.params.get(name, "–") for run in runs]
+        if len(set(values)) > 1:
+            rows.append((f"parameter {name}", values))
+    return [{"title": printable(title), "values": [printable(value) for value in values]} for title, values in rows]
+
+
+def _reference(run: Run) -> str:
+    """Where each method's drift is measured from."""
+    epochs = {record.look: record.epoch for record in run.records}
+    said = [
+        f"{key.partition('/')[0] if len(run.layers) <= 1 else key}: "
+        + (f"epoch {epochs.get(found.get('look', -1), '?')}" if found.get("settled") else "not settled yet")
+        for key, found in run.records[-1].reference.items()
+    ]
+    return ", ".join(said) or str(run.manifest.get("reference") or "–")
+
+
+def _written(run: Run) -> str:
+    version, moment = run.manifest.get("version"), run.records[-1].time or run.manifest.get("created")
+    date = (
+        time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(moment))
+        if isinstance(moment, (int, float)) and moment > 0
+        else ""
+    )
+    return ", ".join(filter(None, (date, f"cam-callbacks {version}" if version else ""))) or "–"
+
+
+def _float(value: float | None) -> float | None:
+    """Five digits, which is more than a chart or a table shows; None where undefined."""
+    return float(f"{value:.5g}") if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _ints(values: Sequence[Any] | None) -> list[int] | None:
+    return None if values is None else [int(value) for value in values]
+
+
+def _texts(values: Sequence[Any] | None) -> list[str] | None:
+    return None if values is None else [printable(str(value)) for value in values]

@@ -1,0 +1,44 @@
+// Elements from text. Nothing here reads HTML, so no name can become code.
+
+/** An element: `h("button", { class: "chip", onclick: f, "aria-pressed": true, data: { run: 1 } }, "text", child)`. */
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "data") Object.assign(element.dataset, value);
+    else if (name === "vars") for (const [key, it] of Object.entries(value)) element.style.setProperty(`--${key}`, it);
+    else if (name in element && typeof value !== "string") element[name] = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** A user's name for something: shortened in its middle, whole in its tooltip, and apart from the text around it. */
+export function named(text, longest = 60) {
+  const letters = [...text];
+  if (letters.length <= longest) return h("bdi", {}, text);
+  return h("bdi", { title: text }, shorten(text, longest));
+}
+
+export function shorten(text, longest) {
+  const letters = [...text];
+  if (letters.length <= longest) return text;
+  const half = Math.floor((longest - 1) / 2);
+  return `${letters.slice(0, half).join("")}…${letters.slice(-half).join("")}`;
+}
+
+/** A labelled `<select>` of [value, text] pairs. */
+export function select(label, options, value, choose, hint) {
+  const box = h("select", { "aria-label": label, onchange: () => choose(box.value) },
+    options.map(([key, text]) => h("option", { value: key, selected: key === value }, shorten(text, 60))));
+  box.value = value;
+  return h("label", { class: "field", title: hint }, h("span", {}, label), box);
+}
+
+/** Its colour and its number stand for a run wherever it occurs. */
+export const swatch = (index) => h("span", { class: `swatch run-${index % 10}`, "aria-hidden": "true" });
+
+/** Is the user typing or choosing, so that arrow keys are not for the slider? */
+export const isEditing = (target) => target instanceof Element && target.matches("input:not([type=checkbox]), select, textarea");

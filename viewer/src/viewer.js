@@ -1,0 +1,94 @@
+// Starts the page: finds its data, in the page itself or at an address, and puts the parts together.
+import { controls } from "./controls.js";
+import { curves } from "./curves.js";
+import { Dataset } from "./data.js";
+import { detail } from "./detail.js";
+import { h, named } from "./dom.js";
+import { grid } from "./grid.js";
+import { State } from "./state.js";
+import { summary } from "./summary.js";
+import "./viewer.css";
+
+const root = document.getElementById("cam-viewer");
+const source = document.getElementById("cam-data");
+let parts = [];
+let state = null;
+let text = null; // of the data that is shown
+
+/** Show data, keeping what the user has chosen; a slider at the last place stays at the last. */
+function show(raw) {
+  const data = new Dataset(raw);
+  const last = data.places.at(-1);
+  const following = !state || state.place === state.known.at(-1);
+  for (const part of parts) part.stop?.();
+  const method = data.methods.at(-1) ?? "";
+  const fresh = new State({
+    place: last, at: last, probe: 0, method, layer: data.layers(method).at(-1) ?? "", colormap: "inferno", scale: "map", opacity: 0.5,
+    cells: false, outlines: true, show: "maps", sort: "drift", filter: "all", class: "", group: "", lines: data.runs.length > 1 ? "mean" : "all", beside: "", detail: null, hidden: new Set(),
+  });
+  if (state && following) Object.assign(fresh, { place: last, at: last });
+  mend(fresh, data);
+  fresh.known = data.places;
+  state = fresh;
+  const scroll = scrollY;
+  const image = detail(data, state);
+  const bar = controls(data, state);
+  const pictures = grid(data, state, (it) => state.set({ detail: it }));
+  const charts = data.runs.length ? curves(data, state) : null;
+  parts = [bar, pictures, charts];
+  root.replaceChildren(header(data), bar.element, h("main", {}, summary(data), charts.element, pictures.element), h("footer", {}, footer(data)), image.element);
+  queueMicrotask(() => scrollTo(0, scroll));
+}
+
+/** Choices from an address that this data does not have. */
+function mend(state, data) {
+  if (!data.places.includes(state.place)) state.place = data.places.at(-1);
+  if (!data.places.includes(state.at)) state.at = data.places.at(-1);
+  if (!data.probes[state.probe]) state.probe = 0;
+  if (!data.methods.includes(state.method)) state.method = data.methods.at(-1) ?? "";
+  if (!data.layers(state.method).includes(state.layer)) state.layer = data.layers(state.method).at(-1) ?? "";
+  if (!Object.hasOwn(data.colormaps, state.colormap)) state.colormap = "inferno";
+  if (state.beside && !data.numbers[state.beside]) state.beside = "";
+}
+
+function header(data) {
+  const probe = data.probes[0];
+  const facts = [`${probe.n} probe image${probe.n === 1 ? "" : "s"} of ${probe.height}×${probe.width}`, `${data.places.length} ${data.axis}${data.places.length === 1 ? "" : "s"}`];
+  const badge = data.runs.length === 1 ? h("p", { class: "badge" }, "Probe ", h("code", {}, probe.fingerprint))
+    : data.same_probe ? h("p", { class: "badge good" }, h("b", {}, "✓ Same probe"), " in all runs ", h("code", {}, probe.fingerprint))
+      : h("p", { class: "badge bad" }, h("b", {}, "✗ Different probes"));
+  return h("header", { class: "top" },
+    h("h1", {}, data.runs.length === 1 ? named(data.runs[0].name, 120) : `Where ${data.runs.length} runs look`),
+    h("p", { class: "facts" }, facts.join(" · "), badge),
+    data.notes.length > 0 && h("details", { class: "notes", open: data.notes.length <= 4 }, h("summary", {}, `${data.notes.length} note${data.notes.length === 1 ? "" : "s"}: what differs or is left out`), h("ul", {}, data.notes.map((note) => h("li", {}, note)))));
+}
+
+const footer = (data) => `Made by cam-callbacks from the records of ${data.runs.length === 1 ? "this run" : "these runs"}. Keys: ← → step through the ${data.axis}s, space plays.`;
+
+function fail(error) {
+  console.error(error);
+  root.replaceChildren(h("p", { class: "failed", role: "alert" }, `This page cannot be shown: ${error.message}`));
+}
+
+async function load() {
+  const address = source.dataset.src;
+  if (!address) return show(JSON.parse(source.textContent));
+  const answer = await fetch(address, { headers: { Accept: "application/json" } });
+  const found = await answer.text();
+  if (!answer.ok) throw new Error(`${answer.status} ${found.slice(0, 300)}`);
+  if (found !== text) show(JSON.parse(found));
+  text = found;
+}
+
+async function start() {
+  try {
+    await load();
+  } catch (error) {
+    fail(error);
+  }
+  const seconds = Number(source.dataset.refresh);
+  // A server that does not answer for a while is asked again; what is shown stays.
+  if (seconds > 0) setInterval(() => document.hidden || load().catch((error) => (text === null ? fail(error) : undefined)), seconds * 1000);
+}
+
+start();
