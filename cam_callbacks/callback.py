@@ -11,7 +11,7 @@ import shutil
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +21,14 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from cam_callbacks import processes
+from cam_callbacks.alerts import Rule, make_rules
 from cam_callbacks.delivery import Delivery, Sink
 from cam_callbacks.keys import check_name, plain_key
 from cam_callbacks.loggers.mlflow import MLflowSink
 from cam_callbacks.loggers.tensorboard import TensorBoardSink
 from cam_callbacks.monitor import CAMMonitor, Target, check_arguments, neutral, shown_layers
 from cam_callbacks.probe import ProbeSet, loader_dataset
-from cam_callbacks.records import Record, RecordStore, free_folder
+from cam_callbacks.records import Alert, Record, RecordStore, free_folder
 from cam_engine.capture import Forward
 from cam_engine.guard import random_streams
 
@@ -74,6 +75,10 @@ class CAMCallback(Base):
             0: at the end only.
         on_error: ``"warn"``: an error of this callback skips the look and training goes on; ``"raise"`` for tests.
         batch_size: Images explained at once.
+        alerts: Rules to judge each look by (:mod:`cam_callbacks.alerts`): names, or dictionaries such as
+            ``{"name": "diffuse", "above": 0.9}``; None is all of them, [] none. Each logs ``cam/alert/<name>``, 0 or 1.
+        on_alert: Called with each :class:`~cam_callbacks.records.Alert` when it is raised, on rank 0.
+        stop_on_alert: End the training at an alert: True for any, or the names of those that end it.
 
     A second ``fit`` by the same trainer goes on with the records; one by another trainer starts a new series.
 
@@ -99,6 +104,9 @@ class CAMCallback(Base):
         report_every_n_looks: int = 10,
         on_error: str = "warn",
         batch_size: int | None = None,
+        alerts: Sequence[str | Mapping[str, Any] | Rule] | None = None,
+        on_alert: Callable[[Alert], object] | None = None,
+        stop_on_alert: bool | Sequence[str] = False,
     ) -> None:
         super().__init__()
         if isinstance(probe, str) and probe != "val":
@@ -123,6 +131,8 @@ class CAMCallback(Base):
         self.report_every_n_looks = report_every_n_looks
         self.on_error = on_error
         self.batch_size = batch_size
+        self.alerts, self.on_alert = alerts, on_alert
+        self.stop_on_alert = _stopping(stop_on_alert, [rule.name for rule in make_rules(alerts)])
         self.failed_looks = 0
         self._monitor: CAMMonitor | None = None
         self._delivery: Delivery | None = None
@@ -208,7 +218,10 @@ class CAMCallback(Base):
         if not self._watching(trainer) or not self._unlogged:
             return
         self._unlogged = False
-        unknown = neutral(self.methods, self.layers, self.name) if self._monitor is None else self._monitor.neutral()
+        if self._monitor is None:
+            unknown = neutral(self.methods, self.layers, self.name, make_rules(self.alerts))
+        else:
+            unknown = self._monitor.neutral()
         values = unknown | self._values | {plain_key("failed_looks", self.name): float(self.failed_looks)}
         for key, value in values.items():
             pl_module.log(key, value, on_step=False, on_epoch=True, batch_size=1, add_dataloader_idx=False)
@@ -217,6 +230,13 @@ class CAMCallback(Base):
         if not self._watching(trainer) or self._record is None:
             return
         record, self._record = self._record, None
+        new = [alert for alert in record.alerts if alert.new]
+        if any(alert.name in self.stop_on_alert for alert in record.alerts):  # judged alike on every process
+            trainer.should_stop = True
+        if self.on_alert is not None and processes.rank() == 0:
+            with self._guarded("on_alert failed"):
+                for alert in new:
+                    self.on_alert(alert)
         with self._guarded("could not deliver a look"):
             if self.store is None or processes.rank() != 0:
                 return
@@ -282,6 +302,7 @@ class CAMCallback(Base):
             output=self.output,
             reshape=self.reshape,
             batch_size=self.batch_size,
+            alerts=self.alerts,
         )
         if target == "label" and probe.labels is None:
             self._say(
@@ -437,6 +458,16 @@ class CAMCallback(Base):
 
     def _say(self, message: str) -> None:
         rank_zero_info(f"CAMCallback{f' {self.name}' if self.name else ''}: {message}")
+
+
+def _stopping(given: bool | Sequence[str], known: Sequence[str]) -> frozenset[str]:
+    """Names of the alerts that end a training."""
+    if isinstance(given, bool):
+        return frozenset(known) if given else frozenset()
+    names = [given] if isinstance(given, str) else list(given)
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"stop_on_alert= names {', '.join(unknown)}; this callback's alerts are {', '.join(known)}.")
+    return frozenset(names)
 
 
 class _Guard:

@@ -6,7 +6,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cam_callbacks import alerts as alerting
 from cam_callbacks import processes, tracking
 from cam_callbacks.detection import View, view_of
 from cam_callbacks.keys import check_name, metric_key, per_image_key, plain_key
 from cam_callbacks.probe import ProbeSet
-from cam_callbacks.records import Record, RecordError, RecordStore, free_folder
+from cam_callbacks.records import Alert, Record, RecordError, RecordStore, free_folder
 from cam_engine import CAM, __version__
 from cam_engine.capture import Forward
 from cam_engine.layers import LayerSpec, module_names
 from cam_engine.methods import get_method
-from cam_engine.metrics import coverage, valid
+from cam_engine.metrics import aggregate, coverage, enrichment, max_t, valid
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,10 @@ class CAMMonitor:
         output: Key or index of the class scores in what the model returns, or a callable.
         reshape: Callable that turns a layer's output into (B, C, h, w), for layouts that are not recognised.
         batch_size: Images explained at once.
-        seed: Of the noise for the noise floor, and of the pairs for the ceiling.
+        seed: Of the noise for the noise floor, of the pairs for the ceiling, of sign flips and bootstrap.
+        alerts: Rules of :mod:`cam_callbacks.alerts`: names, ``{"name": "diffuse", "above": 0.9}``, or objects; None is all
+            of them, [] none.
+        on_alert: Called with each :class:`Alert` when it is raised, by the process that writes.
 
     >>> monitor = CAMMonitor(probe, methods="gradcam", folder="looks")   # doctest: +SKIP
     >>> record = monitor.look(model, epoch=3)                             # doctest: +SKIP
@@ -90,6 +94,8 @@ class CAMMonitor:
         reshape: Callable[[Tensor], Tensor] | None = None,
         batch_size: int | None = None,
         seed: int = 0,
+        alerts: Sequence[str | Mapping[str, Any] | alerting.Rule] | None = None,
+        on_alert: Callable[[Alert], object] | None = None,
     ) -> None:
         if not isinstance(probe, ProbeSet):
             raise TypeError(
@@ -111,7 +117,10 @@ class CAMMonitor:
         self.layer_names: tuple[str, ...] = ()
         self.picture_step = "epoch"
         self.looks = 0
+        self.rules = alerting.make_rules(alerts)
+        self.on_alert = on_alert
         self._tracks: dict[Key, tracking.Track] = {}
+        self._alert_states: alerting.States = {}
         self._baseline = self._read_baseline()
 
     def resolve(self, model: nn.Module) -> tuple[str, ...]:
@@ -168,7 +177,16 @@ class CAMMonitor:
                     "cam-callbacks: look %d could not be written to %s (%s)", record.look, self.store.folder, error
                 )
         self.looks += 1
+        if processes.rank() == 0:
+            self._announce(record)
         return record
+
+    def _announce(self, record: Record) -> None:
+        for alert in record.alerts:
+            if alert.new:
+                log.warning("cam-callbacks: alert: %s", alert)
+                if self.on_alert is not None:
+                    self.on_alert(alert)
 
     def write(self, model: nn.Module, record: Record) -> None:
         """Write a record, and before the first one what all have in common."""
@@ -183,7 +201,7 @@ class CAMMonitor:
 
     def neutral(self) -> dict[str, float]:
         """What to log under every key while there has been no value yet."""
-        values = neutral(self.methods, self.layer_names or self.layers, self.name)
+        values = neutral(self.methods, self.layer_names or self.layers, self.name, self.rules)
         unknown = {
             "on_target_enrichment": not self.probe.has_regions,
             "nuisance_enrichment": self.probe.nuisance is None,
@@ -200,6 +218,7 @@ class CAMMonitor:
             "methods": list(self.methods),
             "folder": None if self.store is None else str(self.store.folder),
             "tracks": [{"method": m, "layer": layer, **t.state_dict()} for (m, layer), t in self._tracks.items()],
+            "alerts": alerting.to_plain(self._alert_states),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -223,6 +242,7 @@ class CAMMonitor:
             )
             for t in state["tracks"]
         }
+        self._alert_states = alerting.from_plain(state.get("alerts", ()))
 
     # -- explaining
     # ----------------------------------------------------------------------------------------------------------
@@ -296,21 +316,31 @@ class CAMMonitor:
         per_image: dict[str, NDArray[np.float64]] = {}
         aggregates: dict[str, dict[str, float]] = {}
         reference: dict[str, dict[str, Any]] = {}
+        t_maps: dict[Key, NDArray[np.float32]] = {}
+        seen: dict[Key, alerting.Seen] = {}
         for (method, layer), track in tracks.items():
             maps = record.maps[method, layer]
             grid = (maps.shape[1], maps.shape[2])
+            regions = self.probe.regions(grid)
             nuisance = None if self.probe.nuisance is None else coverage(self.probe.nuisance, grid)
-            numbers = track.measure(maps, record.look, self.probe.regions(grid), nuisance)
+            numbers = track.measure(maps, record.look, regions, nuisance)
+            whole = {}
             for metric, values in numbers.items():
                 name = per_image_key(metric, method, layer, self.layer_names)
                 per_image[name] = values
-                aggregates[name] = tracking.aggregates(metric, values, labels)
-                metrics[plain_key(name, self.name)] = aggregates[name]["mean"]
-            whole = {
+                worse = metric in tracking.HIGH_IS_WORSE
+                aggregates[name] = aggregate(values, labels, self.probe.groups, worse, self.seed)
+                whole[metric] = aggregates[name]["mean"]
+            compared = maps if track.reference is None else track.reference
+            moved = max_t(maps, compared, seed=self.seed)
+            t_maps[method, layer] = moved.t.astype(np.float32)
+            whole |= {
                 "valid_frac": float(valid(maps).mean()),
                 "reference_set": float(track.fixed),
                 "noise_floor": track.floor,
                 "ceiling": track.ceiling,
+                "max_t": moved.statistic,
+                "max_t_p": moved.p,
             }
             metrics |= {metric_key(k, method, layer, self.layer_names, self.name): v for k, v in whole.items()}
             reference[f"{method}/{layer}"] = {
@@ -318,10 +348,26 @@ class CAMMonitor:
                 "settled": track.fixed,
                 "floor": track.floor,
                 "ceiling": track.ceiling,
+                "grid": list(grid),
             }
+            then = None if regions is None else enrichment(compared, regions)
+            seen[method, layer] = alerting.Seen(
+                record.look, track.settled, track.fixed, whole, numbers, then, track.floor, moved
+            )
             track.previous = maps
-        self._tracks = tracks
-        return replace(record, metrics=metrics, per_image=per_image, aggregates=aggregates, reference=reference)
+        states, alerts = alerting.judge(self.rules, self._alert_states, seen, record.look, record.epoch, self.probe.ids)
+        raised = {alert.name for alert in alerts}
+        metrics |= {plain_key(f"alert/{r.name}", self.name): float(r.name in raised) for r in self.rules}
+        self._tracks, self._alert_states = tracks, states
+        return replace(
+            record,
+            metrics=metrics,
+            per_image=per_image,
+            aggregates=aggregates,
+            reference=reference,
+            t_maps=t_maps,
+            alerts=alerts,
+        )
 
     def _floors(self, model: nn.Module, record: Record) -> dict[Key, float]:
         """Noise floor of the weights as they are now, for every method and layer, on every process alike."""
@@ -427,7 +473,9 @@ def check_arguments(
     return names
 
 
-def neutral(methods: Sequence[str], layers: LayerSpec, name: str | None) -> dict[str, float]:
+def neutral(
+    methods: Sequence[str], layers: LayerSpec, name: str | None, rules: Sequence[alerting.Rule] = ()
+) -> dict[str, float]:
     """A value for every key that these methods and layers can log, for monitors that must find one."""
     names = [str(layer) for layer in layers] if isinstance(layers, (list, tuple)) else ["auto"]
     values = {
@@ -436,6 +484,7 @@ def neutral(methods: Sequence[str], layers: LayerSpec, name: str | None) -> dict
         for layer in names
         for metric, value in tracking.NEUTRAL.items()
     }
+    values |= {plain_key(f"alert/{rule.name}", name): 0.0 for rule in rules}
     return values | {plain_key("seconds", name): 0.0}
 
 

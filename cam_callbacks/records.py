@@ -18,7 +18,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, overload
 
@@ -37,6 +37,40 @@ class RecordError(ValueError):
     """A file of records that cannot be read: damaged, not one of ours, or of a newer schema."""
 
 
+@dataclass(frozen=True)
+class Alert:
+    """A rule that holds for one method on one layer at a look (:mod:`cam_callbacks.alerts`).
+
+    ``look``, ``epoch``: of this record. ``since_look``, ``since_epoch``: where the rule began to hold. ``new``: raised at
+    this very look. ``measured``: in words. ``images``: ids, the worst first. ``advice``: what to look at.
+    """
+
+    name: str
+    method: str
+    layer: str
+    look: int
+    epoch: int
+    since_look: int
+    since_epoch: int
+    new: bool
+    measured: str
+    images: tuple[str, ...]
+    advice: str
+
+    def __str__(self) -> str:
+        images = f" Images: {', '.join(self.images)}." if self.images else ""
+        return (
+            f"{self.name} ({self.method} at {self.layer}, epoch {self.epoch}): {self.measured}; "
+            f"since epoch {self.since_epoch}.{images} {self.advice}"
+        )
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> Alert:
+        """From a record's header; what a later version wrote besides is left out."""
+        known = {f.name: values[f.name] for f in fields(cls)}
+        return cls(**known | {"images": tuple(known["images"])})
+
+
 @dataclass(frozen=True, eq=False)
 class Record:
     """One look at the probe set.
@@ -45,12 +79,15 @@ class Record:
     ``metrics``: the logged keys, ``"cam/drift_ref/gradcam"``; NaN where a number is undefined at this look.
     ``maps[method, layer]``: (N, h, w) float32 on the layer's grid, after ReLU, not rescaled.
     ``per_image["entropy/gradcam"]``: (N,) float64; with ``/<layer>`` appended when several layers are tracked.
-    ``aggregates["entropy/gradcam"]``: mean, median, worst_tenth, worst_class (the worst class's mean), and n, the
-    images counted.
+    ``aggregates["entropy/gradcam"]``: mean, median, worst_tenth, worst_class (the worst class's mean), low and high (95 %
+    bootstrap interval of the mean), n (images counted), and ``group:<tag>``, the mean of each of the probe's groups.
+    ``t_maps[method, layer]``: (h, w) float32, the paired t of each cell against the reference, positive where focus was
+    gained (:func:`cam_engine.metrics.max_t`).
+    ``alerts``: those that are raised at this look, old and new.
     ``predictions``, ``confidences``, ``scores``, ``targets``: (N,), predicted class, its probability, the explained
     score and class; None where the model is no classifier.
-    ``reference``: for each ``method/layer``, what drift is measured against: ``look``, ``settled``, ``floor`` and
-    ``ceiling``.
+    ``reference``: for each ``method/layer``, what drift is measured against: ``look``, ``settled``, ``floor``,
+    ``ceiling`` and the ``grid`` [h, w].
     ``user_metrics``: what else the trainer had logged by the end of that validation, such as its accuracy.
     ``seconds``: what the look cost. ``time``: seconds since 1970.
     """
@@ -70,6 +107,8 @@ class Record:
     user_metrics: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     time: float = 0.0
+    t_maps: Maps = field(default_factory=dict)
+    alerts: tuple[Alert, ...] = ()
 
     _PLAIN = ("look", "epoch", "step", "metrics", "aggregates", "reference", "user_metrics", "seconds", "time")
     _ARRAYS = ("predictions", "confidences", "scores", "targets")
@@ -81,9 +120,12 @@ class Record:
             **{name: getattr(self, name) for name in self._PLAIN},
             "maps": [list(key) for key in self.maps],
             "per_image": list(self.per_image),
+            "t_maps": [list(key) for key in self.t_maps],
+            "alerts": [asdict(alert) for alert in self.alerts],
         }
         arrays: dict[str, Any] = {f"map_{i}": m for i, m in enumerate(self.maps.values())}
         arrays |= {f"image_{i}": v for i, v in enumerate(self.per_image.values())}
+        arrays |= {f"t_{i}": t for i, t in enumerate(self.t_maps.values())}
         arrays |= {name: getattr(self, name) for name in self._ARRAYS if getattr(self, name) is not None}
         arrays["header"] = np.frombuffer(to_json(header).encode(), dtype=np.uint8)
         buffer = io.BytesIO()
@@ -106,6 +148,9 @@ class Record:
                     maps={(method, layer): file[f"map_{i}"] for i, (method, layer) in enumerate(header["maps"])},
                     per_image={name: file[f"image_{i}"] for i, name in enumerate(header["per_image"])},
                     **{name: file[name] for name in cls._ARRAYS if name in file.files},
+                    # Not in the first records of this schema:
+                    t_maps={(m, layer): file[f"t_{i}"] for i, (m, layer) in enumerate(header.get("t_maps", ()))},
+                    alerts=tuple(map(Alert.from_plain, header.get("alerts", ()))),
                 )
         except RecordError:
             raise

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cam_engine.metrics import centroid_shift, consensus, enrichment, entropy, jensen_shannon, valid
+from cam_engine.metrics import centroid_shift, consensus, enrichment, entropy, jensen_shannon, mean, valid
 
 Array = NDArray[np.float64]
 
@@ -43,14 +43,21 @@ NEUTRAL = {
     "reference_set": 0.0,
     "noise_floor": 0.0,
     "ceiling": 1.0,
+    "max_t": 0.0,
+    "max_t_p": 1.0,
 }
 
 
 @dataclass
 class Track:
-    """What is remembered about one method on one layer between looks. ``reference`` and ``previous`` are maps (N, h, w)."""
+    """What is remembered about one method on one layer between looks.
+
+    ``reference`` and ``previous`` are maps (N, h, w). ``fixed``: the reference is the one that was asked for, and no
+    stand-in. ``settled``: the focus has been calm at two looks running, at some time, whatever the reference.
+    """
 
     fixed: bool = False
+    settled: bool = False
     reference: NDArray[np.float32] | None = None
     reference_look: int = -1
     previous: NDArray[np.float32] | None = None
@@ -62,11 +69,11 @@ class Track:
         """Take in a look's maps; should they become the reference?"""
         if self.reference is None:
             return bool(valid(maps).any())
-        if self.fixed or policy != "settled" or self.previous is None:
-            return False
-        drift = mean(jensen_shannon(maps, self.previous))
-        self.calm_looks = self.calm_looks + 1 if drift <= np.fmax(CALM_FLOORS * self.floor, CALM) else 0
-        return self.calm_looks >= CALM_LOOKS
+        if not self.settled and self.previous is not None:
+            drift = mean(jensen_shannon(maps, self.previous))
+            self.calm_looks = self.calm_looks + 1 if drift <= np.fmax(CALM_FLOORS * self.floor, CALM) else 0
+            self.settled = self.calm_looks >= CALM_LOOKS
+        return policy == "settled" and self.settled and not self.fixed
 
     def set_reference(self, maps: NDArray[np.float32], look: int, policy: str, floor: float, seed: int) -> None:
         """Measure drift against these maps from now on."""
@@ -123,31 +130,3 @@ def ceiling(maps: NDArray[np.float32], seed: int) -> float:
         chosen = np.random.default_rng(seed).choice(len(first), CEILING_PAIRS, replace=False)
         first, second = first[chosen], second[chosen]
     return mean(jensen_shannon(maps[first], maps[second]))
-
-
-def mean(values: Array) -> float:
-    """Mean over the values that are defined; NaN where none is."""
-    defined = values[np.isfinite(values)]
-    return float(defined.mean()) if defined.size else float("nan")
-
-
-def aggregates(metric: str, values: Array, labels: NDArray[np.int64] | None) -> dict[str, float]:
-    """Mean, median, mean of the worst tenth (at least one image), mean of the worst class, and n, over defined values."""
-    defined = np.isfinite(values)
-    found = values[defined]
-    if not found.size:
-        nothing = float("nan")
-        return {"mean": nothing, "median": nothing, "worst_tenth": nothing, "worst_class": nothing, "n": 0.0}
-    worst_first = np.sort(found)[::-1] if metric in HIGH_IS_WORSE else np.sort(found)
-    result = {
-        "mean": float(found.mean()),
-        "median": float(np.median(found)),
-        "worst_tenth": float(worst_first[: max(1, round(found.size / 10))].mean()),
-        "worst_class": float("nan"),
-        "n": float(found.size),
-    }
-    if labels is not None:
-        classes = labels[defined]
-        means = [float(found[classes == c].mean()) for c in np.unique(classes)]
-        result["worst_class"] = max(means) if metric in HIGH_IS_WORSE else min(means)
-    return result

@@ -17,7 +17,7 @@ from cam_callbacks.compare import compare_runs
 from cam_callbacks.demo.data import Cue, Splits, add_cue, make_dataset, make_probe, make_scenes
 from cam_callbacks.demo.model import SmallConvNet
 from cam_callbacks.demo.progress import Progress, quiet
-from cam_callbacks.demo.report import Outcome, commands, story, table
+from cam_callbacks.demo.report import Outcome, alerts, commands, story, table
 from cam_callbacks.drawing import Drawing
 from cam_callbacks.probe import ProbeSet
 from cam_engine.render import write_png
@@ -64,6 +64,7 @@ def run(folder: Path, epochs: int = 16, seed: int = 0, quick: bool = False) -> i
 
     _out(f"\n{table(outcomes)}\n")
     _out(textwrap.fill(story(*outcomes), 90))
+    _out(f"\n{alerts(outcomes)}")
     _out(f"\nComparison page  {page}\nFilm strips      {strips[0]}")
     for path in strips[1:]:
         _out(f"                 {path}")

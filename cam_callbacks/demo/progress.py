@@ -94,19 +94,26 @@ class _Watch(pl.Callback):
             self.progress.say(self.run, trainer.current_epoch, trainer.callback_metrics)
 
 
+def _is_no_alert(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("cam-callbacks: alert:")
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Routine messages of Lightning and MLflow are silent inside; warnings about anything else are not."""
     disabled = logging.root.manager.disable
     creates_experiment = logging.getLogger("pytorch_lightning.loggers.mlflow")
     level = creates_experiment.level
+    alerts = logging.getLogger("cam_callbacks.monitor")  # told together at the end; here they would cut the bar in two
     with warnings.catch_warnings():
         for message in _ROUTINE:
             warnings.filterwarnings("ignore", message=message)
         try:
             logging.disable(logging.INFO)  # for all: MLflow sets its own levels when it is first imported, in here
             creates_experiment.setLevel(logging.ERROR)  # "not found. Creating it." is a warning to it
+            alerts.addFilter(_is_no_alert)
             yield
         finally:
+            alerts.removeFilter(_is_no_alert)
             logging.disable(disabled)
             creates_experiment.setLevel(level)

@@ -6,6 +6,7 @@ import math
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,18 @@ def story(clean: Outcome, shortcut: Outcome) -> str:
             f"the maps show why not to ship it: {looks}."
         )
     return f"The maps show what is wrong with the {shortcut.name} run: {looks}."
+
+
+def alerts(outcomes: Sequence[Outcome]) -> str:
+    """What each run was warned of during training, one line for each alert when it was first raised."""
+    lines = ["Alerts raised during training"]
+    for outcome in outcomes:
+        first = {(a.name, a.method): a for record in reversed(list(outcome.store)) for a in record.alerts if a.new}
+        found = sorted(first.values(), key=lambda alert: alert.look)
+        said = [f"epoch {a.epoch + 1:>2}  {a.name} ({a.method}): {a.measured}" for a in found] or ["none"]
+        for head, text in zip([outcome.name, *[""] * len(said)], said, strict=False):
+            lines += textwrap.wrap(text, 90, initial_indent=f"  {head:<11}", subsequent_indent=" " * 13)
+    return "\n".join(lines)
 
 
 def commands(tensorboard: Path, tracking_uri: str) -> tuple[str, str]:

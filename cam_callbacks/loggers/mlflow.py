@@ -22,7 +22,8 @@ class MLflowSink:
 
     Overlays as stepped images (MLflow's image grid, compared across runs), the records under ``cam/records``, film
     strips under ``cam/``; ``cam_report.html``, ``cam_latest.png`` and ``cam_filmstrip.png`` at the artifact root, the only
-    level that MLflow's compare page shows. The client writes to this run alone; the user's active run is never touched.
+    level that MLflow's compare page shows. An alert is a tag, ``cam.alert.<name>``, and a text under ``cam/alerts``. The
+    client writes to this run alone; the user's active run is never touched.
 
     Args:
         client: An ``mlflow.MlflowClient``.
@@ -43,6 +44,7 @@ class MLflowSink:
         self._describe(drawing)
         store = drawing.store
         self._log_file(store.path(record.look), f"{_folder(drawing)}/records")
+        self._mark_alerts(record, drawing)
         if not record.look % self.every_n_looks:
             self._draw(record, drawing)
         if self.report_every_n_looks and not (record.look + 1) % self.report_every_n_looks:
@@ -77,8 +79,7 @@ class MLflowSink:
     def _describe(self, drawing: Drawing) -> None:
         if self._described:
             return
-        manifest, store = drawing.manifest, drawing.store
-        prefix = f"cam.{manifest['name']}" if manifest.get("name") else "cam"
+        manifest, store, prefix = drawing.manifest, drawing.store, _prefix(drawing)
         tags = {
             "probe_fingerprint": manifest["probe"]["fingerprint"],
             "methods": ", ".join(manifest["methods"]),
@@ -91,6 +92,14 @@ class MLflowSink:
         for name in (MANIFEST, PROBE):
             self._log_file(store.folder / name, f"{_folder(drawing)}/records")
         self._described = True
+
+    def _mark_alerts(self, record: Record, drawing: Drawing) -> None:
+        new = [alert for alert in record.alerts if alert.new]
+        for alert in new:
+            self.client.set_tag(self.run_id, f"{_prefix(drawing)}.alert.{alert.name}", str(alert))
+        if new:
+            text = "\n\n".join(map(str, new))
+            self.client.log_text(self.run_id, text, f"{_folder(drawing)}/alerts/look-{record.look:06d}.txt")
 
     def _log_report(self, store: RecordStore, drawing: Drawing) -> None:
         from cam_callbacks.compare import load_run, write_page
@@ -127,6 +136,12 @@ def safe_name(name: str) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _prefix(drawing: Drawing) -> str:
+    """Of the run's tags."""
+    name = drawing.manifest.get("name")
+    return f"cam.{name}" if name else "cam"
 
 
 def _folder(drawing: Drawing) -> str:

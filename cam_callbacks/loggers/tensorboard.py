@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from cam_callbacks.drawing import Drawing
+from cam_callbacks.keys import plain_key
 from cam_callbacks.records import Record, RecordStore
 
 
@@ -10,7 +11,8 @@ class TensorBoardSink:
     """Pictures for TensorBoard's images tab.
 
     One tag for each probe image and method, ``cam/<method>/<image>``, so that the tab's slider walks through the
-    epochs; a contact sheet of each look under ``cam/<method>/sheet``; the film strip at the end of the run.
+    epochs; a contact sheet of each look under ``cam/<method>/sheet``; the film strip at the end of the run. An alert is
+    a text under the tag of its scalar, ``cam/alert/<name>``, at the step where it was raised.
 
     Args:
         writer: A ``SummaryWriter``.
@@ -24,6 +26,10 @@ class TensorBoardSink:
         self.name = name
 
     def deliver(self, record: Record, drawing: Drawing) -> None:
+        for alert in record.alerts:
+            if alert.new:
+                key = plain_key(f"alert/{alert.name}", drawing.manifest.get("name"))
+                self.writer.add_text(key, str(alert), drawing.step(record))
         if record.look % self.every_n_looks:
             return
         step = drawing.step(record)

@@ -43,3 +43,17 @@ def distributions(maps: Maps) -> Float:
     positive = np.maximum(np.where(usable, array, 1.0), 0.0)
     positive = positive / positive.max((1, 2), keepdims=True)  # sums of very large values would overflow
     return np.where(usable, positive / positive.sum((1, 2), keepdims=True), np.nan)
+
+
+def pair(maps: Maps, others: Maps) -> tuple[Float, Float]:
+    """Two batches of maps as distributions, (N, h, w) each.
+
+    Raises:
+        ValueError: The two differ in shape.
+    """
+    p, q = distributions(maps), distributions(others)
+    if p.shape != q.shape:
+        raise ValueError(
+            f"maps of shape {p.shape} and {q.shape} cannot be compared; numbers of different grids are never mixed."
+        )
+    return p, q

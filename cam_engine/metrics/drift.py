@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import rel_entr
 
-from cam_engine.metrics.distribution import Float, Maps, distributions
+from cam_engine.metrics.distribution import Float, Maps, pair
 from cam_engine.metrics.shape import centroid
 
 
@@ -18,7 +18,7 @@ def jensen_shannon(maps: Maps, others: Maps) -> Float:
     Raises:
         ValueError: The two differ in shape.
     """
-    p, q = _pair(maps, others)
+    p, q = pair(maps, others)
     middle = (p + q) / 2
     divergence = (rel_entr(p, middle) + rel_entr(q, middle)).sum((1, 2)) / (2 * np.log(2))
     return np.clip(divergence, 0.0, 1.0)
@@ -26,14 +26,5 @@ def jensen_shannon(maps: Maps, others: Maps) -> Float:
 
 def centroid_shift(maps: Maps, others: Maps) -> Float:
     """Distance of the centres of mass, over √2 (the unit square's diagonal): (N,), 0 to 1. NaN where either map is invalid."""
-    p, q = _pair(maps, others)
+    p, q = pair(maps, others)
     return np.linalg.norm(centroid(p) - centroid(q), axis=1) / np.sqrt(2)
-
-
-def _pair(maps: Maps, others: Maps) -> tuple[Float, Float]:
-    p, q = distributions(maps), distributions(others)
-    if p.shape != q.shape:
-        raise ValueError(
-            f"maps of shape {p.shape} and {q.shape} cannot be compared; numbers of different grids are never mixed."
-        )
-    return p, q

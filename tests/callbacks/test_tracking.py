@@ -12,6 +12,7 @@ from torch import nn
 
 from cam_callbacks import CAMMonitor, ProbeSet, RecordStore, tracking
 from cam_engine import CAM
+from cam_engine.metrics import aggregate, mean
 
 
 def jsd(a, b):
@@ -53,7 +54,7 @@ def run(policy, series, floor=0.01):
         if track.needs_reference(now, policy):
             track.set_reference(now, look, policy, floor, seed=0)
         numbers = track.measure(now, look, None, None)
-        told.append((track.reference_look, track.fixed, {k: tracking.mean(v) for k, v in numbers.items()}))
+        told.append((track.reference_look, track.fixed, {k: mean(v) for k, v in numbers.items()}))
         track.previous = now
     return told
 
@@ -105,12 +106,12 @@ def test_invalid_images_are_left_out_and_counted(net, data):
 def test_aggregates():
     values = np.array([0.1, 0.5, np.nan, 0.9, 0.3] + [0.2] * 20)
     labels = np.array([0, 0, 0, 1, 1] + [2] * 20)
-    low = tracking.aggregates("on_target_enrichment", values, labels)
+    low = aggregate(values, labels)
     assert low["mean"] == pytest.approx(np.nanmean(values))
     assert low["median"] == pytest.approx(np.nanmedian(values))
     assert low["worst_tenth"] == pytest.approx((0.1 + 0.2) / 2)
     assert low["worst_class"] == pytest.approx(0.2)
-    high = tracking.aggregates("drift_ref", values, labels)
+    high = aggregate(values, labels, high_is_worse=True)
     assert high["worst_tenth"] == pytest.approx((0.9 + 0.5) / 2)
     assert high["worst_class"] == pytest.approx(0.6)
     assert high["n"] == 24

@@ -1,0 +1,92 @@
+"""From a number for each image to a few for the probe set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cam_engine.metrics.distribution import Float
+
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+WORST = 0.1
+
+
+def mean(values: Float) -> float:
+    """Mean over the values that are defined; NaN where none is."""
+    defined = values[np.isfinite(values)]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+def worst_tenth(values: Float, high_is_worse: bool = False) -> float:
+    """Mean of the worst tenth of the defined values, at least of one; NaN where none is."""
+    found = np.sort(values[np.isfinite(values)])
+    if not found.size:
+        return float("nan")
+    count = max(1, round(found.size * WORST))
+    return float((found[-count:] if high_is_worse else found[:count]).mean())
+
+
+def by_group(values: Float, groups: Sequence[Any] | NDArray[Any]) -> dict[Any, float]:
+    """Mean of each group's defined values, in order of the groups' first image; NaN for a group without any."""
+    tags = np.asarray(groups)
+    return {tag: mean(values[tags == tag]) for tag in dict.fromkeys(tags.tolist())}
+
+
+def bootstrap_interval(
+    values: Float, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean over images (Efron 1979), seeded: (low, high); NaN without two values.
+
+    As ``scipy.stats.bootstrap(..., method="percentile")``, with the draws of each resample kept as counts and used again
+    for every number of a look.
+    """
+    found = values[np.isfinite(values)]
+    if found.size < 2:
+        return float("nan"), float("nan")
+    means = _counts(found.size, resamples, seed) @ found / found.size
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, (tail, 1 - tail))
+    return float(low), float(high)
+
+
+def aggregate(
+    values: Float,
+    labels: Sequence[Any] | NDArray[Any] | None = None,
+    groups: Sequence[Any] | None = None,
+    high_is_worse: bool = False,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Everything about one number: ``mean``, ``median``, ``worst_tenth``, ``worst_class`` (the worst class's mean),
+    ``low`` and ``high`` (95 % bootstrap interval of the mean), ``n`` (images counted), and ``group:<tag>``, each group's mean.
+
+    Values (N,) that are NaN are left out. What cannot be said is NaN: everything but ``n`` where no value is defined,
+    ``worst_class`` without labels.
+    """
+    low, high = bootstrap_interval(values, seed=seed)
+    defined = values[np.isfinite(values)]
+    result = {
+        "mean": mean(values),
+        "median": float(np.median(defined)) if defined.size else float("nan"),
+        "worst_tenth": worst_tenth(values, high_is_worse),
+        "worst_class": float("nan"),
+        "low": low,
+        "high": high,
+        "n": float(defined.size),
+    }
+    if labels is not None and defined.size:
+        of_classes = [value for value in by_group(values, labels).values() if np.isfinite(value)]
+        result["worst_class"] = max(of_classes) if high_is_worse else min(of_classes)
+    if groups is not None:
+        result |= {f"group:{tag}": value for tag, value in by_group(values, groups).items()}
+    return result
+
+
+@lru_cache(maxsize=8)
+def _counts(n: int, resamples: int, seed: int) -> Float:
+    """(resamples, n): how often each image is drawn in each resample."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), resamples).astype(np.float64)
