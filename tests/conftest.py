@@ -1,4 +1,6 @@
-"""What all tests share: two threads, real images, and a small CNN with the structures that make capturing hard."""
+"""What all tests share: threads as OMP_NUM_THREADS says, else two; real images, and a small CNN with the structures that make capturing hard."""
+
+import os
 
 import numpy as np
 import pytest
@@ -9,8 +11,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _two_threads():
-    torch.set_num_threads(2)
+def _threads():
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
 @pytest.fixture(autouse=True)
