@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cam_callbacks.probe import ProbeSet
 from cam_engine.capture import Forward
 from cam_engine.detect import Family, Raw, family_of
-from cam_engine.layers import LayerSpec
+from cam_engine.layers import LayerSpec, layers_within
 
 TOP = 10  # rows of a box, as many as YOLO's assigner trains for one object
 FLOOR = 1e-12  # a probability below it counts as this
@@ -55,26 +55,15 @@ def view_of(
     except TypeError:
         return View(model, layers, forward, reshape)
     height, width = probe.images.shape[-2:]
+    every_input = isinstance(layers, str) and layers == "auto"
     return View(
         model=family.model,
-        layers=family.layers()
-        if isinstance(layers, str) and layers == "auto"
-        else _within(model, family.model, layers),
+        layers=family.layers() if every_input else layers_within(model, family.model, layers),
         forward=family.forward,
         reshape=reshape or family.reshape((height, width)),
         target=ProbeBoxTarget(probe, family) if isinstance(target, str) else None,
         family=family,
     )
-
-
-def _within(model: nn.Module, inner: nn.Module, layers: LayerSpec) -> LayerSpec:
-    """Layer names of ``model`` as those of the detector inside it."""
-    prefix = next((f"{name}." for name, module in model.named_modules() if module is inner and name), "")
-    if isinstance(layers, str):
-        return layers.removeprefix(prefix)
-    if isinstance(layers, nn.Module):
-        return layers
-    return [layer.removeprefix(prefix) if isinstance(layer, str) else layer for layer in layers]
 
 
 class ProbeBoxTarget:

@@ -188,10 +188,9 @@ class Watch:
     # --------------------------------------------------------------------------------------------------------------
 
     def _look(self, trainer: Any) -> None:
-        # A copy, as ultralytics makes for its checkpoint: heads keep anchors of the last size and of inference mode in
-        # attributes, and nothing of a look may stay in what is validated and saved.
+        # A copy, as ultralytics makes for its checkpoint: heads keep the anchors of the last size in attributes, and
+        # nothing of a look may stay in what is validated and saved.
         model = deepcopy(trainer.ema.ema).float()
-        _leave_inference_mode(model)
         monitor = self._monitor or self._begin(trainer, model)
         step = (trainer.epoch + 1) * len(trainer.train_loader)
         record = monitor.look(model, trainer.epoch, step)
@@ -304,14 +303,6 @@ class _Guard:
         # stacklevel would point into ultralytics; a warning there would be shown once for all looks
         warnings.warn(f"cam-callbacks: {self.what}; training goes on. {type(error).__name__}: {error}", stacklevel=3)
         return True
-
-
-def _leave_inference_mode(model: nn.Module) -> None:
-    """Replace tensors that a validation in inference mode left in attributes, which no gradient can pass."""
-    for module in model.modules():
-        for name, value in list(vars(module).items()):
-            if isinstance(value, Tensor) and value.is_inference():
-                setattr(module, name, value.clone())
 
 
 def _numbers(values: Mapping[str, Any] | None) -> dict[str, float]:

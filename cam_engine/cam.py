@@ -16,9 +16,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from cam_engine import _tree
 from cam_engine.capture import Captured, Forward, Record, Target, capture, gradients
 from cam_engine.extras import BATCH_SIZE, Extras, Score, finer_score, hessian_vectors
-from cam_engine.grids import GridView, Reshape, entries, infer_grid, prefix_tokens, select_tensor
+from cam_engine.grids import Reshape
 from cam_engine.guard import random_streams
-from cam_engine.layers import LayerSpec, entry_of, resolve_layers
+from cam_engine.layers import LayerSpec, resolve_layers, targets_of, views_of
 from cam_engine.methods.registry import Method, get_method
 from cam_engine.methods.weighting import collapse
 from cam_engine.targets.classes import ClassTarget
@@ -239,7 +239,7 @@ class CAM:
     def _explain(self, images: Tensor, score: Score, outputs: bool) -> CAMResult:
         size = (images.shape[-2], images.shape[-1])
         chosen = self.resolve(images)
-        targets = [Target(name, module, self._selector(name, len(images), size)) for name, module in chosen.items()]
+        targets = targets_of(self.model, chosen, images, self.reshape)
         if self._needs - {"generator", "images"}:
             captured, scores, grads, score = self._recorded(images, targets, score)
         elif outputs:
@@ -247,13 +247,7 @@ class CAM:
             scores, grads = self._score(captured.outputs, score, len(images)), {}
         else:
             captured, scores, grads = self._stopped(images, targets), None, {}
-        prefix = prefix_tokens(self.model)
-        views = {
-            name: GridView(
-                name, self.reshape or infer_grid(tuple(a.shape), len(images), size, layer=name, prefix=prefix)
-            )
-            for name, a in captured.activations.items()
-        }
+        views = views_of(self.model, captured.activations, images, self.reshape)
         extras = Extras(
             model=self.model,
             images=images,
@@ -349,12 +343,6 @@ class CAM:
         raw = {key: average(lambda part, key=key: part.raw[key]) for key in plain.raw}  # type: ignore[misc]
         pictures = {m: minmax(average(lambda part, m=m: part[m])) for m in plain.methods}  # type: ignore[misc]
         return replace(plain, raw=raw, _heatmaps=pictures)
-
-    def _selector(self, name: str, batch: int, size: tuple[int, int]) -> Callable[[Any], _tree.Path]:
-        entry, prefix = entry_of(self.model, name), prefix_tokens(self.model)
-        if self.reshape is None:
-            return lambda output: select_tensor(output, batch, size, layer=name, entry=entry, prefix=prefix)
-        return lambda output: entries(output, entry, layer=name)[0][0]
 
     def _prepare(self, images: Tensor) -> Tensor:
         if not isinstance(images, Tensor):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cam_engine import _tree
-from cam_engine.capture import Target, capture
+from cam_engine.capture import capture
 from cam_engine.errors import UnknownNameError
 from cam_engine.explanation.pictures import read
 from cam_engine.explanation.saving import new_folder
-from cam_engine.grids import GridView, infer_grid, select_tensor
-from cam_engine.layers import available_layers, module_names, resolve_layers
+from cam_engine.layers import available_layers, resolve_layers, targets_of, views_of
 from cam_engine.loading import Loaded, load_model
 from cam_engine.names import resolve_names
 
@@ -72,20 +69,22 @@ def write_feature_maps(loaded: Loaded, tensor: Tensor, layers: Any, channels: in
 
     parameter = next((p for p in loaded.net.parameters() if p.is_floating_point()), None)
     tensor = tensor if parameter is None else tensor.to(parameter.device, parameter.dtype)
-    maps = _captured(loaded, tensor, layers)
+    chosen = _chosen(loaded, tensor, layers)
+    found = capture(loaded.net, tensor, targets_of(loaded.net, chosen, tensor), record="nothing").activations
+    views = views_of(loaded.net, found, tensor)
     friendly = {dotted: name for name, dotted in loaded.friendly.items()}
-    kinds = {name: type(module).__name__ for module, name in module_names(loaded.net).items()}
     folder = new_folder(folder)
     entries = []
-    for name, values in maps.items():
+    for name, activation in found.items():
+        values, kind = views[name](activation)[0].float().cpu().numpy(), type(chosen[name]).__name__
         shown = friendly.get(name, name)
         file = f"{shown.replace('/', '_')}.png"
-        write_png(folder / file, feature_grid(values[:channels], f"{shown} · {kinds[name]} · {_shape(values)}"))
+        write_png(folder / file, feature_grid(values[:channels], f"{shown} · {kind} · {_shape(values)}"))
         entries.append(
             {
                 "name": name,
                 "friendly_name": friendly.get(name),
-                "type": kinds[name],
+                "type": kind,
                 "shape": list(values.shape),
                 "channels_shown": min(channels, len(values)),
                 "stride": round(tensor.shape[-2] / values.shape[1]),
@@ -115,31 +114,18 @@ def feature_grid(values: NDArray[np.float32], title: str = "") -> NDArray[np.uin
     return contact_sheet(tiles, title=title, columns=columns, tile_size=_TILE + 32, legend=False)
 
 
-def _captured(loaded: Loaded, tensor: Tensor, layers: Any) -> dict[str, NDArray[np.float32]]:
-    """Layer name → (C, h, w), in the order in which the layers ran."""
+def _chosen(loaded: Loaded, tensor: Tensor, layers: Any) -> dict[str, nn.Module]:
+    """The layers by name."""
     net = loaded.net
     possible = [info.name for info in available_layers(net, tensor)]
     if isinstance(layers, str) and layers in ("all", "**"):
         named = [name for name in possible if layers == "all" and name in loaded.friendly.values()]
-        chosen = resolve_layers(net, named or possible, tensor)
-    else:
-        try:
-            chosen = resolve_layers(net, resolve_names(net, layers, loaded.friendly), tensor)
-        except UnknownNameError as error:
-            exist = [*loaded.friendly, *(name for name in possible if name not in loaded.friendly)]
-            raise UnknownNameError(f"{error} These exist: {', '.join(exist)}.") from None
-    size = (tensor.shape[-2], tensor.shape[-1])
-
-    def select(output: Any, name: str) -> _tree.Path:
-        return select_tensor(output, 1, size, layer=name)
-
-    targets = [Target(name, module, partial(select, name=name)) for name, module in chosen.items()]
-    found = capture(net, tensor, targets, record="nothing").activations
-    maps = {}
-    for name, activation in found.items():
-        view = GridView(name, infer_grid(tuple(activation.shape), 1, size, layer=name))
-        maps[name] = view(activation)[0].float().cpu().numpy()
-    return maps
+        return resolve_layers(net, named or possible, tensor)
+    try:
+        return resolve_layers(net, resolve_names(net, layers, loaded.friendly), tensor)
+    except UnknownNameError as error:
+        exist = [*loaded.friendly, *(name for name in possible if name not in loaded.friendly)]
+        raise UnknownNameError(f"{error} These exist: {', '.join(exist)}.") from None
 
 
 def _shape(values: NDArray[np.float32]) -> str:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _BACKWARD_HOOKS = ("_backward_hooks", "_backward_pre_hooks")
 
@@ -22,7 +22,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
     ``module.training`` is set directly: ``model.eval()`` calls ``train()``, which some models override with
     side effects (ultralytics' ``YOLO.train`` starts a training). Buffers that the forward changed are copied back in
     place, those that it assigned anew are put back. Backward hooks are set aside meanwhile: they belong to the training.
-    Parts compiled with ``torch.compile`` run eagerly inside.
+    Tensors from inference mode are replaced by copies meanwhile, see :func:`_recordable`. Parts compiled with
+    ``torch.compile`` run eagerly inside.
     """
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(b, b._version, b.detach().clone()) for b in model.buffers() if not b.is_inference()]
@@ -30,6 +31,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     hooks = [(m, n, getattr(m, n)) for m, _ in modes for n in _BACKWARD_HOOKS if getattr(m, n)]
     with ExitStack() as stack:
         stack.enter_context(random_streams())
+        stack.enter_context(_recordable(model))
         if "torch._dynamo" in sys.modules:  # nothing can be compiled otherwise, and importing it takes seconds
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         try:
@@ -50,6 +52,32 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 for buffer, version, values in buffers:
                     if buffer._version != version:
                         buffer.copy_(values)
+
+
+@contextmanager
+def _recordable(model: nn.Module) -> Iterator[None]:
+    """Swap inference tensors, which autograd refuses, for copies, and put them back at the end.
+
+    A forward in inference mode leaves them behind where a module keeps what it computed as a buffer or a plain attribute,
+    such as ultralytics' anchors after ``predict()``. What the model itself has replaced meanwhile stays.
+    """
+    swapped = [
+        (kept, name, value)
+        for module in model.modules()
+        for kept in (vars(module), module._buffers)
+        for name, value in kept.items()
+        if isinstance(value, Tensor) and value.is_inference()
+    ]
+    with torch.inference_mode(False):
+        copies = [value.clone() for _, _, value in swapped]
+    for (kept, name, _), copy in zip(swapped, copies, strict=True):
+        kept[name] = copy
+    try:
+        yield
+    finally:
+        for (kept, name, value), copy in zip(swapped, copies, strict=True):
+            if kept.get(name) is copy:
+                kept[name] = value
 
 
 @contextmanager

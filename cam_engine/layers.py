@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from cam_engine import _tree
 from cam_engine.capture import Captured, Forward, Target, capture, gradients
 from cam_engine.errors import UnknownNameError, nearest
-from cam_engine.grids import Grid, GridError, infer_grid, prefix_tokens, select_tensor
+from cam_engine.grids import (
+    Grid,
+    GridError,
+    GridView,
+    Reshape,
+    entries,
+    infer_grid,
+    prefix_tokens,
+    select_tensor,
+)
 from cam_engine.guard import random_streams, untouched
 
 LayerSpec = str | nn.Module | Sequence["str | nn.Module"]
@@ -138,9 +147,63 @@ def resolve_layers(
     return chosen
 
 
+def layers_within(model: Any, inner: nn.Module, layers: LayerSpec) -> LayerSpec:
+    """``layers=`` for ``inner``, where names may also be those that the layers have in ``model``, which holds it."""
+    if not isinstance(model, nn.Module) or model is inner or isinstance(layers, nn.Module):
+        return layers
+    prefix = next((f"{name}." for name, module in model.named_modules() if module is inner), "")
+    known = _named(inner)
+
+    def own(layer: Any) -> Any:
+        if not isinstance(layer, str) or not layer.startswith(prefix):
+            return layer
+        parts = _split(layer, known)[0].split(".")
+        return layer if any(_matches(name.split("."), parts) for name in known) else layer.removeprefix(prefix)
+
+    return own(layers) if isinstance(layers, str) else [own(layer) for layer in layers]
+
+
 def entry_of(model: nn.Module, name: str) -> str:
     """Which entry of what a layer returns a resolved name means: ``"[pool]"`` of ``"fpn[pool]"``; "" of a bare name."""
     return _split(name, _named(model))[1] if "[" in name else ""
+
+
+def targets_of(
+    model: nn.Module, chosen: Mapping[str, nn.Module], images: Tensor, reshape: Reshape | None = None
+) -> list[Target]:
+    """What :func:`cam_engine.capture.capture` takes for the layers that :func:`resolve_layers` found.
+
+    Of a layer that returns several tensors, the entry that its name says, and of that the first with a grid for
+    ``images`` (B, C, H, W), or, where ``reshape`` makes the grid, the first at all.
+    """
+    batch, size, prefix = len(images), (images.shape[-2], images.shape[-1]), prefix_tokens(model)
+
+    def target(name: str, module: nn.Module) -> Target:
+        entry = entry_of(model, name)
+        if reshape is not None:
+            return Target(name, module, lambda output: entries(output, entry, layer=name)[0][0])
+        return Target(
+            name,
+            module,
+            lambda output: select_tensor(output, batch, size, layer=name, entry=entry, prefix=prefix),
+        )
+
+    return [target(name, module) for name, module in chosen.items()]
+
+
+def views_of(
+    model: nn.Module, activations: Mapping[str, Tensor], images: Tensor, reshape: Reshape | None = None
+) -> dict[str, GridView]:
+    """For each captured layer, what turns its output into (B, C, h, w): ``reshape``, or the grid that is recognised.
+
+    Raises:
+        GridError: No grid is.
+    """
+    batch, size, prefix = len(images), (images.shape[-2], images.shape[-1]), prefix_tokens(model)
+    return {
+        name: GridView(name, reshape or infer_grid(tuple(a.shape), batch, size, layer=name, prefix=prefix))
+        for name, a in activations.items()
+    }
 
 
 def auto_layer(

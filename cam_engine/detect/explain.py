@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from cam_engine.cam import CAM, Aggregate, CAMResult, minmax
-from cam_engine.capture import Captured, Target, capture, gradients
+from cam_engine.capture import Captured, capture, gradients
 from cam_engine.detect.families import family_of
 from cam_engine.detect.family import Family
 from cam_engine.detect.raw import Detections
 from cam_engine.detect.targets import BoxTarget, Matching
-from cam_engine.grids import GridView, infer_grid, prefix_tokens
+from cam_engine.grids import GridView
 from cam_engine.guard import random_streams
-from cam_engine.layers import LayerSpec
+from cam_engine.layers import LayerSpec, layers_within, targets_of, views_of
 from cam_engine.methods.weighting import collapse
 
 Per = Literal["all", "class", "detection"]
@@ -121,7 +121,7 @@ def explain_detections(
     family = family or family_of(model)
     size = (images.shape[-2], images.shape[-1])
     settings = {"reshape": family.reshape(size)} | settings
-    chosen = family.layers() if layers is None else layers
+    chosen = family.layers() if layers is None else layers_within(model, family.model, layers)
     cam = CAM(family.model, methods, chosen, forward=family.forward, aggregate=aggregate, **settings)
     images = cam._prepare(images)
     wanted = family.indices(classes)
@@ -161,16 +161,11 @@ class _Look:
 
     @classmethod
     def at(cls, cam: CAM, family: Family, image: Tensor) -> _Look:
-        size = (image.shape[-2], image.shape[-1])
-        targets = [Target(name, module, cam._selector(name, 1, size)) for name, module in cam.resolve(image).items()]
+        targets = targets_of(cam.model, cam.resolve(image), image, cam.reshape)
         captured = capture(cam.model, image, targets, record="from_layer", forward=cam.forward)
         if captured.interrupted:
             captured = capture(cam.model, image, targets, record="from_start", forward=cam.forward)
-        prefix = prefix_tokens(cam.model)
-        views = {
-            name: GridView(name, cam.reshape or infer_grid(tuple(activation.shape), 1, size, layer=name, prefix=prefix))
-            for name, activation in captured.activations.items()
-        }
+        views = views_of(cam.model, captured.activations, image, cam.reshape)
         return cls(cam, family, image, captured, views)
 
     def heatmaps(self, target: BoxTarget) -> dict[str, Tensor]:

@@ -117,7 +117,10 @@ class Ultralytics(Family):
     def _rows(self, branch: dict[str, Any]) -> Raw:
         head = self._head
         distances = head.dfl(branch["boxes"])
-        points, strides = head.anchors[None], head.strides
+        points, strides = (
+            head.anchors.clone()[None],
+            head.strides.clone(),
+        )  # those of predict() cannot be saved for a gradient
         low, high = distances.chunk(2, 1)
         corners = torch.cat([points - low, points + high], 1) * strides
         return Raw(corners.transpose(1, 2), branch["scores"].transpose(1, 2), None, logits=True)

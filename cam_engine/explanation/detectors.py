@@ -49,7 +49,7 @@ def explain_detector(family: Family, loaded: Loaded, picture: Picture, request: 
     if settings.get("reshape") is None:
         settings.pop("reshape", None)
     explained = explain_detections(
-        family.model,
+        loaded.net,
         picture.tensor,
         request.methods,
         per=request.per,  # type: ignore[arg-type]

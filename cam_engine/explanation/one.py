@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -174,37 +172,14 @@ def explain_picture(loaded: Loaded, picture: Picture, request: Request) -> Expla
     from cam_engine.explanation.detectors import detector_of, explain_detector
 
     family = detector_of(loaded, request)
-    with recordable(loaded.net):
-        if family is None:
-            found = _explain_classifier(loaded, picture, request)
-        else:
-            found = explain_detector(family, loaded, picture, request)
+    if family is None:
+        found = _explain_classifier(loaded, picture, request)
+    else:
+        found = explain_detector(family, loaded, picture, request)
     first = found[request.methods[0]]
     if len(request.methods) == 1:
         return first
     return Explanation(first, method=", ".join(request.methods), methods=found, sheet=_sheet(found, request.alpha))
-
-
-@contextmanager
-def recordable(net: nn.Module) -> Iterator[None]:
-    """Swap tensors that modules keep as plain attributes from a forward in inference mode, such as ultralytics' anchors, for
-    copies that a gradient can pass; put them back at the end."""
-    kept = [
-        (vars(module), name, value)
-        for module in net.modules()
-        for name, value in vars(module).items()
-        if isinstance(value, Tensor) and value.is_inference()
-    ]
-    with torch.inference_mode(False):
-        copies = [value.clone() for _, _, value in kept]
-    for (attributes, name, _), copied in zip(kept, copies, strict=True):
-        attributes[name] = copied
-    try:
-        yield
-    finally:
-        for (attributes, name, value), copied in zip(kept, copies, strict=True):
-            if attributes.get(name) is copied:  # else the model has made a new one, for another size of image
-                attributes[name] = value
 
 
 def shown_layer(spec: Any, layers: Sequence[str], friendly: dict[str, str]) -> str:

@@ -409,6 +409,36 @@ def test_no_trace(call, context, busy_net, photos):
         assert_unchanged(before, snapshot(busy_net))
 
 
+class Anchored(nn.Module):
+    """A head that keeps what it computed for the last size of image, as detectors keep their anchors."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.scale, self.size = net, None, None
+        self.register_buffer("shift", None)
+
+    def forward(self, x):
+        scores = self.net(x)
+        if self.size != x.shape[2:]:
+            self.size = x.shape[2:]
+            self.scale, self.shift = torch.arange(1.0, 1 + scores.shape[1]), scores.new_ones(scores.shape[1])
+        return scores * self.scale * self.shift
+
+
+def test_what_a_forward_in_inference_mode_left_in_the_model_is_no_obstacle(make_cnn, photos):
+    net = Anchored(make_cnn())
+    with torch.inference_mode():
+        net(photos)
+    scale, shift = net.scale, net.shift
+    assert scale.is_inference() and shift.is_inference()
+    expected = CAM(make_cnn(), "gradcam", "stage1")(photos, 2).raw["gradcam", "stage1"] * 3
+    torch.testing.assert_close(CAM(net, "gradcam", "net.stage1")(photos, 2).raw["gradcam", "net.stage1"], expected)
+    assert list(CAM(net).resolve(photos)) == ["net.stage2"]
+    assert net.scale is scale and net.shift is shift
+    CAM(net, "gradcam", "net.stage1")(photos[:, :, :40], 2)
+    assert net.scale is not scale and not net.scale.is_inference()  # what the model made for another size stays
+
+
 class Breaks(nn.Module):
     def forward(self, x):
         raise ArithmeticError("in the middle")

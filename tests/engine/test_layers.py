@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from cam_engine import CAM, available_layers
+from cam_engine.layers import layers_within
 from cam_engine.methods import eigencam
 
 
@@ -281,3 +282,20 @@ def test_reshape_serves_a_layout_that_is_not_recognised(photos):
     torch.testing.assert_close(result.raw["hirescam", "flat"], expected.raw["hirescam", "patches"])
     with pytest.raises(ValueError, match=r"reshape= turned .*\(8, 576\).* into \(8, 576\)"):
         CAM(net, "hirescam", "flat", reshape=lambda t: t)(photos, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("net.stage1", "stage1"),
+        ("stage1", "stage1"),
+        ("net.*.0", "*.0"),
+        (["net.stage1[0]", "stem.1"], ["stage1[0]", "stem.1"]),
+        ("net.nowhere", "nowhere"),
+    ],
+)
+def test_names_may_be_those_in_what_holds_the_model(given, expected, cnn):
+    holder = nn.ModuleDict({"net": cnn})
+    assert layers_within(holder, cnn, given) == expected
+    assert layers_within(cnn, cnn, given) == given
+    assert layers_within(holder, cnn, cnn.stage1) is cnn.stage1

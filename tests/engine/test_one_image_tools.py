@@ -121,6 +121,39 @@ def test_feature_maps_of_all_layers(cnn, folder, tmp_path):
     assert {path.stem for path in out.glob("*.png")} == wanted
 
 
+class Pyramid(nn.Module):
+    """A layer that returns two maps, and one with five tokens before the 2×2 patches of a square: a count alone says 3×3."""
+
+    class Two(nn.Module):
+        def forward(self, x):
+            return {"fine": x[:, :, ::2, ::2], "coarse": x[:, :, ::24, ::24]}
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cls_token = nn.Parameter(torch.full((1, 5, 3), 7.0))
+
+        def forward(self, x):
+            return torch.cat([self.cls_token, x.flatten(2).transpose(1, 2)], 1)
+
+    def __init__(self):
+        super().__init__()
+        self.two, self.tokens = self.Two(), self.Tokens()
+
+    def forward(self, x):
+        return self.tokens(self.two(x)["coarse"]).mean(1)
+
+
+def test_feature_maps_of_an_entry_and_of_tokens_behind_others(folder, tmp_path):
+    layers = ["two[coarse]", "two[fine]", "tokens"]
+    square = Image.open(folder / "china.png").resize((48, 48))
+    out = save_feature_maps(Pyramid(), square, layers, folder=tmp_path / "maps")
+    coarse, fine, tokens = json.loads((out / "metadata.json").read_text())["layers"]
+    assert (coarse["shape"], fine["shape"], tokens["shape"]) == ([3, 2, 2], [3, 24, 24], [3, 2, 2])
+    assert tokens["range"] == coarse["range"] and coarse["type"] == "Two"
+    assert {path.stem for path in out.glob("*.png")} == set(layers)
+
+
 def test_an_unknown_layer_lists_what_exists(cnn, folder, tmp_path):
     with pytest.raises(KeyError, match=r"no layer 'stage9'.*stem.*residual.*stage2"):
         save_feature_maps(cnn, folder / "china.png", ["stage9"], folder=tmp_path / "maps")
