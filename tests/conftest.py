@@ -1,4 +1,4 @@
-"""What all tests share: threads as OMP_NUM_THREADS says, else two; real images, and a small CNN with the structures that make capturing hard."""
+"""What all tests share: threads as OMP_NUM_THREADS says, else two; real images, and a small CNN with what makes capturing hard."""
 
 import os
 
