@@ -15,14 +15,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cam_engine import _tree
 from cam_engine.capture import Captured, Forward, Record, Target, capture, gradients
-from cam_engine.extras import BATCH_SIZE, Extras, Score, finer_score, hessian_vectors
+from cam_engine.extras import Extras, Score, finer_score, hessian_vectors
 from cam_engine.grids import Reshape
 from cam_engine.guard import random_streams
 from cam_engine.layers import LayerSpec, resolve_layers, targets_of, views_of
 from cam_engine.methods.registry import Method, get_method
 from cam_engine.methods.weighting import collapse
 from cam_engine.targets.classes import ClassTarget
-from cam_engine.targets.resolve import TargetSpec, check_scores, fixed_target, resolve_target
+from cam_engine.targets.resolve import TargetSpec, check_scores, fixed_target, mirrored_target, resolve_target
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -135,7 +135,8 @@ class CAM:
         output: Key or index of the score tensor in what the model returns (a dictionary, tuple or dataclass), or a
             callable.
         aggregate: ``"mean"`` or ``"max"`` over layers in ``result[method]``.
-        batch_size: Images in one forward of the methods that score many variants (Score-CAM, Ablation-CAM).
+        batch_size: Images in one forward of the methods that score many variants (Score-CAM, Ablation-CAM);
+            None for a number that suits the device.
         seed: Of the methods that draw random numbers; equal calls give equal maps.
         progress: Show a bar while variants are scored, where that takes over two seconds and stderr is a terminal.
 
@@ -163,7 +164,7 @@ class CAM:
         forward: Forward | None = None,
         output: Any = None,
         aggregate: Aggregate = "mean",
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
         seed: int = 0,
         progress: bool = True,
     ) -> None:
@@ -174,7 +175,7 @@ class CAM:
             raise ValueError('methods= is empty; pass at least one name, such as "gradcam".')
         if aggregate not in ("mean", "max"):
             raise ValueError(f'aggregate= takes "mean" or "max", not {aggregate!r}.')
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1.")
         self.model = model
         self.methods: dict[str, Method] = {method.name: method for method in map(get_method, names)}
@@ -333,9 +334,9 @@ class CAM:
         parts: list[tuple[CAMResult, bool]] = []
         for flip in (False, True):
             for factor in (0.9, 1.0, 1.1):
-                variant = (images.flip(3) if flip else images) * factor
+                variant, of = (images.flip(3), mirrored_target(score)) if flip else (images, score)
                 known = not flip and factor == 1.0
-                parts.append((plain if known else self._explain(variant, score, False), flip))
+                parts.append((plain if known else self._explain(variant * factor, of, False), flip))
 
         def average(of: Callable[[CAMResult], Tensor]) -> Tensor:
             return torch.stack([of(part).flip(2) if flip else of(part) for part, flip in parts]).mean(0)

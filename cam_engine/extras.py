@@ -22,7 +22,7 @@ from cam_engine.targets.classes import ClassTarget, class_scores
 NOISE = 0.3  # standard deviation of SmoothGrad's noise, in the units of the normalised images
 NOISY_REPEATS = 4
 COMPARED_CLASSES = 3
-BATCH_SIZE = 32  # images in one forward of the methods that score many variants
+BATCH_SIZE, CPU_BATCH_SIZE = 32, 16  # images in one forward of the methods that score many variants
 
 Score = Callable[[Any], Tensor]
 Variant = Callable[[Tensor], Tensor]
@@ -46,9 +46,13 @@ class Extras:
     picked: Callable[[Any], Any]
     class_target: ClassTarget | None
     forward: Forward | None
-    batch_size: int
+    batch_size: int | None
     seed: int
     progress: bool
+
+    def __post_init__(self) -> None:
+        convolves = any(isinstance(module, nn.Conv2d) for module in self.model.modules())
+        self._channels_last = self.images.device.type == "cpu" and convolves
 
     def get(self, name: str, layer: str) -> Any:
         """The extra of that name for one layer."""
@@ -87,8 +91,8 @@ class Extras:
     def rescore_images(self, layer: str) -> Callable[[Variant, int], Tensor]:
         def run(variant: Variant, count: int) -> Tensor:
             def outputs(chunk: Tensor) -> Any:
-                changed = variant(chunk).flatten(0, 1)
-                return rescore(self.model, changed.to(self.images.dtype), forward=self.forward)
+                changed = variant(chunk).flatten(0, 1).to(self.images.dtype)
+                return self._laid_out(lambda given: rescore(self.model, given, forward=self.forward), changed)
 
             return self._in_chunks(outputs, count)
 
@@ -106,6 +110,18 @@ class Extras:
             return self._in_chunks(outputs, count)
 
         return run
+
+    def _laid_out(self, run: Callable[[Tensor], Any], images: Tensor) -> Any:
+        """``run`` on images with channels last, which makes convolutions over large maps faster on a CPU.
+
+        A model that takes views of contiguous tensors fails on it, and gets them as they are from then on.
+        """
+        if self._channels_last:
+            try:
+                return run(images.contiguous(memory_format=torch.channels_last))
+            except RuntimeError:
+                self._channels_last = False
+        return run(images)
 
     def _replay(self, target: Target, activation: Tensor) -> Any:
         """Outputs for a replaced activation. The layers before it see a few images only, where the model allows that.
@@ -134,7 +150,8 @@ class Extras:
     def _in_chunks(self, outputs: Callable[[Tensor], Any], count: int) -> Tensor:
         """(B, count) scores of variants; ``outputs`` takes indices (K,) and returns what the model says of B·K images."""
         batch = len(self.images)
-        step = max(1, self.batch_size // batch)
+        default = CPU_BATCH_SIZE if self.images.device.type == "cpu" else BATCH_SIZE
+        step = max(1, (self.batch_size or default) // batch)
         chunks = torch.arange(count, device=self.images.device).split(step)
         scored = []
         for chunk in tqdm(chunks, unit="batch", leave=False, delay=2, disable=None if self.progress else True):
@@ -152,7 +169,8 @@ class Extras:
         for _ in range(NOISY_REPEATS):
             noise = NOISE * torch.randn(self.images.shape[1:], generator=generator)
             shaken = self.images + noise.to(self.images)
-            for name, gradient in self._repeat(shaken, self.targets, "from_layer")[1].items():
+            repeated = self._laid_out(lambda images: self._repeat(images, self.targets, "from_layer")[1], shaken)
+            for name, gradient in repeated.items():
                 gradient = gradient.float() if gradient.dtype != torch.float64 else gradient
                 powers = [gradient, gradient**2, gradient**3]
                 sums[name] = [a + b for a, b in zip(sums[name], powers, strict=True)] if name in sums else powers

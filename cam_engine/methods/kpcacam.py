@@ -18,16 +18,22 @@ def kpcacam(activations: Tensor, component: int = 0) -> Tensor:
 
     K_ij = tanh(x_i·x_j / C + 1) for cells x with channels centred, K centred twice; L = √λ₁·u₁ for its largest eigenvalue.
     Karmani et al. 2024, arXiv:2410.00267, with the sigmoid kernel and scikit-learn's defaults (``KernelPCA``, gamma = 1/C,
-    coef0 = 1). The (h·w)² kernel is held in memory. Sign as in :func:`cam_engine.methods.eigen.orient`.
+    coef0 = 1). The (h·w)² kernel of one image at a time is held in memory. Sign as in :func:`cam_engine.methods.eigen.orient`.
 
     Raises:
         ValueError: ``component`` is not below h·w.
     """
-    batch, channels, height, width = activations.shape
+    height, width = activations.shape[-2:]
     if not 0 <= component < height * width:
         raise ValueError(
             f"component={component} asked of a kernel over a {height}x{width} grid; there are {height * width}, counted from 0."
         )
+    return torch.cat([_projection(image, component) for image in activations.split(1)])
+
+
+def _projection(activations: Tensor, component: int) -> Tensor:
+    """Of one image: (1, C, h, w) to (1, h, w)."""
+    _, channels, height, width = activations.shape
     cells = activations.flatten(2).transpose(1, 2)
     size = cells.flatten(1).norm(dim=1)
     cells = cells - cells.mean(1, keepdim=True)
@@ -44,4 +50,4 @@ def kpcacam(activations: Tensor, component: int = 0) -> Tensor:
     vector, value = top_eigenvectors(kernel, component)
     projection = orient(vector * value.clamp_min(0).sqrt()[:, None], cells.mean(2))
     projection = torch.where(constant, 0.0, projection)
-    return torch.where(finite, projection, float("nan")).reshape(batch, height, width)
+    return torch.where(finite, projection, float("nan")).reshape(1, height, width)

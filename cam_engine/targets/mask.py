@@ -39,6 +39,10 @@ class MaskTarget:
         """This target with the predicted masks settled by ``outputs``."""
         return self if self.masks is not None else MaskTarget(self.classes, self.inside(outputs))
 
+    def mirrored(self) -> MaskTarget:
+        """This target for images mirrored left to right."""
+        return self if self.masks is None else MaskTarget(self.classes, self.masks.flip(-1))
+
     def inside(self, outputs: Any) -> Tensor:
         """The weight of each cell, (B, H, W) in the dtype of the outputs.
 

@@ -36,6 +36,12 @@ def fixed_target(target: Callable[[Any], Tensor], outputs: Any) -> Callable[[Any
     return target if fixed is None else fixed(outputs)
 
 
+def mirrored_target(target: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
+    """The same target for the images mirrored left to right; a target that has places takes part by ``mirrored()``."""
+    mirrored = getattr(target, "mirrored", None)
+    return target if mirrored is None else mirrored()
+
+
 def check_scores(scores: Any, batch: int) -> Tensor:
     """Scores as (B,).
 

@@ -170,6 +170,34 @@ def test_scoring_variants_records_nothing(cnn, photos, ran):
     assert not any(recorded for _, _, recorded in calls)
 
 
+class Views(nn.Module):
+    """Takes a view of its activations, which fails unless they lie contiguously, or copies them."""
+
+    def __init__(self, copies):
+        super().__init__()
+        self.copies, self.layouts = copies, []
+        self.layer, self.head = nn.Conv2d(3, 6, 3, stride=4, padding=1), nn.Linear(6 * 144, 4)
+
+    def forward(self, x):
+        self.layouts.append(x.is_contiguous())
+        x = self.layer(x).tanh()
+        return self.head(x.flatten(1) if self.copies else x.view(len(x), -1))
+
+
+@pytest.mark.parametrize("method", ["scorecam", "smoothgradcam++"])
+def test_variants_have_channels_last_on_a_cpu_unless_the_model_needs_them_contiguous(method, photos):
+    copying, viewing = Views(copies=True), Views(copies=False)
+    viewing.load_state_dict(copying.state_dict())
+    expected, found = (
+        CAM(net, method, "layer", progress=False)(photos[:2].contiguous(), 1) for net in (copying, viewing)
+    )
+    torch.testing.assert_close(found[method], expected[method], atol=1e-5, rtol=1e-5)
+    # the image as it is, then its variants; the viewing model is asked once more for the one that failed
+    assert copying.layouts[0] and not any(copying.layouts[1:])
+    assert viewing.layouts[1] is False and all(viewing.layouts[2:])
+    assert len(viewing.layouts) == len(copying.layouts) + 1
+
+
 # --- running on from the layer ---
 
 
