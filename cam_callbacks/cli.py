@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cam_callbacks.compare.command import CompareCommandError, add_compare, add_report
 from cam_callbacks.records import RecordError
 
 
@@ -16,7 +17,8 @@ class CommandError(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 for a mistake in its use, or 130 when interrupted."""
+    """Run the command line; returns the exit code: 0, 1 where a comparison fails its
+    condition, 2 for a mistake in its use, 130 when interrupted."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without Unicode shows "?" instead of a traceback
@@ -27,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = args.command
     try:
         return command(args)
-    except (CommandError, RecordError, OSError) as error:
+    except (CommandError, CompareCommandError, RecordError, OSError) as error:
         print(f"cam-callbacks: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -45,7 +47,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"cam-callbacks {_version()}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_demo(commands)
-    _add_compare(commands)
+    add_compare(commands)
+    add_report(commands)
     _add_explain(commands)
     _add_layers(commands)
     return top
@@ -78,52 +81,6 @@ def run_demo(args: argparse.Namespace) -> int:
             raise
         raise CommandError(f"the demo needs {error.name}: pip install 'cam-callbacks[demo]'") from error
     return run(args.folder, epochs=args.epochs, seed=args.seed)
-
-
-def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    compare = commands.add_parser(
-        "compare",
-        help="runs side by side: a table here and one self-contained HTML page",
-        description="Compare what runs look at. Prints a table of final and best values and writes one HTML page with "
-        "a slider through the epochs, the maps and the curves. The first run is the one that the others are compared with.",
-        epilog="examples:\n"
-        "  cam-callbacks compare lightning_logs/version_0 lightning_logs/version_1\n"
-        "  cam-callbacks compare --tracking-uri sqlite:///mlflow.db 4f0c…e1 9b1d…07 -o page.html",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    compare.add_argument(
-        "runs",
-        nargs="+",
-        metavar="RUN",
-        help="a folder of records, a folder above one (a TensorBoard log folder), or an MLflow run id",
-    )
-    compare.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        default=Path("cam_compare.html"),
-        metavar="PAGE",
-        help="the page (default: %(default)s)",
-    )
-    compare.add_argument(
-        "--tracking-uri", metavar="URI", help="MLflow's, such as sqlite:///mlflow.db (default: MLflow's own)"
-    )
-    compare.set_defaults(command=run_compare)
-
-
-def run_compare(args: argparse.Namespace) -> int:
-    """``cam-callbacks compare``."""
-    from cam_callbacks.compare import LoadError, compare_runs
-
-    if args.output.is_dir():
-        raise CommandError(f"{str(args.output)!r} is a folder; -o takes the file to write.")
-    try:
-        comparison = compare_runs(*args.runs, tracking_uri=args.tracking_uri)
-    except LoadError as error:
-        raise CommandError(str(error)) from error
-    print(comparison.text())
-    print(f"\npage: {comparison.write(args.output).resolve()}")
-    return 0
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:

@@ -438,6 +438,8 @@ class CAMMonitor:
                 "ids": probe.ids,
                 "class_names": probe.class_names,
                 "groups": probe.groups,
+                "mean": None if probe.mean is None else probe.mean.flatten().tolist(),
+                "std": None if probe.std is None else probe.std.flatten().tolist(),
             },
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         }

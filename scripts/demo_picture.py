@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cam_callbacks.compare import read_runs
+from cam_callbacks.compare import select_runs
 from cam_callbacks.drawing import Drawing
 from cam_callbacks.records import RecordStore
 from cam_engine.render import Tile, film_strip, write_png
@@ -20,7 +20,7 @@ CLASSES = (2, 4, 6, 7, 9)
 
 
 def main(folder: str, picture: str) -> None:
-    runs = read_runs([str(p.parent) for p in sorted(Path(folder).glob("tensorboard/**/cam/manifest.json"))])
+    runs = select_runs([Path(folder, "tensorboard")]).runs
     strips = []
     for title, run in zip(
         ("clean: the tag's colour is random", "shortcut: the tag's colour tells the class"), runs, strict=True

@@ -8,21 +8,26 @@
 Data flows `load → agree → table → data → page`; the page itself is built from `viewer/`.
 """
 
-from cam_callbacks.compare.comparison import Comparison, compare_runs
+from cam_callbacks.compare.comparison import ComparabilityError, Comparison, compare_runs
 from cam_callbacks.compare.data import page_data
-from cam_callbacks.compare.load import LoadError, Run, load_run, load_runs, read_runs
+from cam_callbacks.compare.frame import load_runs
+from cam_callbacks.compare.gate import GateError
+from cam_callbacks.compare.load import LoadError, Run, load_run
 from cam_callbacks.compare.page import render_page, script_hash, write_page
+from cam_callbacks.compare.select import select_runs
 
 __all__ = [
+    "ComparabilityError",
     "Comparison",
+    "GateError",
     "LoadError",
     "Run",
     "compare_runs",
     "load_run",
     "load_runs",
     "page_data",
-    "read_runs",
     "render_page",
     "script_hash",
+    "select_runs",
     "write_page",
 ]

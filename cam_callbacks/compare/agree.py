@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from cam_callbacks.compare.load import Run
+from cam_callbacks.compare.numbers import number
+
+ENRICHMENTS = ("on_target_enrichment", "nuisance_enrichment")
+"""Numbers in units of chance: they mean the same on any grid, layer and architecture."""
+REGIONS = (("on_target_enrichment", "masks"), ("nuisance_enrichment", "nuisance"))
+"""Each of them, and the array of the probe that it is measured on."""
 
 
 @dataclass(frozen=True)
@@ -25,41 +33,94 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Across:
+    """One method in runs of different layers, grids or architectures: ``layers[run index]`` is what it is compared on.
+
+    Only enrichment may be compared there.
+    """
+
+    method: str
+    layers: dict[int, str]
+
+    @property
+    def title(self) -> str:
+        return f"{self.method} · across layers ({', '.join(dict.fromkeys(self.layers.values()))})"
+
+
+@dataclass(frozen=True)
 class Agreement:
-    """What may be compared (``parts``), what differs (``notes``, a sentence each), and the fingerprint check."""
+    """What may be compared, and what differs.
+
+    ``parts``: in full. ``across``: through enrichment alone. ``differences``: a sentence for each thing that keeps runs from
+    being compared in full. ``notes``: those, and what else is worth knowing, such as looks that could not be read.
+    """
 
     parts: tuple[Part, ...]
+    across: tuple[Across, ...]
+    differences: tuple[str, ...]
     notes: tuple[str, ...]
     same_probe: bool
+    other_regions: dict[str, frozenset[int]] = field(default_factory=dict)
+    """Enrichment → the runs whose masks are not those of the first run, so that theirs is of something else."""
+
+    def comparable(self, metric: str, method: str, layer: str, run: int, other: int) -> bool:
+        """May this number of two runs be compared? Those of no method, such as the user's own, always."""
+        if not method or run == other:
+            return True
+        if {run, other} & self.other_regions.get(metric, frozenset()):
+            return False
+        full = any((p.method, p.layer) == (method, layer) and {run, other} <= set(p.runs) for p in self.parts)
+        across = metric in ENRICHMENTS and any(
+            a.method == method and {run, other} <= a.layers.keys() for a in self.across
+        )
+        return full or across
 
 
 def agreement(runs: Sequence[Run]) -> Agreement:
-    """Compare each run with the first: probe fingerprint, target, method, layer and grid must agree.
+    """Compare each run with the first: probe fingerprint, preprocessing, target, model, method, layer and grid must agree.
 
-    A run whose probe or target differs takes part in nothing but the trainer's own numbers. A method or layer that
-    only one run has, or whose grids differ, is left out.
+    A run whose probe or target differs takes part in nothing but the trainer's own numbers. One whose model, layer or grid
+    differs takes part in enrichment, which is in units of chance.
     """
     first = runs[0]
+    differences: list[str] = []
     notes: list[str] = []
-    fellows = [0]
+    fellows, alike = [0], [0]  # of one probe and target; of one architecture, too
     same_probe = True
     for index, run in enumerate(runs[1:], 1):
         probe = _probe_difference(first, run)
         target = _difference("target", first, run)
         same_probe &= probe is None
         for why in filter(None, (probe, target)):
-            notes.append(f"The maps of {run.name!r} are not compared with those of {first.name!r}: {why}.")
-        if probe is None and target is None:
-            fellows.append(index)
-            if other := _difference("reference", first, run):
-                notes.append(f"Drift of {run.name!r} is not measured as that of {first.name!r}: {other}.")
+            differences.append(f"The maps of {run.name!r} are not compared with those of {first.name!r}: {why}.")
+        if probe is not None or target is not None:
+            continue
+        fellows.append(index)
+        if model := _difference("model", first, run):
+            differences.append(f"{run.name!r} is compared with {first.name!r} through enrichment only: {model}.")
+            continue
+        alike.append(index)
+        if other := _difference("reference", first, run):
+            notes.append(f"Drift of {run.name!r} is not measured as that of {first.name!r}: {other}.")
     parts: list[Part] = []
-    if len(fellows) > 1 or len(runs) == 1:
-        parts, differing = _parts(runs, fellows)
-        notes += differing
+    if len(alike) > 1 or len(runs) == 1:
+        parts, differing = _parts(runs, alike)
+        differences += differing
+    across = _across(runs, fellows, parts)
+    regions = {
+        metric: frozenset(i for i in fellows if _equal(first, runs[i], name) is False) for metric, name in REGIONS
+    }
+    for (metric, name), others in zip(REGIONS, regions.values(), strict=True):
+        differences += [
+            f"{number(metric).title} of {runs[i].name!r} is not compared: its {name} are not those of {first.name!r}."
+            for i in sorted(others)
+        ]
     if len(runs) > 1 and not parts:
-        notes.append("Nothing about the maps can be compared; only numbers that the trainer logged itself are shown.")
-    return Agreement(tuple(parts), tuple(notes + _run_notes(runs)), same_probe)
+        rest = "only enrichment and numbers" if across else "only numbers"
+        notes.append(f"No maps can be compared; {rest} that the trainer logged itself are shown.")
+    return Agreement(
+        tuple(parts), across, tuple(differences), (*differences, *notes, *_run_notes(runs)), same_probe, regions
+    )
 
 
 def _parts(runs: Sequence[Run], fellows: Sequence[int]) -> tuple[list[Part], list[str]]:
@@ -85,6 +146,17 @@ def _parts(runs: Sequence[Run], fellows: Sequence[int]) -> tuple[list[Part], lis
     return parts, notes
 
 
+def _across(runs: Sequence[Run], fellows: Sequence[int], parts: Sequence[Part]) -> tuple[Across, ...]:
+    """Methods that several runs of one probe and target measured, where no part holds them all; each run's last layer."""
+    found = []
+    for method in dict.fromkeys(method for index in fellows for method in runs[index].methods):
+        layers = {i: runs[i].layers[-1] for i in fellows if method in runs[i].methods and runs[i].layers}
+        together = any(part.method == method and set(layers) <= set(part.runs) for part in parts)
+        if len(layers) > 1 and not together:
+            found.append(Across(method, layers))
+    return tuple(found)
+
+
 def _offers(run: Run) -> dict[tuple[str, str], tuple[int, int] | None]:
     """The grid of each (method, layer) of a run."""
     grids = run.manifest.get("grids") or {}
@@ -94,6 +166,7 @@ def _offers(run: Run) -> dict[tuple[str, str], tuple[int, int] | None]:
 
 
 def _probe_difference(first: Run, run: Run) -> str | None:
+    """In what two probes differ, in words; None where the fingerprints, over pixels as the models get them, are equal."""
     ours, theirs = first.manifest.get("probe") or {}, run.manifest.get("probe") or {}
     if ours.get("fingerprint") == theirs.get("fingerprint"):
         return None
@@ -103,12 +176,33 @@ def _probe_difference(first: Run, run: Run) -> str | None:
         for key, word in (("n", "images"), ("image_size", "pixels"))
         if theirs.get(key) != ours.get(key)
     ]
-    if not differing:
-        same_ids = ours.get("ids") == theirs.get("ids")
-        differing = [
-            "the same image names, but other pixels, labels or preprocessing" if same_ids else "other image names"
-        ]
-    return f"{prints} ({', '.join(differing)})"
+    return f"{prints} ({', '.join(differing or _finer_differences(first, run))})"
+
+
+def _finer_differences(first: Run, run: Run) -> list[str]:
+    ours, theirs = first.manifest.get("probe") or {}, run.manifest.get("probe") or {}
+    if ours.get("ids") != theirs.get("ids"):
+        return ["other image names"]
+    same_pictures = _equal(first, run, "pictures")
+    if same_pictures is None:
+        return ["the same image names, but other pixels, labels or preprocessing"]
+    differing = [] if same_pictures else ["the same image names, but other pictures"]
+    if _equal(first, run, "labels") is False:
+        differing.append("other labels")
+    if differing:
+        return differing
+    scales = [
+        f"{key} {_numbers(theirs.get(key))} against {_numbers(ours.get(key))}"
+        for key in ("mean", "std")
+        if theirs.get(key) != ours.get(key)
+    ]
+    return [f"the same pictures, preprocessed otherwise{': ' if scales else ''}{', '.join(scales)}"]
+
+
+def _equal(first: Run, run: Run, name: str) -> bool | None:
+    """Are two probes' arrays equal? None where one has none."""
+    ours, theirs = first.probe.get(name), run.probe.get(name)
+    return None if ours is None or theirs is None else bool(np.array_equal(ours, theirs))
 
 
 def _difference(key: str, first: Run, run: Run) -> str | None:
@@ -134,6 +228,10 @@ def _worded(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "×".join(map(str, value))
     return "unknown" if value is None else str(value)
+
+
+def _numbers(values: Any) -> str:
+    return "(" + ", ".join(f"{v:.4g}" for v in values) + ")" if isinstance(values, list) else "unknown"
 
 
 def _size(grid: tuple[int, int] | None) -> str:

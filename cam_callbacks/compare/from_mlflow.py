@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cam_callbacks.compare.load import LoadError, Run, printable, read_folder
+from cam_callbacks.compare.load import LoadError, Run, UnreadableRun, printable, read_folder
 
+MOST = 50  # runs of an experiment that are read without being asked for
+_RECORDS_TAG = re.compile(r"cam\.(.+\.)?records")
 _SPEC = re.compile(r"(?:runs:/)?([0-9a-f]{32})(?:/(.+))?")
 # By default MLflow tries for four minutes to reach a server that is down; here somebody waits in front of a terminal.
 _PATIENCE = {
@@ -39,7 +41,7 @@ def load_mlflow_run(run_id: str, path: str | None, *, source: str, tracking_uri:
     Raises:
         LoadError: No such run, server or database; no records in the run, or those of several callbacks.
     """
-    with _settings(_PATIENCE):
+    with patient():
         import mlflow
         from mlflow.exceptions import MlflowException
 
@@ -59,13 +61,53 @@ def load_mlflow_run(run_id: str, path: str | None, *, source: str, tracking_uri:
             raise LoadError(f"MLflow run {run_id} cannot be read at {uri!r}: {reason}") from error
 
 
+def experiment_runs(name: str, tracking_uri: str | None, last: int | None, query: str | None) -> list[str]:
+    """Ids of the runs of an experiment that have records, oldest first; of ``last``, the newest so many.
+
+    Raises:
+        LoadError: No such experiment, server or database; a query that MLflow does not understand; no run.
+    """
+    with patient():
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        uri = tracking_uri or mlflow.get_tracking_uri()
+        _check_database(uri)
+        try:
+            client = mlflow.MlflowClient(tracking_uri=uri)
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                known = ", ".join(repr(e.name) for e in client.search_experiments(max_results=10))
+                raise LoadError(f"no MLflow experiment {name!r} at {uri!r}; there are {known}.")
+            found: list[str] = []
+            page: Any = None
+            while page is None or (page.token and len(found) < (last or MOST)):
+                page = client.search_runs(
+                    [experiment.experiment_id], query or "", order_by=["attributes.start_time DESC"],
+                    page_token=page and page.token,
+                )  # fmt: skip
+                found += [run.info.run_id for run in page if any(map(_RECORDS_TAG.fullmatch, run.data.tags))]
+        except (MlflowException, OSError) as error:
+            raise LoadError(
+                f"MLflow experiment {name!r} cannot be read at {uri!r}: {printable(str(error))[:300]}"
+            ) from error
+    if not found:
+        which = f" that match {query!r}" if query else ""
+        raise LoadError(f"the MLflow experiment {name!r} has no runs with records{which}.")
+    if last is None and len(found) > MOST:
+        raise LoadError(
+            f"the MLflow experiment {name!r} has more than {MOST} runs with records; choose with --last or --query."
+        )
+    return found[:last][::-1]
+
+
 def _records_path(client: Any, run_id: str, uri: str) -> str:
     below = [item.path for item in client.list_artifacts(run_id, "cam") if item.is_dir]
     if "cam/records" in below:
         return "cam/records"
     named = [f"{path}/records" for path in below if _has(client, run_id, path)]
     if not named:
-        raise LoadError(
+        raise UnreadableRun(
             f"MLflow run {run_id} at {uri!r} has no artifacts under cam/records: no look was logged to it yet."
         )
     if len(named) > 1:
@@ -87,9 +129,9 @@ def _check_database(uri: str) -> None:
 
 
 @contextmanager
-def _settings(values: dict[str, str]) -> Iterator[None]:
-    """Set environment variables that the user has not set, for a while."""
-    added = {key: value for key, value in values.items() if key not in os.environ}
+def patient() -> Iterator[None]:
+    """Set MLflow's patience to that of a person, unless the user has set it."""
+    added = {key: value for key, value in _PATIENCE.items() if key not in os.environ}
     os.environ.update(added)
     try:
         yield

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from cam_callbacks.keys import metric_name, per_image_key
 from cam_callbacks.records import LOOK, MANIFEST, PROBE, Record, RecordError, RecordStore
 
-if TYPE_CHECKING:
-    import pandas
-
 _DEPTH = 6  # folders below the one that was named
 
 
 class LoadError(ValueError):
     """A run that cannot be read: no such folder or MLflow run, or no look in it yet."""
+
+
+class UnreadableRun(LoadError):
+    """A run that is there and has nothing to read: no look yet, or all of them damaged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,29 +97,6 @@ def load_run(spec: str | os.PathLike[str], tracking_uri: str | None = None) -> R
     raise LoadError(f"no folder {text!r} (and an MLflow run id has 32 hexadecimal digits).")
 
 
-def read_runs(specs: Iterable[str | os.PathLike[str]], tracking_uri: str | None = None) -> list[Run]:
-    """Read several runs and give each a name of its own."""
-    return with_unique_names([load_run(spec, tracking_uri) for spec in specs])
-
-
-def load_runs(*specs: str | os.PathLike[str], tracking_uri: str | None = None) -> pandas.DataFrame:
-    """The numbers of several runs as one pandas frame: a row for each look.
-
-    Columns: ``run``, ``look``, ``epoch``, ``step``, ``seconds``, then every metric of the user's and every logged key.
-    NaN where a run has no such number.
-    """
-    import pandas
-
-    rows = [
-        {"run": run.name, "look": record.look, "epoch": record.epoch, "step": record.step, "seconds": record.seconds}
-        | record.user_metrics
-        | record.metrics
-        for run in read_runs(specs, tracking_uri)
-        for record in run.records
-    ]
-    return pandas.DataFrame(rows)
-
-
 def with_unique_names(runs: Sequence[Run]) -> list[Run]:
     """The same runs; a name that occurred before gets a number behind it."""
     taken: set[str] = set()
@@ -135,11 +113,16 @@ def with_unique_names(runs: Sequence[Run]) -> list[Run]:
 
 def read_folder(folder: Path, source: str, name: str | None = None, params: dict[str, str] | None = None) -> Run:
     """Read the records in ``folder`` itself; ``name`` replaces the one in its manifest."""
-    store = RecordStore(folder)
+    return read_store(RecordStore(folder), source, name, params)
+
+
+def read_store(store: RecordStore, source: str, name: str | None = None, params: dict[str, str] | None = None) -> Run:
+    """Read all records of a store; what cannot be read is left out and said."""
+    folder = store.folder
     manifest = store.manifest
     looks = store.looks
     if not looks:
-        raise LoadError(f"{source!r} has no look yet: the first is written at the end of the first validation.")
+        raise UnreadableRun(f"{source!r} has no look yet: the first is written at the end of the first validation.")
     records, warnings = [], []
     for look in looks:
         try:
@@ -150,14 +133,39 @@ def read_folder(folder: Path, source: str, name: str | None = None, params: dict
         listed = ", ".join(map(str, gaps[:10])) + (", …" if len(gaps) > 10 else "")
         warnings.append(f"{len(gaps)} of its looks {'is' if len(gaps) == 1 else 'are'} missing: {listed}")
     if not records:
-        raise LoadError(f"none of the {len(looks)} looks in {source!r} can be read; {warnings[0]}")
+        raise UnreadableRun(f"none of the {len(looks)} looks in {source!r} can be read; {warnings[0]}")
     try:
         probe = store.probe
     except RecordError as error:
         probe = {}
         warnings.append(f"no pictures: {_below(error, folder)}")
     title = printable(name or str(manifest.get("run") or "")) or folder.resolve().name
-    return Run(title, source, manifest, records, probe, params or {}, tuple(warnings))
+    params = hyperparameters(folder) if params is None else params
+    return Run(title, source, manifest, records, probe, params, tuple(warnings))
+
+
+def hyperparameters(folder: Path) -> dict[str, str]:
+    """What Lightning's TensorBoardLogger wrote as ``hparams.yaml`` into its log folder, beside or above the records.
+
+    Nested ones are joined by "/". {} where there is no such file, or it holds objects, which are never made from a file.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    for parent in (folder, *folder.parents[:2]):
+        try:
+            found = yaml.safe_load((parent / "hparams.yaml").read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            continue
+        return {name: printable(str(value)) for name, value in _flat(found)}
+    return {}
+
+
+def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items() if isinstance(values, dict) else ():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def printable(text: str) -> str:
@@ -171,19 +179,30 @@ def _below(error: Exception, folder: Path) -> str:
     return printable(str(error).replace(f"{folder}{os.sep}", ""))
 
 
-def _records_folder(folder: Path) -> Path:
+def records_folders(folder: Path) -> list[Path]:
+    """The folder itself if it holds records, else those below it that do, sorted.
+
+    Raises:
+        LoadError: None.
+    """
     if (folder / MANIFEST).is_file():
-        return folder
-    found = sorted(_folders_below(folder))
+        return [folder]
+    found = sorted(folders_below(folder))
     if not found:
         raise LoadError(f"no records in {str(folder)!r} or below it (a folder of records has a {MANIFEST}).")
+    return found
+
+
+def _records_folder(folder: Path) -> Path:
+    found = records_folders(folder)
     if len(found) > 1:
         listed = ", ".join(map(str, found[:10])) + (", …" if len(found) > 10 else "")
         raise LoadError(f"{str(folder)!r} holds {len(found)} folders of records; name one of them: {listed}")
     return found[0]
 
 
-def _folders_below(folder: Path) -> Iterator[Path]:
+def folders_below(folder: Path) -> Iterator[Path]:
+    """Folders of records in a folder, at most six levels down; none inside another, and links are not followed."""
     for parent, folders, files in os.walk(folder):
         if MANIFEST in files and (PROBE in files or any(LOOK.fullmatch(file) for file in files)):
             yield Path(parent)

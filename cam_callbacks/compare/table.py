@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cam_callbacks.compare.agree import Agreement, agreement
+from cam_callbacks.compare.agree import ENRICHMENTS, Agreement, agreement
 from cam_callbacks.compare.load import Run, printable
 from cam_callbacks.compare.numbers import Number, number, rank, shown, user_number
 
@@ -55,8 +55,21 @@ def table(runs: Sequence[Run], agreed: Agreement | None = None) -> tuple[Group, 
         rows = []
         for metric in sorted(metrics, key=rank):
             found = {i: keys[i].get((metric, part.method, part.layer)) for i in part.runs}
+            found = {i: key for i, key in found.items() if i not in agreed.other_regions.get(metric, ())}
             rows.append(_row(runs, number(metric), found))
         groups.append(Group(part.title, tuple(rows)))
+    for across in agreed.across:
+        known = [
+            metric
+            for metric in ENRICHMENTS
+            if any((metric, across.method, x) in k for k in keys for x in across.layers.values())
+        ]
+        rows = []
+        for metric in known:
+            found = {i: keys[i].get((metric, across.method, layer)) for i, layer in across.layers.items()}
+            found = {i: key for i, key in found.items() if i not in agreed.other_regions.get(metric, ())}
+            rows.append(_row(runs, number(metric), found))
+        groups.append(Group(across.title, tuple(rows)))
     whole = sorted({metric for of_run in keys for metric, method, _ in of_run if not method}, key=rank)
     looks = [_row(runs, number(m), {i: of_run.get((m, "", "")) for i, of_run in enumerate(keys)}) for m in whole]
     groups.append(Group("looks", tuple(looks)))

@@ -43,11 +43,21 @@ def _maps(regions: np.ndarray, focus: float) -> np.ndarray:
 def write_run(tmp_path: Path, probe_arrays: dict[str, np.ndarray]) -> Callable[..., Path]:
     """``write_run("clean", "masks")``: a folder of records of a run whose attention grows on "masks" or on "nuisance".
 
-    ``skip``: looks that are not written. ``nan``: looks whose drift is undefined. Other words replace entries of the manifest.
+    ``skip``: looks that are not written. ``nan``: looks whose drift is undefined. ``focus``: share of attention there
+    at the end. Other words replace entries of the manifest.
     """
 
     def write(
-        run: str, on: str = "masks", *, folder=None, epochs=EPOCHS, skip=(), nan=(), grid=(GRID, GRID), **manifest
+        run: str,
+        on: str = "masks",
+        *,
+        folder=None,
+        epochs=EPOCHS,
+        skip=(),
+        nan=(),
+        grid=(GRID, GRID),
+        focus=0.85,
+        **manifest,
     ):
         store = RecordStore(folder or tmp_path / f"records-{len(list(tmp_path.iterdir()))}")
         methods, layers = manifest.get("methods", ["gradcam"]), manifest.get("layers", ["layer4"])
@@ -63,7 +73,7 @@ def write_run(tmp_path: Path, probe_arrays: dict[str, np.ndarray]) -> Callable[.
         )
         first = _maps(probe_arrays[on], 0.05)
         for look in sorted(set(range(epochs)) - set(skip)):
-            maps = _maps(probe_arrays[on], 0.05 + 0.8 * look / max(1, epochs - 1))
+            maps = _maps(probe_arrays[on], 0.05 + (focus - 0.05) * look / max(1, epochs - 1))
             drift = jensen_shannon(maps, first) * (np.nan if look in nan else 1)
             metrics, per_image, reference = {f"{prefix}/seconds": 0.25, f"{prefix}/failed_looks": 0.0}, {}, {}
             for method in methods:
@@ -101,5 +111,20 @@ def write_run(tmp_path: Path, probe_arrays: dict[str, np.ndarray]) -> Callable[.
                 )
             )
         return store.folder
+
+    return write
+
+
+@pytest.fixture
+def write_hparams(write_run, tmp_path) -> Callable[..., Path]:
+    """``write_hparams("a", 0.8, lr=0.1)``: a log folder of Lightning's with records whose last maps are so focused, and its
+    ``hparams.yaml``."""
+    import yaml
+
+    def write(run: str, focus: float, **params):
+        folder = tmp_path / "logs" / f"version_{len(list((tmp_path / 'logs').glob('*')))}"
+        folder.mkdir(parents=True)
+        (folder / "hparams.yaml").write_text(yaml.safe_dump(params))
+        return write_run(run, folder=folder / "cam", epochs=3, focus=focus)
 
     return write

@@ -5,7 +5,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from cam_callbacks.compare import LoadError, load_run, load_runs, read_runs
+from cam_callbacks.compare import LoadError, load_run, load_runs, select_runs
 from cam_callbacks.records import RecordError, RecordStore
 
 
@@ -45,7 +45,7 @@ def test_several_folders_below_are_listed(write_run, tmp_path):
 
 
 def test_equal_names_become_unique(write_run):
-    assert [run.name for run in read_runs([write_run("a"), write_run("a"), write_run("a (2)")])] == [
+    assert [run.name for run in select_runs([write_run("a"), write_run("a"), write_run("a (2)")]).runs] == [
         "a",
         "a (2)",
         "a (2) (2)",

@@ -83,7 +83,7 @@ def test_another_target_is_not_compared(write_run):
         "The maps of 'b' are not compared with those of 'a': target predicted against label."
     )
     assert [group.title for group in comparison.table] == ["logged by the trainer", "looks"]
-    assert "! Nothing about the maps can be compared" in comparison.text()
+    assert "! No maps can be compared; only numbers that the trainer logged" in comparison.text()
 
 
 def test_another_probe_is_not_compared_but_the_others_are(write_run):
@@ -106,9 +106,56 @@ def test_methods_layers_and_grids_that_differ_are_named(write_run):
     )
     assert [(part.method, part.runs) for part in comparison.agreed.parts] == [("gradcam", (0, 1))]
     assert comparison.agreed.notes == (
-        "Drift of 'b' is not measured as that of 'a': reference first against settled.",
         "eigencam on layer4 is not in 'b', 'c'.",
         "gradcam on layer4 of 'c' is not compared: its grid is 7×7, that of 'a' is 12×12.",
+        "Drift of 'b' is not measured as that of 'a': reference first against settled.",
+    )
+
+
+def test_other_layers_grids_and_models_are_compared_through_enrichment_alone(write_run):
+    runs = write_run("a"), write_run("b", layers=["blocks.11"], grid=(7, 7)), write_run("c", model="ViT")
+    comparison = compare_runs(*runs)
+
+    assert comparison.agreed.parts == ()
+    (across,) = comparison.agreed.across
+    assert across.layers == {0: "layer4", 1: "blocks.11", 2: "layer4"}
+    (group,) = [group for group in comparison.table if group.title.startswith("gradcam")]
+    assert group.title == "gradcam · across layers (layer4, blocks.11)"
+    assert [row.number.key for row in group.rows] == ["on_target_enrichment", "nuisance_enrichment"]
+    finals = [RecordStore(run)[-1].metrics["cam/on_target_enrichment/gradcam"] for run in runs]
+    assert [cell.final for cell in group.rows[0].cells] == finals
+    assert "'c' is compared with 'a' through enrichment only: model ViT against Net." in comparison.agreed.differences
+    assert comparison.agreed.comparable("on_target_enrichment", "gradcam", "layer4", 0, 2)
+    assert not comparison.agreed.comparable("drift_ref", "gradcam", "layer4", 0, 2)
+
+
+def test_preprocessing_that_differs_is_told_from_other_pictures(write_run, probe_arrays):
+    def probe(fingerprint, **scale):
+        return {
+            "fingerprint": fingerprint * 32,
+            "n": 6,
+            "image_size": [48, 48],
+            "ids": [f"im{i}" for i in range(6)],
+        } | scale
+
+    runs = [write_run("a", probe=probe("aa", mean=[0.5], std=[0.25])), write_run("b", probe=probe("bb", mean=[0.5], std=[1.0])),
+            write_run("c", probe=probe("cc"))]  # fmt: skip
+    RecordStore(runs[2]).write_probe(probe_arrays | {"pictures": probe_arrays["pictures"] // 2})
+    notes = compare_runs(*runs).agreed.notes
+
+    assert "(the same pictures, preprocessed otherwise: std (1) against (0.25))" in notes[0]
+    assert "(the same image names, but other pictures)" in notes[1]
+
+
+def test_enrichment_on_other_masks_is_not_compared(write_run, probe_arrays):
+    other = write_run("b")
+    RecordStore(other).write_probe(probe_arrays | {"masks": probe_arrays["masks"][::-1]})
+    comparison = compare_runs(write_run("a"), other)
+
+    assert [cell is None for cell in cells(comparison, "gradcam", "on_target_enrichment")] == [False, True]
+    assert [cell is None for cell in cells(comparison, "gradcam", "nuisance_enrichment")] == [False, False]
+    assert (
+        "on-target enrichment of 'b' is not compared: its masks are not those of 'a'." in comparison.agreed.differences
     )
 
 

@@ -1,0 +1,94 @@
+"""A comparison as an MLflow run of its own."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cam_callbacks.compare.from_mlflow import parse_run_id, patient
+from cam_callbacks.compare.load import LoadError, printable
+
+if TYPE_CHECKING:
+    from cam_callbacks.compare.comparison import Comparison
+
+EXPERIMENT = "cam-callbacks comparisons"
+PAGE, TABLE = "cam_compare.html", "cam_numbers.json"
+_LONGEST_TAG = 5000  # MLflow's own limit, of some stores
+
+
+def log_comparison(comparison: Comparison, tracking_uri: str | None = None, experiment: str | None = None) -> str:
+    """Write a comparison to MLflow: the page at the artifact root, the numbers as a table (a row for each run).
+
+    Args:
+        comparison: What to write.
+        tracking_uri: By default the one MLflow is set to.
+        experiment: Its name; by default "cam-callbacks comparisons". Made if it is not there.
+
+    Returns:
+        The run's id. Its tags: ``cam.comparison`` is "true", ``cam.compared`` lists what was compared, and each compared MLflow
+        run is in ``cam.compared.0``, ``cam.compared.1`` … by its id.
+
+    Raises:
+        LoadError: The server cannot be reached, or refuses.
+    """
+    with patient():
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        uri = tracking_uri or mlflow.get_tracking_uri()
+        try:
+            client = mlflow.MlflowClient(tracking_uri=uri)
+            name = experiment or EXPERIMENT
+            known = client.get_experiment_by_name(name)
+            place = known.experiment_id if known is not None else client.create_experiment(name)
+            run = client.create_run(place, run_name=_title(comparison), tags=_tags(comparison)).info.run_id
+            try:
+                with tempfile.TemporaryDirectory(prefix="cam-compare-") as temporary:
+                    client.log_artifact(run, str(comparison.write(Path(temporary) / PAGE)))
+                client.log_table(run, table_of(comparison), TABLE)
+            except BaseException:
+                client.set_terminated(run, "FAILED")
+                raise
+            client.set_terminated(run)
+        except (MlflowException, OSError) as error:
+            raise LoadError(f"the comparison cannot be logged at {uri!r}: {printable(str(error))[:300]}") from error
+    return str(run)
+
+
+def table_of(comparison: Comparison) -> dict[str, list[Any]]:
+    """A column for each parameter that differs and each number's final value, a row for each run."""
+    runs = comparison.runs
+    columns: dict[str, list[Any]] = {
+        "run": [run.name for run in runs],
+        "run_id": [_run_id(run.source) or "" for run in runs],
+        "looks": [len(run.records) for run in runs],
+        "epoch": [run.records[-1].epoch for run in runs],
+    }
+    for param in dict.fromkeys(name for run in runs for name in run.params):
+        values = [run.params.get(param, "") for run in runs]
+        if len(set(values)) > 1:
+            columns[f"param {param}"] = values
+    for group in comparison.table:
+        for row in group.rows:
+            title = row.number.key if group.title == "logged by the trainer" else f"{row.number.key} · {group.title}"
+            columns[title] = [None if cell is None or cell.final != cell.final else cell.final for cell in row.cells]
+    return columns
+
+
+def _tags(comparison: Comparison) -> dict[str, str]:
+    ids = [found for run in comparison.runs if (found := _run_id(run.source))]
+    sources = ", ".join(f"{run.name} ({run.source})" for run in comparison.runs)
+    return {"cam.comparison": "true", "cam.compared": sources[:_LONGEST_TAG]} | {
+        f"cam.compared.{place}": run_id for place, run_id in enumerate(ids)
+    }
+
+
+def _title(comparison: Comparison) -> str:
+    names = " vs ".join(run.name for run in comparison.runs)
+    return names if len(names) <= 120 else f"{len(comparison.runs)} runs: {names[:100]}…"
+
+
+def _run_id(source: str) -> str | None:
+    parsed = parse_run_id(source)
+    return parsed[0] if parsed else None
