@@ -59,6 +59,12 @@ test-detectors:  ## check every family of detectors, and where a trained one loo
 	@"$(INTERPRETER)" scripts/setup_peers.py $(PEERS)
 	$(PYTEST_ENV) $(PEERS)/bin/python -m pytest tests/models/test_detectors.py -n 2 $(PYTEST_ARGS)
 
+.PHONY: test-browser
+test-browser:  ## use the page of compare in a real Chromium, which is installed if missing
+	@$(SETUP) browser
+	@scripts/need_chromium
+	$(PYTEST_ENV) $(VENV)/bin/python -m pytest tests/browser $(PYTEST_ARGS)
+
 .PHONY: viewer
 viewer:  ## build the page of compare from viewer/ (needs Node 20 or newer)
 	cd viewer && npm ci --no-audit --no-fund --loglevel=error && node build.mjs

@@ -64,9 +64,13 @@ export function controls(data, state) {
     h("div", { class: "time" }, play,
       h("button", { type: "button", class: "icon", "aria-label": `${data.axis} before`, onclick: () => step(-1) }, "‹"), slider,
       h("button", { type: "button", class: "icon", "aria-label": `next ${data.axis}`, onclick: () => step(1) }, "›"), where),
+    h("nav", { class: "jumps", "aria-label": "Parts of the page" }, ["Summary", "Curves", "Images"].map((part) =>
+      h("button", { type: "button", class: "jump", onclick: () => document.querySelector(`.${part.toLowerCase()}`).scrollIntoView({ block: "start" }) }, part))),
     h("details", { class: "display", open: !narrow }, h("summary", {}, "Display"), choices));
   document.addEventListener("keydown", onKey);
-  return { element: bar, stop: () => (stop(), document.removeEventListener("keydown", onKey)) };
+  const resized = new ResizeObserver(() => document.documentElement.style.setProperty("--bar", `${bar.offsetHeight}px`));
+  resized.observe(bar);
+  return { element: bar, stop: () => (stop(), resized.disconnect(), document.removeEventListener("keydown", onKey)) };
 }
 
 function fields(data, state) {

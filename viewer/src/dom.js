@@ -38,7 +38,7 @@ export function select(label, options, value, choose, hint) {
 }
 
 /** Its colour and its number stand for a run wherever it occurs. */
-export const swatch = (index) => h("span", { class: `swatch run-${index % 10}`, "aria-hidden": "true" });
+export const swatch = (index) => h("span", { class: `swatch run-${index % 10}`, "aria-hidden": "true" }, String(index + 1));
 
 /** Is the user typing or choosing, so that arrow keys are not for the slider? */
 export const isEditing = (target) => target instanceof Element && target.matches("input:not([type=checkbox]), select, textarea");

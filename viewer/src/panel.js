@@ -13,7 +13,7 @@ export class Panel {
     Object.assign(this, { data, state, run, image, pair });
     this.canvas = h("canvas", { width: 1, height: 1 });
     this.caption = h("span", { class: "caption" });
-    this.element = h("button", { type: "button", class: "panel", onclick: () => open(image), data: { run: run.index, image } }, this.canvas, this.caption);
+    this.element = h("button", { type: "button", class: "panel", "aria-label": `${run.name}, ${data.imageName(run.probe, image)}`, onclick: () => open(image), data: { run: run.index, image } }, this.canvas, this.caption);
     this.canvas.style.aspectRatio = `${run.probe.width} / ${run.probe.height}`;
     this.canvas.addEventListener("pointermove", (event) => this.#hover(event));
     this.canvas.addEventListener("pointerleave", () => (tip.hidden = true));
@@ -37,7 +37,8 @@ export class Panel {
     const width = Math.max(1, Math.round(canvas.clientWidth * scale));
     const height = Math.max(1, Math.round(canvas.clientHeight * scale));
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-    const opacity = background ? state.opacity : 1;
+    // Of a difference the picture is only context: half of the slider's way is enough.
+    const opacity = !background ? 1 : it.change ? 0.5 + state.opacity / 2 : state.opacity;
     overlay(canvas, background, it.invalid ? null : { ...it, opacity, cells: state.cells });
     if (state.outlines && image !== MEAN) outline(canvas, run.probe.outlines, image, [run.probe.width, run.probe.height]);
     if (it.invalid) label(canvas, "no focus");
@@ -46,8 +47,8 @@ export class Panel {
   #write(it) {
     if (it.gap) return this.caption.replaceChildren(it.gap);
     const outcome = outcomeWords(this.data, this.run, it.frame, this.image);
-    const said = outcome && h("span", { class: outcome.wrong ? "said wrong" : "said" },
-      outcome.wrong ? "✗ " : "→ ", h("bdi", {}, outcome.name), ` · ${outcome.sure}`);
+    const said = outcome && h("span", { class: outcome.wrong ? "said wrong" : "said", title: `${outcome.wrong ? "wrongly " : ""}predicted ${outcome.name}` },
+      outcome.wrong ? "✗ " : h("span", { class: "spare" }, "→ "), h("bdi", {}, outcome.name), h("span", { class: "spare" }, " ·"), ` ${outcome.sure}`);
     this.caption.replaceChildren(...[said, h("span", { class: "figures" }, it.invalid ? "" : numberWords(it))].filter(Boolean));
   }
 

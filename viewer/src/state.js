@@ -13,11 +13,11 @@ const written = (value) =>
   value instanceof Set ? [...value].join(",") : value === true ? "1" : value === false ? "0" : value === null ? "" : String(value);
 
 export class State {
-  #defaults;
+  defaults;
   #listeners = [];
 
   constructor(defaults) {
-    this.#defaults = defaults;
+    this.defaults = defaults;
     Object.assign(this, defaults, fromHash());
   }
 
@@ -39,7 +39,7 @@ export class State {
   #write() {
     const parts = new URLSearchParams();
     for (const key of Object.keys(KINDS)) {
-      if (written(this[key]) !== written(this.#defaults[key])) parts.set(key, written(this[key]));
+      if (written(this[key]) !== written(this.defaults[key])) parts.set(key, written(this[key]));
     }
     try {
       history.replaceState(null, "", `#${parts}`);

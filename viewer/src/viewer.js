@@ -1,10 +1,11 @@
 // Starts the page: finds its data, in the page itself or at an address, and puts the parts together.
 import { controls } from "./controls.js";
 import { curves } from "./curves.js";
-import { Dataset } from "./data.js";
+import { Dataset, MEAN } from "./data.js";
 import { detail } from "./detail.js";
 import { h, named } from "./dom.js";
 import { grid } from "./grid.js";
+import { FILTERS, SORTS } from "./order.js";
 import { State } from "./state.js";
 import { summary } from "./summary.js";
 import "./viewer.css";
@@ -42,13 +43,23 @@ function show(raw) {
 
 /** Choices from an address that this data does not have. */
 function mend(state, data) {
-  if (!data.places.includes(state.place)) state.place = data.places.at(-1);
-  if (!data.places.includes(state.at)) state.at = data.places.at(-1);
-  if (!data.probes[state.probe]) state.probe = 0;
-  if (!data.methods.includes(state.method)) state.method = data.methods.at(-1) ?? "";
+  const defaults = state.defaults;
+  const among = (key, known) => known.includes(state[key]) || (state[key] = defaults[key]);
+  among("place", data.places);
+  among("at", data.places);
+  among("probe", data.probes.map((_, index) => index));
+  among("method", data.methods);
   if (!data.layers(state.method).includes(state.layer)) state.layer = data.layers(state.method).at(-1) ?? "";
-  if (!Object.hasOwn(data.colormaps, state.colormap)) state.colormap = "inferno";
-  if (state.beside && !data.numbers[state.beside]) state.beside = "";
+  among("colormap", Object.keys(data.colormaps));
+  among("scale", ["map", "fixed"]);
+  among("sort", SORTS.map(([key]) => key));
+  among("filter", FILTERS.map(([key]) => key));
+  among("lines", ["mean", "worst_tenth", "worst_class", "all"]);
+  among("beside", ["", ...Object.keys(data.numbers)]);
+  const { ids } = data.probes[state.probe];
+  among("detail", [null, MEAN, ...ids.keys()]);
+  among("show", ["maps", ...data.runs.map((_, index) => `run:${index}`), ...data.places.map((it) => `epoch:${it}`)]);
+  if (!(state.opacity >= 0 && state.opacity <= 1)) state.opacity = defaults.opacity;
 }
 
 function header(data) {
