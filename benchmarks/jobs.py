@@ -87,7 +87,7 @@ def until(model: nn.Module, images: Tensor, layer: str) -> Tensor:
 
 
 def grad_cam(
-    model: nn.Module, layer: nn.Module, images: Tensor, methods: tuple[str, ...], **settings: Any
+    model: nn.Module, layer: nn.Module, images: Tensor, methods: tuple[str, ...], *, aug_smooth: bool = False
 ) -> list[Any]:
     """The grad-cam package's own calls, one for each method."""
     import pytorch_grad_cam as peer
@@ -107,8 +107,8 @@ def grad_cam(
     targets = [ClassifierOutputTarget(index) for index in classes(len(images))]
     maps = []
     for method in methods:
-        with quiet(), getattr(peer, names[method])(model, [layer], **settings) as cam:
-            maps.append(cam(input_tensor=images, targets=targets))
+        with quiet(), getattr(peer, names[method])(model, [layer]) as cam:
+            maps.append(cam(input_tensor=images, targets=targets, aug_smooth=aug_smooth))
     return maps
 
 

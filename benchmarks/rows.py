@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -94,12 +93,7 @@ def against_grad_cam(given: Settings) -> Iterator[Line]:
 @row("memory")
 def peak_memory(given: Settings) -> Iterator[Line]:
     for batch in (4, 16) if given.quick else (4, 16, 32):
-        growth = {
-            case: statistics.median(
-                peak_of(case, batch=batch, threads=given.threads)[0] for _ in range(given.rounds(3))
-            )
-            for case in ("seven", "bare", "lean")
-        }
+        growth = {case: peak_of(case, batch=batch, threads=given.threads)[0] for case in ("seven", "bare", "lean")}
         for case, name in (("bare", "as users write it"), ("lean", "nothing recorded before the layer")):
             ratio = growth["seven"] / growth[case]
             what = f"peak memory, batch {batch}: seven methods / forward + gradient, {name}"
@@ -186,28 +180,42 @@ def stopped(model: nn.Module, batch: int, given: Settings) -> Iterator[Line]:
 
 @row("score")
 def rescoring(given: Settings) -> Iterator[Line]:
-    model, images = jobs.network("resnet18"), jobs.pictures(2)
-    for method, name in (("scorecam", "Score-CAM"), ("ablationcam", "Ablation-CAM")):
-        cam = CAM(model, method, "layer1", progress=False)
+    model = jobs.network("resnet18")
+    for method, name, layer, count in (
+        ("ablationcam", "Ablation-CAM", "layer4", 1),
+        ("ablationcam", "Ablation-CAM", "layer1", 2),
+        ("scorecam", "Score-CAM", "layer1", 2),
+    ):
+        images, cam = jobs.pictures(count), CAM(model, method, layer, progress=False)
         times = given.side_by_side(
-            lambda cam=cam: jobs.explain(cam, images, jobs.classes(2)),
-            lambda method=method: jobs.grad_cam(model, model.layer1, images, (method,)),
-            given.rounds(3),
+            lambda cam=cam, images=images: jobs.explain(cam, images, jobs.classes(len(images))),
+            lambda method=method, layer=layer, images=images: jobs.grad_cam(
+                model, model.get_submodule(layer), images, (method,)
+            ),
+            given.rounds(5),
             warm=False,
         )
-        yield faster(f"grad-cam's {name} / ours, ResNet-18, layer1, batch 2", times, 2)
+        yield faster(f"grad-cam's {name} / ours, ResNet-18, {layer}, batch {count}", times, 2)
 
 
 @row("smooth")
 def sampling(given: Settings) -> Iterator[Line]:
     model, images = jobs.network(), jobs.pictures(4)
+    smooth = CAM(model, "gradcam", LAST, aug_smooth=True)
+    times = given.side_by_side(
+        lambda: jobs.explain(smooth, images, jobs.classes(4)),
+        lambda: jobs.grad_cam(model, model.layer4, images, ("gradcam",), aug_smooth=True),
+        given.rounds(5),
+        warm=False,
+    )
+    yield faster("grad-cam's GradCAM with aug_smooth / ours, ResNet-50, layer4, batch 4", times, 2)
     cam = CAM(model, "smoothgradcam++", LAST)
     times = given.side_by_side(
         lambda: jobs.explain(cam, images, jobs.classes(4)),
         lambda: jobs.torchcam(model, LAST, images, "SmoothGradCAMpp"),
         given.rounds(7, 2),
     )
-    yield faster("torchcam's Smooth Grad-CAM++ / ours, ResNet-50, layer4, batch 4", times, 2)
+    yield faster("torchcam's Smooth Grad-CAM++ / ours, ResNet-50, layer4, batch 4", times)
 
 
 @row("score-memory")

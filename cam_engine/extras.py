@@ -94,7 +94,7 @@ class Extras:
                 changed = variant(chunk).flatten(0, 1).to(self.images.dtype)
                 return self._laid_out(lambda given: rescore(self.model, given, forward=self.forward), changed)
 
-            return self._in_chunks(outputs, count)
+            return self._in_chunks(outputs, count, self._default_batch)
 
         return run
 
@@ -107,9 +107,15 @@ class Extras:
                 changed = view.put_back(raw.repeat_interleave(len(chunk), 0), variant(chunk).flatten(0, 1))
                 return self._replay(target, changed)
 
-            return self._in_chunks(outputs, count)
+            # Each chunk costs a few images' way to the layer, so late and small ones come in greater numbers.
+            room = 2 * self._default_batch * self.images[0].numel() // raw[0].numel()
+            return self._in_chunks(outputs, count, max(room, self._default_batch))
 
         return run
+
+    @property
+    def _default_batch(self) -> int:
+        return CPU_BATCH_SIZE if self.images.device.type == "cpu" else BATCH_SIZE
 
     def _laid_out(self, run: Callable[[Tensor], Any], images: Tensor) -> Any:
         """``run`` on images with channels last, which makes convolutions over large maps faster on a CPU.
@@ -147,10 +153,9 @@ class Extras:
 
     _replay_whole = False
 
-    def _in_chunks(self, outputs: Callable[[Tensor], Any], count: int) -> Tensor:
+    def _in_chunks(self, outputs: Callable[[Tensor], Any], count: int, default: int) -> Tensor:
         """(B, count) scores of variants; ``outputs`` takes indices (K,) and returns what the model says of B·K images."""
         batch = len(self.images)
-        default = CPU_BATCH_SIZE if self.images.device.type == "cpu" else BATCH_SIZE
         step = max(1, (self.batch_size or default) // batch)
         chunks = torch.arange(count, device=self.images.device).split(step)
         scored = []
