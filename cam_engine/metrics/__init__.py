@@ -2,32 +2,77 @@
 
 Every function takes maps (N, h, w) on the layer's own grid, after ReLU and not rescaled, as numpy arrays or tensors,
 and returns one number for each image (N,). An invalid map (not finite, or with a sum not above 1e-12) gives NaN.
+``docs/metrics.md`` shows a low and a high case of each.
 """
 
 from cam_engine.metrics.aggregates import aggregate, bootstrap_interval, by_group, mean, worst_tenth
 from cam_engine.metrics.distribution import distributions, valid
-from cam_engine.metrics.drift import centroid_shift, jensen_shannon
-from cam_engine.metrics.localisation import coverage, enrichment, on_target_mass
-from cam_engine.metrics.shape import centroid, entropy
+from cam_engine.metrics.drift import (
+    centroid_shift,
+    centroid_vector,
+    correlation,
+    jensen_shannon,
+    similarity,
+    spearman,
+    ssim,
+    top_overlap,
+    wasserstein,
+)
+from cam_engine.metrics.faithfulness import average_drop, confidence_increase, deletion, heatmaps, insertion, road
+from cam_engine.metrics.localisation import (
+    coverage,
+    enrichment,
+    on_target_mass,
+    pixel_auc,
+    pointing_game,
+    rank_accuracy,
+)
+from cam_engine.metrics.registry import Metric, available_metrics, get_metrics, register_metric
+from cam_engine.metrics.shape import border_enrichment, centroid, eigen_gap, entropy, gini, spread, top_mass
 from cam_engine.metrics.shortcut import MaxT, consensus, counterfactual_gap, max_t
 
 __all__ = [
     "MaxT",
+    "Metric",
     "aggregate",
+    "available_metrics",
+    "average_drop",
     "bootstrap_interval",
+    "border_enrichment",
     "by_group",
     "centroid",
     "centroid_shift",
+    "centroid_vector",
+    "confidence_increase",
     "consensus",
+    "correlation",
     "counterfactual_gap",
     "coverage",
+    "deletion",
     "distributions",
+    "eigen_gap",
     "enrichment",
     "entropy",
+    "get_metrics",
+    "gini",
+    "heatmaps",
+    "insertion",
     "jensen_shannon",
     "max_t",
     "mean",
     "on_target_mass",
+    "pixel_auc",
+    "pointing_game",
+    "rank_accuracy",
+    "register_metric",
+    "road",
+    "similarity",
+    "spearman",
+    "spread",
+    "ssim",
+    "top_mass",
+    "top_overlap",
     "valid",
+    "wasserstein",
     "worst_tenth",
 ]

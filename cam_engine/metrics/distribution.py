@@ -57,3 +57,27 @@ def pair(maps: Maps, others: Maps) -> tuple[Float, Float]:
             f"maps of shape {p.shape} and {q.shape} cannot be compared; numbers of different grids are never mixed."
         )
     return p, q
+
+
+def overlap(pixels: int, cells: int) -> Float:
+    """(cells, pixels): the fraction of each cell that each pixel makes up."""
+    edges = np.arange(cells + 1) * pixels / cells
+    start, end = edges[:-1, None], edges[1:, None]
+    pixel = np.arange(pixels)[None, :]
+    shared = np.clip(np.minimum(end, pixel + 1) - np.maximum(start, pixel), 0.0, None)
+    return shared * cells / pixels
+
+
+def blocks(p: Float, finest: int) -> Float:
+    """Distributions (N, h, w) on a grid of at most ``finest`` cells a side, the mass of each cell kept where it is."""
+    _, h, w = p.shape
+    rows, columns = min(h, finest), min(w, finest)
+    if (rows, columns) == (h, w):
+        return p
+    return overlap(h, rows) @ p @ overlap(w, columns).T * (h / rows) * (w / columns)
+
+
+def interpolation(cells: int, pixels: int) -> Float:
+    """(pixels, cells): bilinear upsampling with half-pixel centres, as torch's ``interpolate(align_corners=False)``."""
+    at = (np.arange(pixels) + 0.5) * cells / pixels - 0.5
+    return np.stack([np.interp(at, np.arange(cells), one) for one in np.eye(cells)], axis=1)
