@@ -83,12 +83,12 @@ def test_losing_focus_is_the_paired_t_test():
         assert verdict.images[0] == int(np.argmin(now - then))
 
 
-def test_focus_moved_needs_both_the_test_and_the_drift_and_eight_images():
+def test_focus_moved_needs_the_test_its_effect_the_drift_and_eight_images():
     rule = make_rules(["focus_moved"])[0]
     assert rule.judge(seen(p=0.001, drift_ref=0.2)).holds
     assert "top right" in rule.judge(seen(p=0.001, drift_ref=0.2)).measured
     bad = {"p": 0.001, "drift_ref": 0.2}
-    for change in ({"p": 0.02}, {"drift_ref": 0.04}, {"n": 7}, {"floor": 0.07}, {"reference_set": False}):
+    for change in ({"p": 0.02}, {"drift_ref": 0.04}, {"n": 7}, {"n": 400}, {"floor": 0.07}, {"reference_set": False}):
         assert rule.judge(seen(**bad | change)).holds is not True
     assert [alerts.place(np.eye(9).reshape(9, 3, 3)[i]) for i in (0, 4, 5, 7)] == [
         "top left",
