@@ -50,14 +50,9 @@ test-peers:  ## compare with other CAM libraries, in an environment of their own
 	$(PYTEST_ENV) $(PEERS)/bin/python -m pytest tests/peers -n 2 $(PYTEST_ARGS)
 
 .PHONY: test-models
-test-models:  ## check grids and layer choice on real architectures, in the environment of test-peers
+test-models:  ## check real architectures and detectors, one of them trained, in the environment of test-peers
 	@"$(INTERPRETER)" scripts/setup_peers.py $(PEERS)
-	$(PYTEST_ENV) $(PEERS)/bin/python -m pytest tests/models -n 2 --ignore tests/models/test_detectors.py $(PYTEST_ARGS)
-
-.PHONY: test-detectors
-test-detectors:  ## check every family of detectors, and where a trained one looks
-	@"$(INTERPRETER)" scripts/setup_peers.py $(PEERS)
-	$(PYTEST_ENV) $(PEERS)/bin/python -m pytest tests/models/test_detectors.py -n 2 $(PYTEST_ARGS)
+	$(PYTEST_ENV) $(PEERS)/bin/python -m pytest tests/models -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: test-browser
 test-browser:  ## use the page of compare in a real Chromium, which is installed if missing

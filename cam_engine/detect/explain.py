@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from cam_engine.cam import CAM, Aggregate, CAMResult, minmax
-from cam_engine.capture import Captured, capture, gradients
+from cam_engine.capture import Captured, NoGradientError, capture, gradients
 from cam_engine.detect.families import family_of
 from cam_engine.detect.family import Family
 from cam_engine.detect.raw import Detections
@@ -100,7 +101,9 @@ def explain_detections(
         items: What of a box is explained, see :class:`BoxTarget`; the maps of several are averaged.
         matching: ``"exact"`` or ``"overlap"``; see :class:`BoxTarget`.
         k: Rows for each box in *overlap*.
-        layers: As for :class:`cam_engine.CAM`; None: all inputs of the detection head.
+        layers: As for :class:`cam_engine.CAM`; None: all inputs of the detection head that have a part in the explained
+            boxes. (By gradients the others' maps are blank anyway; EigenCAM shows what a layer responds to, which on one
+            that detects nothing may as well be the background.)
         confidence: Boxes with at least about this score are kept.
         iou: Threshold of suppression; None: the family's own.
         max_detections: Most boxes kept for each image.
@@ -128,7 +131,7 @@ def explain_detections(
     explained = []
     with random_streams(), torch.inference_mode(False):
         for image in images.split(1):
-            look = _Look.at(cam, family, image)
+            look = _Look.at(cam, family, image, sparse=layers is None)
             found = family.detections(
                 look.captured.outputs, confidence=confidence, iou=iou, max_detections=max_detections
             )[0]
@@ -151,48 +154,71 @@ def explain_detections(
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """One forward of one image, its graph kept for the gradients of all parts."""
+    """One forward of one image, its graph kept for the gradients of all parts.
+
+    ``sparse``: a layer that has no part in the explained boxes is blank for every method.
+    """
 
     cam: CAM
     family: Family
     image: Tensor
     captured: Captured
     views: dict[str, GridView]
+    sparse: bool
 
     @classmethod
-    def at(cls, cam: CAM, family: Family, image: Tensor) -> _Look:
+    def at(cls, cam: CAM, family: Family, image: Tensor, *, sparse: bool) -> _Look:
         targets = targets_of(cam.model, cam.resolve(image), image, cam.reshape)
         captured = capture(cam.model, image, targets, record="from_layer", forward=cam.forward)
         if captured.interrupted:
             captured = capture(cam.model, image, targets, record="from_start", forward=cam.forward)
         views = views_of(cam.model, captured.activations, image, cam.reshape)
-        return cls(cam, family, image, captured, views)
+        return cls(cam, family, image, captured, views, sparse)
 
     def heatmaps(self, target: BoxTarget) -> dict[str, Tensor]:
         """Of one item, for each method: (H, W) in [0, 1]."""
-        grads: dict[str, Tensor] = {}
         shared = {name: method for name, method in self.cam.methods.items() if method.needs <= _SHARED}
-        others = [name for name in self.cam.methods if name not in shared]
-        if any("gradients" in method.needs for method in shared.values()):
-            with torch.enable_grad():
-                score = target(self.captured.outputs)
-            grads = gradients(score, self.captured, retain_graph=True)
-        raw: dict[tuple[str, str], Tensor] = {}
-        for layer, activation in self.captured.activations.items():
-            view = self.views[layer]
-            given: dict[str, Any] = {"activations": view(activation), "images": self.image, **self.cam.options}
-            given |= {"gradients": view(grads[layer])} if grads else {}
-            for name, method in shared.items():
-                asked = {"activations"} | method.needs | method.options
-                with torch.no_grad(), torch.autocast(activation.device.type, enabled=False):
-                    returned = method.function(**{argument: given[argument] for argument in asked})
-                    whole = collapse(returned, given["activations"], eigen_smooth=self.cam.eigen_smooth, method=name)
-                    raw[name, layer] = whole.relu()
-        if others:
+        by_gradient = [name for name, method in shared.items() if "gradients" in method.needs]
+        grads = self._gradients(target, needed=bool(by_gradient)) if by_gradient or (shared and self.sparse) else {}
+        raw = {}
+        for layer in self.captured.activations:
+            blank = self.sparse and bool(grads) and not bool(grads[layer].any())
+            for name in shared:
+                if name in by_gradient:
+                    raw[name, layer] = self._map(name, layer, self.views[layer](grads[layer]))
+                else:
+                    raw[name, layer] = self._of_features[name, layer] * (not blank)
+        if others := [name for name in self.cam.methods if name not in shared]:
             if not self.family.fixed_rows and target.matching == "exact":
                 target = BoxTarget(target.detections, target.items, "overlap", target.k, family=target.family)
             raw |= self._one_by_one(others, target)
         return self._composed(raw)
+
+    def _gradients(self, target: BoxTarget, *, needed: bool) -> dict[str, Tensor]:
+        """Of the target, for each layer; none where there is none and it is not needed."""
+        with torch.enable_grad():
+            score = target(self.captured.outputs)
+        try:
+            return gradients(score, self.captured, retain_graph=True)
+        except NoGradientError:
+            if needed:
+                raise
+            return {}
+
+    @cached_property
+    def _of_features(self) -> dict[tuple[str, str], Tensor]:
+        """Maps of the methods that explain no score: the same for all parts."""
+        free = [name for name, method in self.cam.methods.items() if method.needs <= {"images"}]
+        return {(name, layer): self._map(name, layer) for layer in self.captured.activations for name in free}
+
+    def _map(self, name: str, layer: str, gradients: Tensor | None = None) -> Tensor:
+        method, activation = self.cam.methods[name], self.captured.activations[layer]
+        given: dict[str, Any] = {"activations": self.views[layer](activation), "gradients": gradients}
+        given |= {"images": self.image, **self.cam.options}
+        asked = {"activations"} | method.needs | method.options
+        with torch.no_grad(), torch.autocast(activation.device.type, enabled=False):
+            returned = method.function(**{argument: given[argument] for argument in asked})
+            return collapse(returned, given["activations"], eigen_smooth=self.cam.eigen_smooth, method=name).relu()
 
     def _one_by_one(self, methods: list[str], target: BoxTarget) -> dict[tuple[str, str], Tensor]:
         cam = self.cam

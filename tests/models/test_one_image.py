@@ -167,10 +167,11 @@ def test_feature_maps_of_a_yolo(detecting, photo, tmp_path):
     assert {path.stem for path in every.glob("*.png")} == set(friendly_names(detecting.model))
 
 
-def test_a_yolo_classifier(photo):
+@pytest.mark.parametrize("name", ["yolov8n-cls", "yolo11n-cls", "yolo12n-cls", "yolo26n-cls"])
+def test_a_yolo_classifier(photo, name):
     from ultralytics import YOLO
 
-    found = explain(YOLO("yolov8n-cls.yaml"), photo, "gradcam", -2, target=3)
+    found = explain(YOLO(f"{name}.yaml"), photo, "gradcam", -2, target=3)
     assert found["heatmap"].shape == (427, 640) and "parts" not in found
     assert found["heatmap"][:, :100].max() == 0  # the centre crop never saw the sides
 
