@@ -67,13 +67,16 @@ def row(name: str) -> Callable[[Row], Row]:
 def against_the_bare_pair(given: Settings) -> Iterator[Line]:
     model, images = jobs.network(), jobs.pictures(given.batch)
     cam, classes = CAM(model, jobs.SEVEN, LAST), jobs.classes(given.batch)
-    for name, pair in (("as users write it", jobs.bare_pair), ("nothing recorded before the layer", jobs.lean_pair)):
+    for name, pair, bar in (
+        ("as users write it", jobs.bare_pair, 1.15),
+        ("nothing recorded before the layer", jobs.lean_pair, None),
+    ):
         times = given.side_by_side(
             lambda: jobs.explain(cam, images, classes),
             lambda pair=pair: pair(model, model.layer4, images),
             given.rounds(11, 3),
         )
-        yield slower(f"seven methods / forward + gradient, {name}", times, 1.15)
+        yield slower(f"seven methods / forward + gradient, {name}", times, bar)
 
 
 @row("grad-cam")
@@ -98,7 +101,8 @@ def peak_memory(given: Settings) -> Iterator[Line]:
             ratio = growth["seven"] / growth[case]
             what = f"peak memory, batch {batch}: seven methods / forward + gradient, {name}"
             ours, theirs = f"{growth['seven']:.0f} MiB", f"{growth[case]:.0f} MiB"
-            yield Line(what, ours, theirs, f"{ratio:.2f}×", "≤ 1.10×", ratio <= 1.10)
+            bar, passed = ("≤ 1.10×", ratio <= 1.10) if case == "bare" else ("", None)
+            yield Line(what, ours, theirs, f"{ratio:.2f}×", bar, passed)
 
 
 @row("eigen-speed")
@@ -243,11 +247,11 @@ def single_calls(given: Settings) -> Iterator[Line]:
 @row("import")
 def importing(given: Settings) -> Iterator[Line]:
     times = Pair([], [])
-    import_seconds("cam_engine")  # from now on it is in the file cache
+    import_seconds("cam_engine.cam")  # from now on it is in the file cache
     for _ in range(given.rounds(7, 3)):
-        times.ours.append(import_seconds("cam_engine"))
+        times.ours.append(import_seconds("cam_engine.cam"))
         times.theirs.append(import_seconds("torch"))
-    yield slower("import cam_engine / import torch", times, 1.25)
+    yield slower("from cam_engine import CAM / import torch", times, 1.25)
 
 
 @row("cuda")

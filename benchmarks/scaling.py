@@ -61,7 +61,7 @@ def main() -> None:
     draw(middle, list(counts), over_methods)
     middle.set(xlabel="methods, at layer4", title="Flat in methods", xticks=list(counts))
     draw(right, list(range(1, len(LAYERS) + 1)), over_layers)
-    right.set(xlabel="layers, seven methods each", title="Layers add the cost of their gradients and maps")
+    right.set(xlabel="layers, seven methods each", title="Each layer adds its own cost")
     right.set_xticks(range(1, len(LAYERS) + 1), ["layer4", "+ layer3", "+ layer2", "+ layer1"])
     for axes in (left, middle, right):
         axes.set_ylim(bottom=0)
