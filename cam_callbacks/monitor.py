@@ -349,6 +349,7 @@ class CAMMonitor:
                 "floor": track.floor,
                 "ceiling": track.ceiling,
                 "grid": list(grid),
+                "t_critical": moved.critical,
             }
             then = None if regions is None else enrichment(compared, regions)
             seen[method, layer] = alerting.Seen(

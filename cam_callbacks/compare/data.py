@@ -178,6 +178,7 @@ def _maps(run: Run, shown: Sequence[Record], method: str, layer: str, images: Se
         "codes": block(codes, "u1"),
         "low": block(low, "f4"),
         "high": block(high, "f4"),
+        "shift": _shift(run, shown, method, layer, grid),
         "per_image": {metric: values[metric] for metric in PER_IMAGE if values[metric] is not None},
     }
 
@@ -217,14 +218,38 @@ def _series(run: Run) -> Iterable[dict[str, Any]]:
 
 
 def _alerts(run: Run, unit: str) -> list[dict[str, Any]]:
-    """Alerts that the records hold: name, text, and the places at which each was on."""
-    found: dict[str, dict[str, Any]] = {}
+    """Alerts that the records hold: for each rule, method and layer what was said when it was raised, and where it was on."""
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for record in run.records:
-        for alert in getattr(record, "alerts", None) or ():
-            known = found.setdefault(str(alert["name"]), {"name": printable(str(alert["name"])), "places": []})
-            known["text"] = printable(str(alert.get("message") or ""))
+        for alert in record.alerts:
+            of = f"{alert.method} at {alert.layer}" if len(run.layers) > 1 else alert.method
+            known = found.setdefault(
+                (alert.name, alert.method, alert.layer),
+                {
+                    "name": printable(f"{alert.name.replace('_', ' ')} ({of})"),
+                    "method": alert.method,
+                    "layer": alert.layer,
+                    "text": printable(f"{alert.measured}. {alert.advice}"),
+                    "places": [],
+                },
+            )
             known["places"].append(getattr(record, unit))
     return list(found.values())
+
+
+def _shift(run: Run, shown: Sequence[Record], method: str, layer: str, grid: tuple[int, ...]) -> dict[str, Any] | None:
+    """The max-t test of each frame, t (frames, h, w); None where the records have none."""
+    key = (method, layer)
+    references = [record.reference.get(f"{method}/{layer}", {}) for record in shown]
+    if not any(key in r.t_maps and "t_critical" in of for r, of in zip(shown, references, strict=True)):
+        return None
+    p = run.keys.get(("max_t_p", method, layer), "")
+    blank = np.full(grid, np.nan, np.float32)
+    return {
+        "t": block(np.stack([r.t_maps.get(key, blank) for r in shown]), "f4"),
+        "p": [_float(record.metrics.get(p)) for record in shown],
+        "critical": [_float(of.get("t_critical")) for of in references],
+    }
 
 
 # -- between runs

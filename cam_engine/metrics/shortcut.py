@@ -32,12 +32,13 @@ def consensus(maps: Maps) -> Float:
 @dataclass(frozen=True, eq=False)
 class MaxT:
     """What :func:`max_t` found: ``t`` (h, w) the paired t of each cell, ``statistic`` the largest |t|, ``p`` its
-    family-wise p-value, ``n`` the images counted."""
+    family-wise p-value, ``n`` the images counted, ``critical`` the |t| above which a cell has moved at 5 % family-wise."""
 
     t: Float
     statistic: float
     p: float
     n: int
+    critical: float = float("nan")
 
 
 def max_t(maps: Maps, others: Maps, flips: int = FLIPS, seed: int = 0) -> MaxT:
@@ -63,10 +64,11 @@ def max_t(maps: Maps, others: Maps, flips: int = FLIPS, seed: int = 0) -> MaxT:
     signs = _signs(n, flips, seed)
     observed = _t(difference.mean(0), squares, n)
     largest = float(np.abs(observed).max())
-    found = int((np.abs(_t(signs @ difference / n, squares, n)).max(1) >= largest * (1 - 1e-9)).sum())
+    flipped = np.abs(_t(signs @ difference / n, squares, n)).max(1)
+    found = int((flipped >= largest * (1 - 1e-9)).sum())
     exact = len(signs) == 2**n  # the flip that changes nothing is among them
     value = found / len(signs) if exact else (1 + found) / (1 + len(signs))
-    return MaxT(observed.reshape(p.shape[1:]), largest, value, n)
+    return MaxT(observed.reshape(p.shape[1:]), largest, value, n, float(np.quantile(flipped, 0.95, method="higher")))
 
 
 def counterfactual_gap(correct: ArrayLike, correct_without: ArrayLike) -> Float:

@@ -1,9 +1,12 @@
 """The page used as a person uses it."""
 
 import base64
+import http.server
 import io
 import json
 import re
+import shutil
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -250,6 +253,7 @@ def test_the_view_is_kept_in_the_address(two, open_page):
     choose(page, "Colours", "jet")
     page.locator("h1").click()
     page.keyboard.press("ArrowLeft")
+    page.wait_for_timeout(400)  # it is written when the user pauses
     hash_ = page.evaluate("location.hash")
     assert page.evaluate("history.length") <= 2
     again = open_page(two, hash=hash_)
@@ -409,6 +413,101 @@ def test_a_thousand_looks_of_256_images(runs, tmp_path, open_page):
     )  # only those in sight
     page.keyboard.press("ArrowLeft")
     assert place(page) != "epoch 999 of 999"
+
+
+def test_what_cannot_be_read_is_said_and_the_rest_is_shown(folders, tmp_path, open_page):
+    half = tmp_path / "half"
+    shutil.copytree(folders[1], half)
+    (half / "look-000003.npz").write_bytes(b"PK\x03\x04 cut off")
+    (half / "look-000005.npz").unlink()
+    (half / ".look-000005.npz.77.tmp").write_bytes(b"being written")
+    page = open_page(write_page([load_run(folders[0]), load_run(half)], tmp_path / "page.html"), hash="#place=3")
+    notes = page.locator(".notes").inner_text()
+    assert "look 3 is left out" in notes and "end at different epochs" in notes
+    show_images(page)
+    assert page.locator(".cards .panel[data-run='1']").first.inner_text() == "no look at epoch 3"
+    page.keyboard.press("ArrowLeft")
+    settle(page)
+    assert "gap" not in page.locator(".cards .panel[data-run='1']").first.get_attribute("class")
+
+
+def test_one_look_of_one_image(runs, tmp_path, open_page):
+    run, first = runs[0], runs[0].records[0]
+    known = run.manifest["probe"] | {"n": 1, "ids": ["only"], "groups": ["left"]}
+    record = replace(
+        first, maps={k: m[:1] for k, m in first.maps.items()}, t_maps={}, alerts=(),
+        per_image={k: v[:1] for k, v in first.per_image.items()},
+        predictions=first.predictions[:1], confidences=first.confidences[:1],
+    )  # fmt: skip
+    probe = {name: array[:1] for name, array in run.probe.items()}
+    one = replace(run, records=[record], probe=probe, manifest=run.manifest | {"probe": known})
+    page = open_page(write_page([one], tmp_path / "page.html"), width=650)
+    show_images(page)
+    assert shown_images(page) == [0]
+    page.keyboard.press("ArrowRight")
+    assert place(page) == "epoch 0 of 0"
+    page.locator(".cards .panel").click()
+    assert page.locator("dialog[open] .outcome").count() == 1
+
+
+def test_data_from_a_server_are_asked_for_again(folders, tmp_path, chromium):
+    """As TensorBoard's tab does: a training goes on, and the page follows, with all that has been chosen."""
+    runs = [load_run(folder) for folder in folders]
+    answers = {"looks": 4}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == "/":
+                body, kind = render_page(None, data_src="data.json", refresh=0.3, title="CAM").encode(), "text/html"
+            else:
+                some = [replace(run, records=run.records[: answers["looks"]]) for run in runs]
+                body, kind = json.dumps(page_data(some), allow_nan=False).encode(), "application/json"
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = chromium.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on(
+        "console", lambda m: errors.append(m.text) if m.type == "error" and "favicon" not in m.location["url"] else None
+    )
+    try:
+        page.goto(f"http://127.0.0.1:{server.server_port}/")
+        page.wait_for_selector(".cards .panel")
+        assert place(page) == "epoch 3 of 3"
+        choose(page, "Method", "eigencam")
+        answers["looks"] = 6
+        page.wait_for_function("() => document.querySelector('.where').textContent === 'epoch 5 of 5'")
+        assert page.get_by_label("Method", exact=True).input_value() == "eigencam"
+        page.locator("h1").click()
+        page.keyboard.press("ArrowLeft")
+        answers["looks"] = 5
+        page.wait_for_function("() => document.querySelector('.where').textContent === 'epoch 4 of 4'")
+    finally:
+        page.close()
+        server.shutdown()
+        server.server_close()
+    assert errors == []
+
+
+def test_the_max_t_map_outlines_what_moved(runs, tmp_path, open_page):
+    page = open_page(write_page(runs, tmp_path / "page.html"), hash="#detail=-1")
+    dialog = page.locator("dialog[open]")
+    shift = dialog.locator(".panel[role=img]")
+    assert shift.count() == 4
+    key = "gradcam/features"
+    for index, run in enumerate(runs):
+        record = run.records[-1]
+        critical = record.reference[key]["t_critical"]
+        moved = int((np.abs(record.t_maps["gradcam", "features"]) >= critical).sum())
+        assert f"{moved} of 144 cells" in shift.nth(2 + index).inner_text()
 
 
 def test_data_of_another_format_are_refused_in_words(runs, tmp_path, chromium):

@@ -10,6 +10,7 @@ from scipy.spatial.distance import jensenshannon
 
 from cam_callbacks.compare import load_run, page_data
 from cam_callbacks.compare.blocks import quantise
+from cam_callbacks.records import Alert
 from cam_engine.render import COLORMAPS, colorize, overlay
 
 
@@ -154,6 +155,36 @@ def test_parameters_that_differ_are_facts(two):
     facts = {fact["title"]: fact["values"] for fact in page_data(runs)["facts"]}
     assert facts["parameter lr"] == ["0.1", "0.01"]
     assert "parameter epochs" not in facts
+
+
+def test_alerts_and_shifts_come_from_the_records(two):
+    alert = Alert("off_target", "gradcam", "layer4", 5, 5, 4, 4, True, "enrichment is 0.4", ("im0",), "Look.")
+    t = np.linspace(-9, 9, 144, dtype=np.float32).reshape(12, 12)
+    records = [
+        replace(
+            record,
+            alerts=(alert,) if record.look in (5, 6) else (),
+            t_maps={("gradcam", "layer4"): t * record.look},
+            metrics=record.metrics | {"cam/max_t_p/gradcam": 0.01 * record.look},
+            reference={"gradcam/layer4": record.reference["gradcam/layer4"] | {"t_critical": 4.5}},
+        )
+        for record in two[0].records
+    ]
+    (run,) = page_data([replace(two[0], records=records)])["runs"]
+    assert run["alerts"] == [
+        {
+            "name": "off target (gradcam)",
+            "method": "gradcam",
+            "layer": "layer4",
+            "text": "enrichment is 0.4. Look.",
+            "places": [5, 6],
+        }
+    ]
+    eigencam, gradcam = run["maps"]
+    assert eigencam["shift"] is None
+    assert gradcam["shift"]["p"] == [0.01 * look for look in range(8)]
+    assert gradcam["shift"]["critical"] == [4.5] * 8
+    np.testing.assert_array_equal(read(gradcam["shift"]["t"], "<f4", 8, 12, 12)[3], t * 3)
 
 
 def test_no_runs_no_page():

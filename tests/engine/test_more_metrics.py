@@ -232,6 +232,7 @@ def test_max_t_from_scipys_paired_t_under_every_flip():
     every = np.array([largest((p - q) * sign) for sign in signs])
     assert 0.01 < found.p == pytest.approx(np.mean(every >= largest(p - q) * (1 - 1e-9)))
     assert (found.statistic, found.n) == (pytest.approx(np.abs(found.t).max()), 8)
+    assert found.critical == pytest.approx(np.sort(every)[-13])  # 12 of 256, fewer than 5 %, are larger
 
 
 def test_max_t_holds_its_level_and_finds_a_move():
@@ -241,6 +242,7 @@ def test_max_t_holds_its_level_and_finds_a_move():
     moved[:, 2, 3] += 2.0
     found = metrics.max_t(moved, some_maps(2, 20, (4, 4)))
     assert found.p == pytest.approx(1 / 1001) and np.unravel_index(found.t.argmax(), (4, 4)) == (2, 3)
+    assert (found.t > found.critical).sum() == 1
     assert found.p == metrics.max_t(moved, some_maps(2, 20, (4, 4))).p
 
 

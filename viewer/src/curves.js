@@ -80,7 +80,7 @@ class Chart {
     Object.assign(this, { data, state, metric, places });
     this.lines = this.#collect();
     this.host = h("div", { class: "plot-host" });
-    this.output = h("output", { class: "readout" });
+    this.output = h("output", { class: "readout" }, this.#readout());
     this.figure = h("figure", { class: "plot", role: "group", "aria-label": this.#words(), data: { metric: metric.key } },
       h("figcaption", {}, h("b", {}, named(metric.title, 50)), h("span", { class: "muted" }, metric.meaning)), this.host, this.output);
   }
@@ -134,6 +134,7 @@ class Chart {
     }, [places, ...values], this.host);
     this.now = h("div", { class: "now" });
     this.plot.over.append(this.now, ...this.#alerts());
+    this.#placeAlerts();
     this.plot.over.addEventListener("click", () => {
       if (this.plot.cursor.idx !== null) state.set({ place: nearest(data.places, places[this.plot.cursor.idx]) });
     });
@@ -215,29 +216,29 @@ class Chart {
 
   /** A mark above the chart where an alert of a run began. */
   #alerts() {
-    return this.lines.filter((it, i, all) => all.findIndex((other) => other.run === it.run) === i).flatMap(({ run }) => run.alerts.map((alert) => {
-      const mark = h("span", { class: `alert run-${run.index % 10}`, title: `${run.name}: ${alert.name}, from ${this.data.axis} ${alert.places[0]}. ${alert.text}`, data: { place: alert.places[0] } }, "▼");
-      return mark;
-    }));
+    return this.lines.filter((it, i, all) => all.findIndex((other) => other.run === it.run) === i).flatMap(({ run }) => run.alerts.filter((alert) => !alert.method || (alert.method === this.state.method && alert.layer === this.state.layer)).map((alert) => h("span", { class: `alert run-${run.index % 10}`, title: `${run.name}: ${alert.name}, from ${this.data.axis} ${alert.places[0]}. ${alert.text}`, data: { place: alert.places[0] } }, "▼")));
   }
 
   /** The line at the place of the slider, and the values there. */
   move() {
-    const { plot, state } = this;
-    const at = this.places.indexOf(state.place);
-    this.now.style.transform = `translateX(${plot.valToPos(state.place, "x")}px)`;
-    for (const mark of plot.over.querySelectorAll(".alert")) mark.style.left = `${plot.valToPos(Number(mark.dataset.place), "x")}px`;
-    this.#read(at);
+    this.now.style.transform = `translateX(${this.plot.valToPos(this.state.place, "x")}px)`;
+    this.#read(null);
   }
 
+  #readout() {
+    const bands = this.#references().filter((it) => Number.isFinite(it.floor));
+    this.told = h("span", { class: "muted" });
+    this.values = this.lines.map(() => h("b"));
+    return [this.told,
+      this.lines.map(({ run, kind }, i) => h("span", { class: `run-${run.index % 10}`, title: `${run.name}${kind === "mean" ? "" : `, ${LINES[kind]}`}` }, this.values[i], kind === "mean" ? "" : ` ${LINES[kind]}`)),
+      bands.length > 0 && h("span", { class: "muted" }, `floor ${bands.map((it) => shown(it.floor)).join(", ")}; ceiling ${bands.map((it) => shown(it.ceiling)).join(", ")}`)];
+  }
+
+  /** Say below the chart what stands at a place, by default that of the slider. */
   #read(index) {
     const at = index ?? this.places.indexOf(this.state.place);
-    if (at === this.told) return;
-    this.told = at;
-    const bands = this.#references().filter((it) => Number.isFinite(it.floor));
-    this.output.replaceChildren(h("span", { class: "muted" }, `${this.data.axis} ${this.places[at] ?? "–"}`),
-      ...this.lines.map(({ run, kind, values }) => h("span", { class: `run-${run.index % 10}`, title: `${run.name}${kind === "mean" ? "" : `, ${LINES[kind]}`}` }, h("b", {}, shown(values[at])), kind === "mean" ? "" : ` ${LINES[kind]}`)),
-      ...(bands.length ? [h("span", { class: "muted" }, `floor ${bands.map((it) => shown(it.floor)).join(", ")}; ceiling ${bands.map((it) => shown(it.ceiling)).join(", ")}`)] : []));
+    this.told.textContent = `${this.data.axis} ${this.places[at] ?? "–"}`;
+    this.lines.forEach(({ values }, i) => (this.values[i].textContent = shown(values[at])));
   }
 
   #width() {
@@ -246,7 +247,12 @@ class Chart {
 
   resize() {
     if (this.plot.width !== this.#width()) this.plot.setSize({ width: this.#width(), height: HEIGHT });
+    this.#placeAlerts();
     this.move();
+  }
+
+  #placeAlerts() {
+    for (const mark of this.plot.over.querySelectorAll(".alert")) mark.style.left = `${this.plot.valToPos(Number(mark.dataset.place), "x")}px`;
   }
 }
 

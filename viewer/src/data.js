@@ -60,7 +60,9 @@ export class Field {
     const at = frame * this.images + image;
     const low = this.low()[at];
     const step = (this.high()[at] - low) / 255;
-    return Float32Array.from(levels, (level) => low + level * step);
+    const out = new Float32Array(levels.length);
+    for (let i = 0; i < out.length; i++) out[i] = low + levels[i] * step;
+    return out;
   }
 
   /** Shares of the focus times the number of cells: 1 is chance. */

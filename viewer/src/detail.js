@@ -3,8 +3,9 @@ import { MEAN } from "./data.js";
 import { h, named, shorten, swatch } from "./dom.js";
 import { percent, shown } from "./format.js";
 import { order } from "./order.js";
-import { label, outlineCells, overlay, divergingBytes, table as colours } from "./paint.js";
+import { divergingBytes, label, outlineCells, overlay, table as colours } from "./paint.js";
 import { Panel } from "./panel.js";
+import { pixels } from "./pictures.js";
 
 export function detail(data, state) {
   const title = h("h2", { id: "detail-title" });
@@ -115,15 +116,16 @@ class Shift {
   draw() {
     const { run, field, state, data, canvas } = this;
     const frame = run.frame(state.place);
-    const known = field?.shift && frame >= 0 && Number.isFinite(field.shift.p[frame]);
-    overlay(canvas, null, null);
+    const known = field?.shift && frame >= 0 && Number.isFinite(field.shift.critical[frame]);
+    const plain = pixels({}, 0, false, canvas.width, canvas.height);
     if (!known) {
+      overlay(canvas, plain, null);
       this.caption.textContent = "nothing to compare";
       return label(canvas, `${data.axis} ${state.place}`);
     }
     const t = field.shift.t().subarray(frame * field.cells, (frame + 1) * field.cells);
     const limit = Math.max(field.shift.critical[frame] * 1.5, ...t.map(Math.abs));
-    overlay(canvas, null, { levels: t.map((it) => 127.5 + (it / limit) * 127.5), grid: field.grid, colours: colours(divergingBytes), opacity: 1, cells: true });
+    overlay(canvas, plain, { levels: t.map((it) => 127.5 + (it / limit) * 127.5), grid: field.grid, colours: colours(divergingBytes), opacity: 1, cells: true });
     const significant = t.filter((it) => Math.abs(it) >= field.shift.critical[frame]).length;
     outlineCells(canvas, field.grid, (cell) => Math.abs(t[cell]) >= field.shift.critical[frame], "#111");
     this.caption.textContent = `p ${shown(field.shift.p[frame])} · ${significant} of ${field.cells} cells`;

@@ -21,10 +21,16 @@ export function grid(data, state, open) {
       else visible.delete(target);
       if (isIntersecting) draw(target);
     }
-  }, { rootMargin: "150px 0px" });
+  }, { rootMargin: "60px 0px" });
 
   const runs = () => data.runs.filter((run) => run.probeIndex === state.probe && !state.hidden.has(run.index));
-  const draw = (card) => panels.get(card)?.forEach((panel) => panel.draw());
+  const draw = (card) => drawAll([card]);
+  /** Sizes are read first: a panel that has changed would have to be laid out before the next can be measured. */
+  function drawAll(shown) {
+    const own = [...shown].flatMap((card) => panels.get(card) ?? []);
+    const width = own[0]?.canvas.clientWidth;
+    for (const panel of own) panel.draw(width);
+  }
 
   function fill() {
     const shown = runs();
@@ -71,7 +77,7 @@ export function grid(data, state, open) {
   const section = h("section", { class: "images", "aria-label": "Images" }, h("h2", {}, "Images"), chosen, notice, none, head, cards);
   state.listen((keys) => {
     if (RESORTS.some((key) => keys.has(key))) fill();
-    else visible.forEach(draw);
+    else drawAll(visible);
     if (keys.has("place") && state.place !== state.at) chosen.querySelector(".again")?.removeAttribute("hidden");
   });
   let known = 0;
@@ -79,13 +85,13 @@ export function grid(data, state, open) {
     if (known === cards.clientWidth) return;
     known = cards.clientWidth;
     layout();
-    visible.forEach(draw);
+    drawAll(visible);
   });
   queueMicrotask(() => {
     fill();
     resized.observe(cards);
   });
-  return { element: section, redraw: () => visible.forEach(draw), stop: () => (watcher.disconnect(), resized.disconnect()) };
+  return { element: section, redraw: () => drawAll(visible), stop: () => (watcher.disconnect(), resized.disconnect()) };
 }
 
 function choices(data, state, count) {

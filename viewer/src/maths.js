@@ -2,9 +2,12 @@
 
 /** Values after ReLU as shares of their sum times the number of cells: 1 everywhere is an even spread. */
 export function density(values) {
+  const n = values.length;
   let sum = 0;
-  for (const value of values) sum += value;
-  return Float32Array.from(values, (value) => (value / sum) * values.length);
+  for (let i = 0; i < n; i++) sum += values[i];
+  const out = new Float32Array(n);
+  for (let i = 0; i < n; i++) out[i] = (values[i] / sum) * n;
+  return out;
 }
 
 /** Mean of several densities of one size. */

@@ -9,14 +9,11 @@ const TARGET = "rgb(92,255,157)";
 const NUISANCE = "rgb(64,200,255)";
 const CASING = "rgba(16,18,20,.5)";
 
-/** RGB bytes of 256 levels → one word for each pixel (little-endian RGBA). */
-function words(rgb) {
-  return Uint32Array.from({ length: 256 }, (_, i) => (255 << 24) | (rgb[3 * i + 2] << 16) | (rgb[3 * i + 1] << 8) | rgb[3 * i]);
-}
+/** RGB bytes of 256 levels, by the function that gives them; computed once. */
 const known = new Map();
-export function table(colormap) {
-  if (!known.has(colormap)) known.set(colormap, words(colormap()));
-  return known.get(colormap);
+export function table(bytes) {
+  if (!known.has(bytes)) known.set(bytes, Uint8Array.from(bytes()));
+  return known.get(bytes);
 }
 
 export function divergingBytes() {
@@ -49,14 +46,16 @@ function between(cells, size) {
   return positions.get(key);
 }
 
-/** Levels (0 to 255) of a grid h × w, brought to W × H pixels as colours. */
-function fill(pixels, W, H, levels, [h, w], colours, cells) {
+/** Levels (0 to 255) of a grid h × w, brought to W × H pixels: one whole level for each. */
+let wide = new Uint8Array(0);
+function enlarge(levels, [h, w], W, H, cells) {
+  if (wide.length < W * H) wide = new Uint8Array(W * H);
   if (cells) {
     for (let y = 0, i = 0; y < H; y++) {
       const row = Math.floor(((y + 0.5) * h) / H) * w;
-      for (let x = 0; x < W; x++) pixels[i++] = colours[Math.round(levels[row + Math.floor(((x + 0.5) * w) / W)])];
+      for (let x = 0; x < W; x++) wide[i++] = levels[row + Math.floor(((x + 0.5) * w) / W)] + 0.5;
     }
-    return;
+    return wide;
   }
   const across = between(w, W);
   const down = between(h, H);
@@ -65,60 +64,78 @@ function fill(pixels, W, H, levels, [h, w], colours, cells) {
     const above = down.first[y] * w;
     const below = down.second[y] * w;
     const part = down.share[y];
-    for (let x = 0; x < w; x++) row[x] = levels[above + x] + (levels[below + x] - levels[above + x]) * part;
+    for (let x = 0; x < w; x++) row[x] = levels[above + x] + (levels[below + x] - levels[above + x]) * part + 0.5;
     for (let x = 0; x < W; x++) {
       const left = row[across.first[x]];
-      pixels[i++] = colours[Math.round(left + (row[across.second[x]] - left) * across.share[x])];
+      wide[i++] = left + (row[across.second[x]] - left) * across.share[x];
     }
   }
+  return wide;
 }
 
-const scratch = document.createElement("canvas");
+/** Each colour's part of the blend, alpha × colour, and each grey level's, (1 − alpha) × level. */
+const blends = new Map();
+function blend(colours, alpha) {
+  const key = `${alpha}`;
+  if (!blends.has(colours)) blends.set(colours, new Map());
+  const of = blends.get(colours);
+  if (!of.has(key)) {
+    if (of.size > 30) of.clear();
+    of.set(key, {
+      over: Float32Array.from(colours, (value) => value * alpha + 0.5),
+      under: Float32Array.from({ length: 256 }, (_, value) => value * (1 - alpha)),
+    });
+  }
+  return of.get(key);
+}
 
 /**
- * Draw a picture and, over it, a map.
+ * Draw a picture and, over it, a map: (1 − alpha) × picture + alpha × colour.
  * @param canvas its width and height are the size in pixels
- * @param picture a canvas or image; null for plain grey
+ * @param picture RGBA bytes of that size
  * @param map { levels, grid, colours (from `table`), opacity, cells }, or null for the picture alone
  */
 export function overlay(canvas, picture, map) {
   const { width, height } = canvas;
-  const context = canvas.getContext("2d");
-  context.globalAlpha = 1;
-  if (picture) {
-    const enlarges = width >= picture.width;
-    context.imageSmoothingQuality = enlarges ? "low" : "high"; // low is bilinear; only the others shrink well
-    context.drawImage(picture, 0, 0, width, height);
-  } else {
-    context.fillStyle = "#808080";
-    context.fillRect(0, 0, width, height);
+  const drawn = new ImageData(width, height);
+  const out = drawn.data;
+  out.set(picture);
+  if (map) {
+    const levels = enlarge(map.levels, map.grid, width, height, map.cells);
+    const { over, under } = blend(map.colours, map.opacity);
+    for (let i = 0, at = 0; at < out.length; i++, at += 4) {
+      const level = 3 * levels[i];
+      out[at] = under[out[at]] + over[level] | 0;
+      out[at + 1] = under[out[at + 1]] + over[level + 1] | 0;
+      out[at + 2] = under[out[at + 2]] + over[level + 2] | 0;
+    }
   }
-  if (!map) return;
-  scratch.width = width;
-  scratch.height = height;
-  const above = scratch.getContext("2d");
-  const pixels = above.createImageData(width, height);
-  fill(new Uint32Array(pixels.data.buffer), width, height, map.levels, map.grid, map.colours, map.cells);
-  above.putImageData(pixels, 0, 0);
-  context.globalAlpha = map.opacity;
-  context.drawImage(scratch, 0, 0);
-  context.globalAlpha = 1;
+  brush(canvas).putImageData(drawn, 0, 0);
 }
 
-/** Regions of a picture of `size` [width, height] as lines: solid for the target, dashed for the suspected. */
-export function outline(canvas, outlines, image, size) {
+/** Every canvas here is filled pixel by pixel, which is fastest in memory. */
+const brush = (canvas) => canvas.getContext("2d", { willReadFrequently: true });
+
+/** Regions of a picture of `size` [width, height] as lines on a canvas of their own: solid the target, dashed the suspected. */
+export function outlines(regions, image, size, width, height) {
+  const canvas = document.createElement("canvas");
+  Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d");
-  const [sx, sy] = [canvas.width / size[0], canvas.height / size[1]];
+  const [sx, sy] = [width / size[0], height / size[1]];
   for (const [name, colour, dash] of [["nuisance", NUISANCE, [4, 3]], ["masks", TARGET, []]]) {
     const path = new Path2D();
-    for (const points of outlines[name]?.[image] ?? []) {
+    for (const points of regions[name]?.[image] ?? []) {
       for (let i = 0; i < points.length; i += 2) path.lineTo((points[i] + 0.5) * sx, (points[i + 1] + 0.5) * sy);
       path.closePath();
     }
     stroke(context, path, CASING, 3, []);
     stroke(context, path, colour, 1.25, dash);
   }
+  return canvas;
 }
+
+/** Lay a canvas of the same size over another. */
+export const lay = (canvas, above) => brush(canvas).drawImage(above, 0, 0);
 
 /** Borders of the cells for which `isIn(cell)` holds, where their neighbours do not. */
 export function outlineCells(canvas, [h, w], isIn, colour) {
@@ -134,14 +151,14 @@ export function outlineCells(canvas, [h, w], isIn, colour) {
       if (!at(y, x - 1)) line(x, y, x, y + 1);
       if (!at(y, x + 1)) line(x + 1, y, x + 1, y + 1);
     }
-  const context = canvas.getContext("2d");
+  const context = brush(canvas);
   stroke(context, path, "rgba(255,255,255,.9)", 4, []);
   stroke(context, path, colour, 2, []);
 }
 
 /** A few words on a dark label at the lower left. */
 export function label(canvas, text) {
-  const context = canvas.getContext("2d");
+  const context = brush(canvas);
   const size = Math.max(9, Math.min(13, canvas.width / 9));
   context.font = `${size}px system-ui, sans-serif`;
   const width = context.measureText(text).width + 8;

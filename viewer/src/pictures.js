@@ -1,14 +1,32 @@
-// Probe pictures, decoded once, when they are first drawn.
+// Probe pictures, decoded when they are first drawn, and kept in the size in which they are drawn.
+import { outlines } from "./paint.js";
 
-const decoded = new Map(); // address → { colour, grey } or a promise of it; null for one that cannot be read
+const decoded = new Map(); // address → an image element, a promise of it, or null for one that cannot be read
+const kept = new Map(); // what and size → pixels or lines
+const MOST_KEPT = 1500;
 
-/** The picture of an image as a canvas, in colour or in grey: null where there is none, a promise until it is decoded. */
-export function picture(probe, image, grey) {
+/** Pixels (RGBA bytes) of an image's picture at a size, in colour or in grey; a promise until it is decoded. */
+export function pixels(probe, image, grey, width, height) {
   const source = probe.pictures?.[image];
-  if (!source) return null;
+  if (!source) return keep(`plain ${width} ${height}`, () => new Uint8ClampedArray(4 * width * height).map((_, i) => (i % 4 === 3 ? 255 : 128)));
   if (!decoded.has(source)) decoded.set(source, decode(source));
-  const known = decoded.get(source);
-  return known instanceof Promise || known === null ? known : grey ? known.grey() : known.colour;
+  const element = decoded.get(source);
+  if (element instanceof Promise) return element;
+  if (element === null) return pixels({}, image, grey, width, height);
+  return keep(`${source.length} ${probe.fingerprint} ${image} ${grey} ${width} ${height}`, () => scaled(element, grey, width, height));
+}
+
+/** The outlines of an image's regions at a size, as a canvas. */
+export function lines(probe, image, width, height) {
+  return keep(`lines ${probe.fingerprint} ${image} ${width} ${height}`, () => outlines(probe.outlines, image, [probe.width, probe.height], width, height));
+}
+
+function keep(key, make) {
+  if (!kept.has(key)) {
+    if (kept.size > MOST_KEPT) kept.clear();
+    kept.set(key, make());
+  }
+  return kept.get(key);
 }
 
 async function decode(source) {
@@ -17,9 +35,7 @@ async function decode(source) {
   let known = null;
   try {
     await element.decode();
-    const colour = canvasOf(element, "none");
-    let grey;
-    known = { colour, grey: () => (grey ??= canvasOf(element, "grayscale(1)")) };
+    known = element;
   } catch {
     // Shown as plain grey.
   }
@@ -27,12 +43,12 @@ async function decode(source) {
   return known;
 }
 
-function canvasOf(element, filter) {
+function scaled(element, grey, width, height) {
   const canvas = document.createElement("canvas");
-  canvas.width = element.naturalWidth;
-  canvas.height = element.naturalHeight;
-  const context = canvas.getContext("2d");
-  context.filter = filter;
-  context.drawImage(element, 0, 0);
-  return canvas;
+  Object.assign(canvas, { width, height });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.imageSmoothingQuality = width >= element.naturalWidth ? "low" : "high"; // low is bilinear; only high shrinks well
+  if (grey) context.filter = "grayscale(1)";
+  context.drawImage(element, 0, 0, width, height);
+  return context.getImageData(0, 0, width, height).data;
 }

@@ -15,10 +15,12 @@ const written = (value) =>
 export class State {
   defaults;
   #listeners = [];
+  #writing;
 
-  constructor(defaults) {
+  /** @param before the state of the data shown before, whose choices are kept; without it those of the address */
+  constructor(defaults, before) {
     this.defaults = defaults;
-    Object.assign(this, defaults, fromHash());
+    Object.assign(this, defaults, before ? Object.fromEntries(Object.keys(KINDS).map((key) => [key, before[key]])) : fromHash());
   }
 
   /** Change some values and tell everybody which. */
@@ -26,7 +28,8 @@ export class State {
     const changed = Object.keys(changes).filter((key) => written(this[key]) !== written(changes[key]));
     if (!changed.length) return;
     Object.assign(this, changes);
-    this.#write();
+    clearTimeout(this.#writing); // browsers take only so many addresses a minute, and a slider can be dragged
+    this.#writing = setTimeout(() => this.#write(), 200);
     const keys = new Set(changed);
     for (const listener of this.#listeners) listener(keys);
   }

@@ -17,9 +17,11 @@ export function summary(data) {
 
 function alerts(data) {
   const raised = data.runs.filter((run) => run.alerts.length);
-  if (!raised.length) return null;
-  return h("ul", { class: "alerts", "aria-label": "Alerts" }, raised.flatMap((run) => run.alerts.map((alert) =>
-    h("li", {}, h("b", { class: "word" }, "▲ ", named(alert.name, 40)), " ", swatch(run.index), named(run.name, 40), ` since ${data.axis} ${alert.places[0]}. `, named(alert.text, 300)))));
+  const silent = data.runs.filter((run) => !run.alerts.length && run.series.some((it) => it.metric === "alert"));
+  const quiet = silent.length > 0 && h("p", { class: "muted quiet" }, "No alert in ", silent.map((run, i) => [i > 0 && ", ", swatch(run.index), named(run.name, 40)]), ".");
+  if (!raised.length) return quiet || null;
+  return [h("ul", { class: "alerts", "aria-label": "Alerts" }, raised.flatMap((run) => run.alerts.map((alert) =>
+    h("li", {}, h("b", { class: "word" }, "▲ ", named(alert.name, 40)), " ", swatch(run.index), named(run.name, 40), ` since ${data.axis} ${alert.places[0]}. `, named(alert.text, 300))))), quiet];
 }
 
 /** One method's numbers: runs in columns, or, where there are many, in rows. */
@@ -45,7 +47,7 @@ function title(number, scope) {
 function value(data, row, cell) {
   if (!cell) return h("td", { class: "none" }, "–");
   const ends = row.cells.filter(Boolean).map((it) => it.final).filter((it) => it !== null);
-  const best = row.number.better && ends.length > 1 && cell.final === Math[row.number.better === "higher" ? "max" : "min"](...ends);
+  const best = row.number.better && new Set(ends).size > 1 && cell.final === Math[row.number.better === "higher" ? "max" : "min"](...ends);
   return h("td", { class: best ? "best" : undefined }, shown(cell.final),
     cell.best !== null && cell.best !== undefined && [" ", h("small", { title: `best value, at ${data.axis} ${cell.best_at}` }, `best ${shown(cell.best)} @ ${cell.best_at}`)]);
 }

@@ -91,8 +91,8 @@ export function numberWords({ field, frame, image, divergence: jsd }) {
 }
 
 /** The panel for those who do not see it. */
-export function words(data, state, it, run, image) {
-  const what = `${state.method} of ${run.name}, ${data.imageName(run.probe, image)}, ${data.axis} ${state.place}`;
+export function words(data, state, it, run, image, method = state.method) {
+  const what = `${method} of ${run.name}, ${data.imageName(run.probe, image)}, ${data.axis} ${state.place}`;
   if (it.gap) return `${what}: ${it.gap}.`;
   if (it.invalid) return `${what}: the map says nothing, no focus.`;
   const values = it.change ?? it.field.density(it.frame, image);

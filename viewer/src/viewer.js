@@ -20,24 +20,28 @@ let text = null; // of the data that is shown
 function show(raw) {
   const data = new Dataset(raw);
   const last = data.places.at(-1);
+  const again = state !== null;
   const following = !state || state.place === state.known.at(-1);
   for (const part of parts) part.stop?.();
   const method = data.methods.at(-1) ?? "";
   const fresh = new State({
     place: last, at: last, probe: 0, method, layer: data.layers(method).at(-1) ?? "", colormap: "inferno", scale: "map", opacity: 0.5,
     cells: false, outlines: true, show: "maps", sort: "drift", filter: "all", class: "", group: "", lines: data.runs.length > 1 ? "mean" : "all", beside: "", detail: null, hidden: new Set(),
-  });
+  }, state);
   if (state && following) Object.assign(fresh, { place: last, at: last });
   mend(fresh, data);
   fresh.known = data.places;
   state = fresh;
   const scroll = scrollY;
+  const opened = new Set([...root.querySelectorAll("details[open] > summary")].map((it) => it.textContent));
   const image = detail(data, state);
   const bar = controls(data, state);
   const pictures = grid(data, state, (it) => state.set({ detail: it }));
   const charts = data.runs.length ? curves(data, state) : null;
   parts = [bar, pictures, charts];
   root.replaceChildren(header(data), bar.element, h("main", {}, summary(data), charts.element, pictures.element), h("footer", {}, footer(data)), image.element);
+  if (!again) return;
+  for (const it of root.querySelectorAll("details > summary")) it.parentElement.open = opened.has(it.textContent);
   queueMicrotask(() => scrollTo(0, scroll));
 }
 
