@@ -31,7 +31,7 @@ def test_an_overlay_is_pythons_overlay(colormap, alpha, cells, two, runs, open_p
             off = np.abs(here - there)
             assert off.mean() < 1.2
             assert np.percentile(off, 99) <= 5
-            assert off.max() <= 12  # where a colour map is steep, one level of 255 is as much
+            assert off.max() <= 18  # Chromium places samples to a sixteenth of a pixel
 
 
 def test_a_picture_at_its_own_size_is_exact(two, runs, open_page):

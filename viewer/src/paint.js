@@ -28,14 +28,15 @@ export function divergingBytes() {
 
 /** For each of `size` pixels: the two cells that it lies between, and how far it is from the first (half-pixel centres). */
 const positions = new Map();
-function between(cells, size) {
-  const key = `${cells} ${size}`;
+function between(cells, size, smooth) {
+  const key = `${cells} ${size} ${smooth}`;
   if (!positions.has(key)) {
     const first = new Int32Array(size);
     const second = new Int32Array(size);
     const share = new Float32Array(size);
     for (let i = 0; i < size; i++) {
-      const at = Math.min(Math.max(((i + 0.5) * cells) / size - 0.5, 0), cells - 1);
+      const centre = ((i + 0.5) * cells) / size;
+      const at = smooth ? Math.min(Math.max(centre - 0.5, 0), cells - 1) : Math.floor(centre);
       first[i] = Math.floor(at);
       second[i] = Math.min(first[i] + 1, cells - 1);
       share[i] = at - first[i];
@@ -46,71 +47,54 @@ function between(cells, size) {
   return positions.get(key);
 }
 
-/** Levels (0 to 255) of a grid h × w, brought to W × H pixels: one whole level for each. */
-let wide = new Uint8Array(0);
-function enlarge(levels, [h, w], W, H, cells) {
-  if (wide.length < W * H) wide = new Uint8Array(W * H);
-  if (cells) {
-    for (let y = 0, i = 0; y < H; y++) {
-      const row = Math.floor(((y + 0.5) * h) / H) * w;
-      for (let x = 0; x < W; x++) wide[i++] = levels[row + Math.floor(((x + 0.5) * w) / W)] + 0.5;
+/** Each colour's part of a blend in 1/256, red and blue in one word and green in another; with half a unit, to round. */
+const weighted = new WeakMap();
+function weigh(colours, alpha) {
+  if (weighted.get(colours)?.alpha !== alpha) {
+    const parts = { alpha, redBlue: new Int32Array(256), green: new Int32Array(256) };
+    for (let level = 0; level < 256; level++) {
+      const [red, green, blue] = colours.subarray(3 * level, 3 * level + 3);
+      parts.redBlue[level] = Math.imul(red | (blue << 16), alpha) + 0x800080;
+      parts.green[level] = Math.imul(green << 8, alpha) + 0x8000;
     }
-    return wide;
+    weighted.set(colours, parts);
   }
-  const across = between(w, W);
-  const down = between(h, H);
-  const row = new Float32Array(w);
-  for (let y = 0, i = 0; y < H; y++) {
-    const above = down.first[y] * w;
-    const below = down.second[y] * w;
-    const part = down.share[y];
-    for (let x = 0; x < w; x++) row[x] = levels[above + x] + (levels[below + x] - levels[above + x]) * part + 0.5;
-    for (let x = 0; x < W; x++) {
-      const left = row[across.first[x]];
-      wide[i++] = left + (row[across.second[x]] - left) * across.share[x];
-    }
-  }
-  return wide;
-}
-
-/** Each colour's part of the blend, alpha × colour, and each grey level's, (1 − alpha) × level. */
-const blends = new Map();
-function blend(colours, alpha) {
-  const key = `${alpha}`;
-  if (!blends.has(colours)) blends.set(colours, new Map());
-  const of = blends.get(colours);
-  if (!of.has(key)) {
-    if (of.size > 30) of.clear();
-    of.set(key, {
-      over: Float32Array.from(colours, (value) => value * alpha + 0.5),
-      under: Float32Array.from({ length: 256 }, (_, value) => value * (1 - alpha)),
-    });
-  }
-  return of.get(key);
+  return weighted.get(colours);
 }
 
 /**
  * Draw a picture and, over it, a map: (1 − alpha) × picture + alpha × colour.
  * @param canvas its width and height are the size in pixels
- * @param picture RGBA bytes of that size
+ * @param picture RGBA bytes of that size, opaque
  * @param map { levels, grid, colours (from `table`), opacity, cells }, or null for the picture alone
  */
 export function overlay(canvas, picture, map) {
   const { width, height } = canvas;
   const drawn = new ImageData(width, height);
-  const out = drawn.data;
-  out.set(picture);
-  if (map) {
-    const levels = enlarge(map.levels, map.grid, width, height, map.cells);
-    const { over, under } = blend(map.colours, map.opacity);
-    for (let i = 0, at = 0; at < out.length; i++, at += 4) {
-      const level = 3 * levels[i];
-      out[at] = under[out[at]] + over[level] | 0;
-      out[at + 1] = under[out[at + 1]] + over[level + 1] | 0;
-      out[at + 2] = under[out[at + 2]] + over[level + 2] | 0;
+  if (map) blend(new Uint32Array(drawn.data.buffer), new Uint32Array(picture.buffer), width, height, map);
+  else drawn.data.set(picture);
+  brush(canvas).putImageData(drawn, 0, 0);
+}
+
+function blend(out, under, width, height, { levels, grid, colours, opacity, cells }) {
+  const alpha = Math.round(opacity * 256);
+  const { redBlue, green } = weigh(colours, alpha);
+  const across = between(grid[1], width, !cells);
+  const down = between(grid[0], height, !cells);
+  const row = new Float32Array(grid[1]); // levels of this row of pixels, in the columns of the grid
+  for (let y = 0, i = 0; y < height; y++) {
+    const above = down.first[y] * grid[1];
+    const below = down.second[y] * grid[1];
+    for (let x = 0; x < row.length; x++) row[x] = levels[above + x] + (levels[below + x] - levels[above + x]) * down.share[y] + 0.5;
+    for (let x = 0; x < width; x++, i++) {
+      const left = row[across.first[x]];
+      const level = (left + (row[across.second[x]] - left) * across.share[x]) | 0;
+      const pixel = under[i];
+      out[i] = 0xff000000
+        | (((Math.imul(pixel & 0xff00ff, 256 - alpha) + redBlue[level]) >>> 8) & 0xff00ff)
+        | (((Math.imul(pixel & 0xff00, 256 - alpha) + green[level]) >>> 8) & 0xff00);
     }
   }
-  brush(canvas).putImageData(drawn, 0, 0);
 }
 
 /** Every canvas here is filled pixel by pixel, which is fastest in memory. */
