@@ -1,11 +1,16 @@
 """What all tests share: threads as OMP_NUM_THREADS says, else two; real images, and a small CNN with what makes capturing hard."""
 
 import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+from servers import mlflow_server, start_tensorboard  # noqa: F401
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

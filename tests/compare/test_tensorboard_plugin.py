@@ -26,36 +26,11 @@ from cam_callbacks.tensorboard_plugin.watch import RESCAN, Watch, roots
 
 
 @pytest.fixture(scope="session")
-def board(tmp_path_factory):
+def board(start_tensorboard, tmp_path_factory):
     """A TensorBoard on an empty log folder: ``.ask(path)``, ``.logdir``, ``.process``."""
     logdir = tmp_path_factory.mktemp("logdir")
-    command = [
-        sys.executable,
-        "-m",
-        "tensorboard.main",
-        "--logdir",
-        str(logdir),
-        "--port",
-        "0",
-        "--reload_interval",
-        "1",
-    ]
-    log = tmp_path_factory.mktemp("log") / "tensorboard.txt"
-    with open(log, "w") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
-        try:
-            yield SimpleNamespace(ask=asker(address(process, log)), logdir=logdir, process=process)
-            assert process.poll() is None, log.read_text()
-        finally:
-            process.kill()
-
-
-def address(process, log: Path) -> str:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if found := re.search(r"at (http://\S+?)/? ", log.read_text()):
-            return found[1]
-        time.sleep(0.1)
-    raise AssertionError(f"TensorBoard did not start:\n{log.read_text()}")
+    address, process = start_tensorboard(logdir)
+    return SimpleNamespace(ask=asker(address), logdir=logdir, process=process)
 
 
 def asker(base: str):
