@@ -89,6 +89,10 @@ class Comparison:
         parts = [text_table(self.runs, self.agreed, width)]
         if self.left_out:
             parts += [f"! Left out: {printable(line)}" for line in self.left_out]
+        for run, shown in zip(self.runs, self.data["runs"], strict=True):
+            for alert in shown["alerts"]:
+                since = f"{self.data['axis']} {alert['places'][0]}"
+                parts.append(f"▲ {printable(run.name)}: {alert['name']} since {since}: {alert['text']}")
         if self.groups is not None:
             parts += ["", text_groups(self.groups)]
         return "\n".join(parts)
@@ -99,8 +103,8 @@ class Comparison:
         return {
             "runs": [
                 {"name": run.name, "source": run.source, "looks": len(run.records), "epoch": run.records[-1].epoch,
-                 "params": run.params}
-                for run in self.runs
+                 "params": run.params, "alerts": shown["alerts"]}
+                for run, shown in zip(self.runs, self.data["runs"], strict=True)
             ],
             "comparable": not self.agreed.differences,
             "same_probe": self.agreed.same_probe,

@@ -77,6 +77,8 @@ class Grouped:
         if within is None:
             return "spread unknown: no group has two runs" if math.isnan(row.spread) else "no value"
         difference = row.spreads[group].mean - row.spreads[0].mean
+        if math.isclose(row.spreads[group].mean, row.spreads[0].mean, rel_tol=1e-6):
+            return "no difference"
         return f"{difference:+.3g}, {'within' if within else 'beyond'} the spread"
 
 

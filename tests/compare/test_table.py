@@ -1,11 +1,12 @@
 import math
+from dataclasses import replace
 
 import pytest
 
 from cam_callbacks.compare import compare_runs
 from cam_callbacks.compare.numbers import shown, user_number
 from cam_callbacks.compare.table import _columns
-from cam_callbacks.records import RecordStore
+from cam_callbacks.records import Alert, RecordStore
 
 
 def cells(comparison, group, number):
@@ -188,3 +189,14 @@ def test_the_better_direction_of_a_users_metric(name, better):
 )
 def test_values_are_short(value, text):
     assert shown(value).lstrip("-") == text
+
+
+def test_alerts_are_said(write_run):
+    folder = write_run("clean", epochs=2)
+    alert = Alert("diffuse", "gradcam", "layer4", 1, 1, 1, 1, True, "entropy 0.97", ("im1",), "Look at them.")
+    store = RecordStore(folder)
+    store.write(replace(store.read(1), alerts=(alert,)))
+    comparison = compare_runs(folder)
+
+    assert "▲ clean: diffuse (gradcam) since epoch 1: entropy 0.97. Look at them." in comparison.text()
+    assert comparison.numbers()["runs"][0]["alerts"][0]["places"] == [1]
