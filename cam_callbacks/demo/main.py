@@ -59,20 +59,23 @@ def run(folder: Path, epochs: int = 16, seed: int = 0, quick: bool = False) -> i
             )
             for name, cue in RUNS
         ]
-    page = compare_runs(*(str(outcome.store.folder) for outcome in outcomes)).write(folder / "compare.html")
+        comparison = compare_runs(*(outcome.store.folder for outcome in outcomes))
+        comparison.log(_tracking_uri(folder), EXPERIMENT)
+    page = comparison.write(folder / "compare.html")
     strips = [path for outcome in outcomes for path in _film_strips(outcome, folder)]
 
     _out(f"\n{table(outcomes)}\n")
     _out(textwrap.fill(story(*outcomes), 90))
     _out(f"\n{alerts(outcomes)}")
-    _out(f"\nComparison page  {page}\nFilm strips      {strips[0]}")
-    for path in strips[1:]:
-        _out(f"                 {path}")
-    for title, command in zip(
-        ("TensorBoard", "MLflow"), commands(folder / "tensorboard", _tracking_uri(folder)), strict=True
-    ):
+    _out("\nFilm strips:")
+    for path in strips:
+        _out(f"  {path}")
+    titles = "TensorBoard, tab CAM", "MLflow, artifact cam_report.html of a run, and cam_compare.html of the comparison"
+    for title, command in zip(titles, commands(folder / "tensorboard", _tracking_uri(folder)), strict=True):
         _out(f"\n{title}:\n  {command}")
-    _out(f"\nTook {time.perf_counter() - started:.0f} s.")
+    _out(
+        f"\nTook {time.perf_counter() - started:.0f} s. Both runs side by side, on one page to open in a browser:\n  {page}"
+    )
     return 0
 
 

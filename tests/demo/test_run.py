@@ -61,11 +61,13 @@ def test_tensorboard_holds_numbers_and_a_picture_for_each_epoch(folder, printed)
     assert [image.step for image in events.Images("cam/gradcam/sheet")] == [0, 1]
 
 
-def test_mlflow_holds_four_runs_and_their_artifacts_inside_the_folder(folder, printed):
+def test_mlflow_holds_four_runs_two_comparisons_and_their_artifacts_inside_the_folder(folder, printed):
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment.artifact_location == (folder / "mlartifacts").as_uri()
     runs = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
+    compared = runs.pop("clean vs shortcut"), runs.pop("clean-2 vs shortcut-2")
+    assert {"cam_compare.html", "cam_numbers.json"} <= {a.path for a in client.list_artifacts(compared[0].info.run_id)}
     assert set(runs) == {"clean", "shortcut", "clean-2", "shortcut-2"}
     assert {runs["clean"].data.params["tag_colour"], runs["shortcut"].data.params["tag_colour"]} == {"random", "class"}
     assert {r.info.status for r in runs.values()} == {"FINISHED"}
@@ -75,6 +77,7 @@ def test_mlflow_holds_four_runs_and_their_artifacts_inside_the_folder(folder, pr
 
 def test_page_strips_and_commands_are_there_and_named(folder, printed):
     assert (folder / "compare.html").stat().st_size > 10_000
+    assert printed.endswith(f"{folder / 'compare.html'}")
     for strip in ("film_strip_clean_gradcam.png", "film_strip_shortcut-2_eigencam.png"):
         assert (folder / strip).is_file()
         assert strip in printed

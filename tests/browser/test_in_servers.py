@@ -1,0 +1,101 @@
+"""The page where people see it: in TensorBoard's tab, and in MLflow's artifact pane, which is a sandboxed frame."""
+
+import shutil
+import time
+from types import SimpleNamespace
+
+import pytest
+from mlflow import MlflowClient
+
+from cam_callbacks.compare import compare_runs
+from cam_callbacks.drawing import Drawing
+from cam_callbacks.loggers import MLflowSink
+from cam_callbacks.records import RecordStore
+
+
+@pytest.fixture
+def window(chromium):
+    """``window(address, dark=False)``: a page of 1500 px; ``.trouble`` collects errors of the console that name our page."""
+    contexts = []
+
+    def open_it(address, dark=False):
+        context = chromium.new_context(
+            viewport={"width": 1500, "height": 1000}, color_scheme="dark" if dark else "light"
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        trouble = []
+        page.on("console", lambda m: trouble.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.goto(address)
+        return SimpleNamespace(page=page, trouble=trouble)
+
+    yield open_it
+    for context in contexts:
+        context.close()
+
+
+def test_the_tab_in_tensorboard_shows_the_runs_and_follows_them(start_tensorboard, folders, window, tmp_path):
+    clean, shortcut = (RecordStore(folder) for folder in folders)
+    logdir = tmp_path / "logs"
+    shutil.copytree(clean.folder, logdir / "clean" / "cam")
+    live = RecordStore(logdir / "shortcut" / "cam")
+    shutil.copytree(shortcut.folder, live.folder)
+    for look in shortcut.looks[3:]:
+        live.path(look).unlink()
+    address, _ = start_tensorboard(logdir)
+    opened = window(f"{address}/#cam")
+    tab = opened.page.frame_locator("iframe[src*='plugin_entry']")
+    viewer = tab.frame_locator("iframe")
+    viewer.locator(".cards .panel").first.wait_for()
+
+    assert tab.locator(".bar label").all_inner_texts() == ["clean\n6 looks", "shortcut\n3 looks"]
+    assert viewer.locator("h1").inner_text() == "Where 2 runs look"
+    viewer.locator("main").screenshot(path=tmp_path / "tab.png")
+    opened.page.screenshot(path=tmp_path / "tensorboard.png")
+
+    for look in shortcut.looks[3:]:
+        live.write(shortcut.read(look))
+    tab.locator(".bar label", has_text="6 looks").nth(1).wait_for()
+    deadline = time.monotonic() + 60
+    while viewer.locator("table.facts").text_content().count("6, to epoch 5") < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+    tab.locator(".bar input").first.uncheck()
+    viewer.locator("h1", has_text="shortcut").wait_for()
+    tab.locator(".bar input").nth(1).uncheck()
+    tab.locator(".note", has_text="Choose a run above").wait_for()
+    assert [line for line in opened.trouble if "plugin/cam" in line or "Content Security" in line] == []
+
+
+def test_the_report_in_mlflows_artifact_pane(mlflow_server, folders, window, tmp_path):
+    client = MlflowClient(tracking_uri=mlflow_server)
+    experiment = client.create_experiment("digits")
+    runs = []
+    for folder in folders:
+        store = RecordStore(folder)
+        run = client.create_run(experiment, run_name=store.manifest["run"])
+        runs.append(run.info.run_id)
+        sink, drawing = MLflowSink(client, run.info.run_id), Drawing(store, 4)
+        for look in store.looks[-2:]:
+            sink.deliver(store.read(look), drawing)
+        sink.finish(store, drawing)
+    opened = window(f"{mlflow_server}/#/experiments/{experiment}/runs/{runs[0]}/artifacts/cam_report.html")
+    frame = opened.page.frame_locator("iframe")
+    frame.locator(".cards .panel").first.wait_for()
+    assert frame.locator("h1").inner_text() == "clean"
+    width = frame.locator("html").evaluate("root => [root.clientWidth, root.scrollWidth]")
+    assert width[1] <= width[0] + 1, f"the page is {width[1]} px wide in a pane of {width[0]}"
+    slider = frame.locator("input[type=range]").first
+    slider.focus()
+    slider.press("Home")
+    opened.page.screenshot(path=tmp_path / "mlflow.png")
+    assert [line for line in opened.trouble if "blob:" in line or "sandbox" in line] == []
+
+    comparison = compare_runs(*runs, tracking_uri=mlflow_server).log(mlflow_server, "digits")
+    opened = window(f"{mlflow_server}/#/experiments/{experiment}/runs/{comparison}/artifacts/cam_compare.html")
+    frame = opened.page.frame_locator("iframe")
+    frame.locator("h1", has_text="Where 2 runs look").wait_for()
+    opened.page.screenshot(path=tmp_path / "mlflow_compare.png")
