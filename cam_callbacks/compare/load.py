@@ -6,6 +6,7 @@ import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from cam_callbacks.keys import metric_name, per_image_key
 from cam_callbacks.records import LOOK, MANIFEST, PROBE, Record, RecordError, RecordStore
 
+_MOST_PARAMS = 1000
 _DEPTH = 6  # folders below the one that was named
 
 
@@ -144,19 +146,23 @@ def read_store(store: RecordStore, source: str, name: str | None = None, params:
     return Run(title, source, manifest, records, probe, params, tuple(warnings))
 
 
-def hyperparameters(folder: Path) -> dict[str, str]:
+def hyperparameters(folder: Path, top: Path | None = None) -> dict[str, str]:
     """What Lightning's TensorBoardLogger wrote as ``hparams.yaml`` into its log folder, beside or above the records.
 
-    Nested ones are joined by "/". {} where there is no such file, or it holds objects, which are never made from a file.
+    Plain values and lists of them; nested ones are joined by "/". {} where there is no such file, or it holds objects, which
+    are never made from a file. With ``top`` nothing outside that folder is read, and no link followed.
     """
     import yaml  # type: ignore[import-untyped]
 
     for parent in (folder, *folder.parents[:2]):
+        file = parent / "hparams.yaml"
+        if top is not None and (not parent.is_relative_to(top) or file.is_symlink()):
+            continue
         try:
-            found = yaml.safe_load((parent / "hparams.yaml").read_text(encoding="utf-8"))
+            found = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
             continue
-        return {name: printable(str(value)) for name, value in _flat(found)}
+        return {name: printable(str(value)) for name, value in islice(_flat(found), _MOST_PARAMS)}
     return {}
 
 
@@ -164,7 +170,7 @@ def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items() if isinstance(values, dict) else ():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}/")
-        else:
+        elif not isinstance(value, list) or not any(isinstance(item, (dict, list)) for item in value):
             yield f"{prefix}{name}", value
 
 

@@ -29,7 +29,8 @@ class MLflowSink:
         client: An ``mlflow.MlflowClient``.
         run_id: The run.
         every_n_looks: Draw each n-th look only; records are logged at every look.
-        report_every_n_looks: Write the report and the film strips after every n-th look, and at the end; 0: at the end.
+        report_every_n_looks: Write the report and the film strips after every n-th look (of a long run, every 10n-th), and at
+            the end; 0: at the end.
     """
 
     def __init__(self, client: Any, run_id: str, every_n_looks: int = 1, report_every_n_looks: int = 0) -> None:
@@ -47,11 +48,17 @@ class MLflowSink:
         self._mark_alerts(record, drawing)
         if not record.look % self.every_n_looks:
             self._draw(record, drawing)
-        if self.report_every_n_looks and not (record.look + 1) % self.report_every_n_looks:
+        if self._report_is_due(record.look + 1):
             try:
                 self.finish(store, drawing)
             except Exception as error:  # the look itself is delivered, and must not be delivered again for this
                 log.warning("cam-callbacks: no report after look %d (%s)", record.look, error)
+
+    def _report_is_due(self, looks: int) -> bool:
+        """At every n-th look; from the hundredth on at every 10n-th, from the thousandth at every 100n-th: each reads them all."""
+        return bool(self.report_every_n_looks) and not looks % (
+            self.report_every_n_looks * 10 ** max(0, len(str(looks)) - 2)
+        )
 
     def finish(self, store: RecordStore, drawing: Drawing) -> None:
         """The run so far: film strips and report. Written again, they take the place of those before."""

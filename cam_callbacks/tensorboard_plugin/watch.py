@@ -16,7 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cam_callbacks.compare.load import LoadError, Run, folders_below, printable, read_store
+from cam_callbacks.compare.load import LoadError, Run, folders_below, hyperparameters, printable, read_store
 from cam_callbacks.records import LOOK, MANIFEST, PROBE, Record, RecordError, RecordStore
 
 RESCAN = 3.0  # seconds
@@ -32,6 +32,7 @@ class Watched(RecordStore):
 
     folder: Path
     name: str
+    root: Path
     _read: dict[int, tuple[Stamp, Record]] = field(default_factory=dict)
 
     def stamps(self) -> dict[str, Stamp]:
@@ -87,7 +88,8 @@ class Watched(RecordStore):
         gone = self._read.keys() - set(self.looks)
         for look in gone:
             del self._read[look]
-        return read_store(self, source=self.name, name=self.name)
+        params = hyperparameters(self.folder, top=self.root)
+        return read_store(self, source=self.name, name=self.name, params=params)
 
 
 class Watch:
@@ -177,7 +179,7 @@ def roots(logdir: str | None) -> Mapping[Path, str]:
 
 def _below(root: Path, group: str) -> list[Watched]:
     return [
-        Watched(folder, "/".join(filter(None, (group, _name(folder.relative_to(root).as_posix())))) or ".")
+        Watched(folder, "/".join(filter(None, (group, _name(folder.relative_to(root).as_posix())))) or ".", root)
         for folder in folders_below(root)
     ]
 

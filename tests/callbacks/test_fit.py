@@ -737,3 +737,12 @@ def test_a_film_strip_of_a_long_run_shows_looks_evenly(tmp_path):
     looks = [record.look for record in Drawing(store).sampled()]
     assert len(looks) == STRIP_LOOKS - 1 and looks[0] == 0 and 940 < looks[-1] < 999
     assert max(np.diff(looks)) - min(np.diff(looks)) <= 1
+
+
+def test_a_long_run_is_reported_ten_times_more_seldom():
+    from cam_callbacks.loggers import MLflowSink
+
+    sink = MLflowSink(None, "run", report_every_n_looks=10)
+    due = [looks for looks in range(1, 3001) if sink._report_is_due(looks)]
+    assert due == [*range(10, 100, 10), *range(100, 1000, 100), 1000, 2000, 3000]
+    assert not any(MLflowSink(None, "run")._report_is_due(looks) for looks in range(1, 50))

@@ -214,6 +214,22 @@ def test_a_look_is_read_once(write_run, tmp_path, monkeypatch):
     assert read == [7]
 
 
+def test_parameters_are_read_below_the_log_folder_alone(write_run, tmp_path):
+    (tmp_path / "hparams.yaml").write_text("secret: 1")
+    for name in ("a", "b"):
+        write_run(name, folder=tmp_path / "logs" / name / "cam", epochs=1)
+    (tmp_path / "logs" / "a" / "hparams.yaml").write_text(
+        "{lr: 0.1, sizes: [1, 2], nested: {deep: {x: true}}, odd: [[1], [2]]}"
+    )
+    os.symlink(tmp_path / "hparams.yaml", tmp_path / "logs" / "b" / "hparams.yaml")
+    write_run("c", folder=tmp_path / "top", epochs=1)
+
+    found = Watch(str(tmp_path / "logs")).found()
+    assert found["a"].run().params == {"lr": "0.1", "sizes": "[1, 2]", "nested/deep/x": "True"}
+    assert found["b"].run().params == {}
+    assert Watch(str(tmp_path / "top")).found()["."].run().params == {}
+
+
 def test_log_folders_as_tensorboard_takes_them(tmp_path):
     (tmp_path / "a,b").mkdir()
     assert roots(str(tmp_path / "a,b")) == {tmp_path / "a,b": ""}
