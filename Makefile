@@ -8,6 +8,7 @@ PYTEST_ARGS ?=
 PYTEST_ENV := OMP_NUM_THREADS=1
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+EVIDENCE_ARGS ?=
 
 # The interpreter that makes the environments: PYTHON where it is new enough, else the first one that is.
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -68,6 +69,11 @@ viewer:  ## build the page of compare from viewer/ (needs Node 20 or newer)
 bench:  ## measure speed and memory beside other CAM libraries (BENCH_ARGS="--quick --rows memory")
 	@"$(INTERPRETER)" scripts/setup_peers.py $(PEERS)
 	$(PEERS)/bin/python benchmarks/engine.py $(BENCH_ARGS)
+
+.PHONY: evidence
+evidence:  ## plant shortcuts, and write docs/evidence.md on what was seen (EVIDENCE_ARGS="--seeds 0 1 2")
+	@$(SETUP) evidence
+	$(VENV)/bin/python benchmarks/planted_shortcut.py $(EVIDENCE_ARGS)
 
 .PHONY: clean
 clean:  ## remove both environments, caches and build output (never records or runs)
