@@ -203,7 +203,8 @@ class CAM:
 
         Args:
             images: (B, C, H, W) float, already normalised; moved to the model's device and precision if need be.
-            targets: None (the predicted class), an int, B ints, or a callable ``(outputs) -> Tensor (B,)``.
+            targets: None (the predicted class), an int, B ints (of a segmenter, each inside its predicted mask), or a
+                callable ``(outputs) -> Tensor (B,)``.
             outputs: Run the whole forward even if no method needs it, so that ``result.outputs`` and ``result.scores``
                 are there.
 

@@ -231,7 +231,9 @@ def _class_names(net: Any) -> Mapping[int, str] | None:
 
 
 def _output(net: Any) -> Any:
-    """Transformers models return an object with ``logits`` in it."""
+    """Transformers models return an object with ``logits`` in it, torchvision's segmenters a dictionary with ``out``."""
+    if type(net).__module__.startswith("torchvision.models.segmentation"):
+        return "out"
     return "logits" if hasattr(net, "config") and hasattr(net, "main_input_name") else None
 
 

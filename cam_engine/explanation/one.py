@@ -96,8 +96,8 @@ def explain(
         target_layer: As ``layers`` of :class:`cam_engine.CAM`; or a friendly name from
             :func:`cam_engine.get_available_layer_names`, an index into the model's sequence of layers (``-2``), or a list.
             None is ``"auto"``, for a detector all inputs of its head.
-        target: None (the predicted class), a class index (a detector: the detections of that class), or a callable
-            ``(outputs) -> Tensor (1,)``.
+        target: None (the predicted class), a class index (a detector: the detections of that class; a segmenter: that class
+            inside its predicted mask), or a callable ``(outputs) -> Tensor (1,)``.
         eigen_smooth, aug_smooth, component, center, reshape, forward, output: As for :class:`cam_engine.CAM`.
         alpha: Share of the heatmap's colour in the overlay, 0 to 1.
         save: Write overlay, heatmap (PNG and ``.npy``) and ``metadata.json`` to a folder of their own.

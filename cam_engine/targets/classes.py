@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from cam_engine.targets.mask import MaskTarget
 
 Quantity = Literal["logit", "probability", "log_probability", "margin"]
 
@@ -21,6 +24,9 @@ class ClassTarget:
     A model with a single output z, (B, 1) or (B,), is a binary head: the logit is z for class 1 or None, and −z for class
     0. The probability is then the sigmoid of that logit, and the margin is the logit itself.
 
+    A segmenter's outputs (B, K, H, W) have a score for each place: a named class is explained where it is predicted, as
+    :class:`MaskTarget` does.
+
     Raises:
         ValueError: ``of`` is none of the four.
     """
@@ -32,6 +38,8 @@ class ClassTarget:
         self.of = of
 
     def __call__(self, outputs: Any) -> Tensor:
+        if self._dense(outputs):
+            return self._inside_its_mask()(outputs)
         logits = class_scores(outputs)
         index = self.indices(logits)[:, None]
         if logits.shape[1] == 1:
@@ -71,12 +79,24 @@ class ClassTarget:
             )
         return index
 
-    def fixed(self, outputs: Any) -> ClassTarget:
+    def fixed(self, outputs: Any) -> ClassTarget | MaskTarget:
         """This target with the predicted class settled by ``outputs``, for scoring variants of the same images."""
+        if self._dense(outputs):
+            return self._inside_its_mask().fixed(outputs)
         if self.classes is not None:
             return self
         logits = class_scores(outputs)
         return self if logits.shape[1] == 1 else _FixedTarget(logits.argmax(1), self.of)
+
+    def _dense(self, outputs: Any) -> bool:
+        places = isinstance(outputs, Tensor) and outputs.ndim == 4 and outputs.shape[2:].numel() > 1
+        return places and self.classes is not None and self.of == "logit"
+
+    def _inside_its_mask(self) -> MaskTarget:
+        from cam_engine.targets.mask import MaskTarget
+
+        assert self.classes is not None
+        return MaskTarget(self.classes)
 
     def sign(self, logits: Tensor) -> Tensor:
         """For a single output: −1 where class 0 is explained, else 1; (B,)."""
@@ -129,7 +149,7 @@ def class_scores(outputs: Any) -> Tensor:
     if outputs.ndim != 2:
         raise ValueError(
             f"the model returned a tensor of shape {tuple(outputs.shape)}, not (B, classes). Pass targets= as a callable "
-            "(outputs) -> Tensor (B,) that says which score to explain."
+            "(outputs) -> Tensor (B,) that says which score to explain; of a segmenter, (B, classes, H, W), a class."
         )
     return outputs
 

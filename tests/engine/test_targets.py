@@ -388,6 +388,21 @@ def test_without_masks_it_is_where_the_model_predicts_the_class(dense):
         torch.testing.assert_close(settled(changed), torch.stack(expected))
 
 
+def test_a_class_of_a_segmenter_is_explained_inside_its_predicted_mask(dense, photos):
+    torch.testing.assert_close(ClassTarget(2)(dense), MaskTarget(2)(dense))
+    torch.testing.assert_close(ClassTarget([0, 1, 2])(dense), MaskTarget([0, 1, 2])(dense))
+    changed = dense.detach().flip(1)
+    torch.testing.assert_close(ClassTarget(2).fixed(dense)(changed), MaskTarget(2).fixed(dense)(changed))
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 1)).eval()
+    scores = CAM(net, "gradcam", "1")(photos, 2).scores
+    torch.testing.assert_close(scores, MaskTarget(2)(net(photos)).detach())
+    for target, outputs in ((None, dense), (1, torch.zeros(3, 4, 1, 1))):
+        with pytest.raises(ValueError, match="of a segmenter"):
+            ClassTarget(target)(outputs)
+    with pytest.raises(ValueError, match=r"not \(B, classes\)"):
+        ClassTarget(1, of="margin")(dense)
+
+
 def test_an_empty_mask_has_no_score_no_gradient_and_no_nan(dense):
     masks = torch.ones(3, 6, 8, dtype=torch.bool)
     masks[1] = False
