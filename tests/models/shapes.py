@@ -7,6 +7,7 @@ the one that the box covers by half.
 """
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,7 @@ def trained():
         train(net)
         CACHE.mkdir(exist_ok=True)
         (CACHE / ".gitignore").write_text("*\n", encoding="utf-8")
-        partial = path.with_suffix(".partial")
+        partial = path.with_suffix(f".{os.getpid()}")  # another process may be training too
         torch.save(net.state_dict(), partial)
         partial.replace(path)
     return net.eval().requires_grad_(False)
