@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,19 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cam_callbacks.compare.agree import Part, agreement, short
-from cam_callbacks.compare.blocks import block, pictures, quantise
+from cam_callbacks.compare.blocks import block, pictures
 from cam_callbacks.compare.load import Run, printable, with_unique_names
 from cam_callbacks.compare.numbers import NO_CURVE, number, rank, user_number
+from cam_callbacks.compare.run_data import rounded, run_data
 from cam_callbacks.compare.table import Group, axis, table
-from cam_callbacks.keys import per_image_key, series_name
-from cam_callbacks.records import Record
 from cam_engine.metrics import jensen_shannon
 from cam_engine.render import COLORMAPS, colorize, contours
 
 FORMAT = 1
 BUDGET = 12_000_000  # cells of maps in one page: 16 MB of base64, where a browser still opens it at once
 FEWEST_PLACES = 24  # of the time axis that keep their maps before images are left out
-PER_IMAGE = ("drift_ref", "on_target_enrichment", "nuisance_enrichment", "entropy")
 
 
 def page_data(runs: Sequence[Run], budget: int = BUDGET) -> dict[str, Any]:
@@ -51,7 +49,8 @@ def page_data(runs: Sequence[Run], budget: int = BUDGET) -> dict[str, Any]:
         "same_probe": agreed.same_probe,
         "probes": [_probe(runs[first], images[index]) for index, first in enumerate(_firsts(probes))],
         "runs": [
-            _run(run, probe, set(places), images[probe], axis(runs)) for run, probe in zip(runs, probes, strict=True)
+            run_data(run, probe, set(places), images[probe], axis(runs))
+            for run, probe in zip(runs, probes, strict=True)
         ],
         "parts": [_part(runs, part) for part in agreed.parts],
         "summary": [_group(group) for group in table(runs, agreed)],
@@ -137,121 +136,6 @@ def _outlines(masks: NDArray[np.bool_] | None, images: Sequence[int]) -> list[li
     return [[polygon.ravel().tolist() for polygon in contours(masks[image])] for image in images]
 
 
-# -- a run
-
-
-def _run(run: Run, probe: int, places: set[int], images: Sequence[int], unit: str) -> dict[str, Any]:
-    frames = [i for i, record in enumerate(run.records) if getattr(record, unit) in places]
-    shown = [run.records[i] for i in frames]
-    return {
-        "name": run.name,
-        "probe": probe,
-        "looks": [record.look for record in run.records],
-        "epochs": [record.epoch for record in run.records],
-        "steps": [record.step for record in run.records],
-        "places": [getattr(record, unit) for record in run.records],
-        "frames": frames,
-        "reference": [{"method": m, "layer": layer} | run.reference(m, layer) for m in run.methods for layer in run.layers],
-        "series": list(_series(run)),
-        "alerts": _alerts(run, unit),
-        "predictions": _stacked([r.predictions for r in shown], images, "i4", -1),
-        "confidences": _stacked([r.confidences for r in shown], images, "f4", np.nan),
-        "maps": [_maps(run, shown, method, layer, images) for method in run.methods for layer in run.layers],
-    }  # fmt: skip
-
-
-def _maps(run: Run, shown: Sequence[Record], method: str, layer: str, images: Sequence[int]) -> dict[str, Any]:
-    """A method's maps on a layer: (frames, images, h, w), and each image's numbers (frames, images)."""
-    found = [record.maps.get((method, layer)) for record in shown]
-    grid = next((maps.shape[1:] for maps in found if maps is not None), (1, 1))
-    blank = np.full((len(images), *grid), np.nan, np.float32)
-    whole = np.stack(
-        [blank if m is None or m.shape[1:] != grid else _rows(m, images, np.nan) for m in found] or [blank]
-    )
-    codes, low, high = quantise(whole)
-    keys = {metric: per_image_key(metric, method, layer, run.layers) for metric in PER_IMAGE}
-    values = {m: _stacked([r.per_image.get(key) for r in shown], images, "f4", np.nan) for m, key in keys.items()}
-    return {
-        "method": method,
-        "layer": layer,
-        "grid": [int(side) for side in grid],
-        "codes": block(codes, "u1"),
-        "low": block(low, "f4"),
-        "high": block(high, "f4"),
-        "shift": _shift(run, shown, method, layer, grid),
-        "per_image": {metric: values[metric] for metric in PER_IMAGE if values[metric] is not None},
-    }
-
-
-def _rows(values: NDArray[Any], images: Sequence[int], missing: float) -> NDArray[Any]:
-    """The rows of these images; ``missing`` for those that it has not."""
-    if images and images[-1] < len(values):
-        return values[list(images)]
-    rows = np.full((len(images), *values.shape[1:]), missing, values.dtype)
-    for row, image in enumerate(images):
-        if image < len(values):
-            rows[row] = values[image]
-    return rows
-
-
-def _stacked(values: Sequence[NDArray[Any] | None], images: Sequence[int], dtype: str, missing: float) -> str | None:
-    """(frames, images) as a block; None where no frame has any."""
-    if all(of_frame is None for of_frame in values):
-        return None
-    blank = np.full(len(images), missing)
-    return block(np.stack([blank if v is None else _rows(v, images, missing) for v in values]), dtype)
-
-
-def _series(run: Run) -> Iterable[dict[str, Any]]:
-    """Every number over the run's looks: those of the maps, then the trainer's own."""
-    for (metric, method, layer), key in run.keys.items():
-        series: dict[str, Any] = {"metric": metric, "method": method, "layer": layer}
-        series["mean"] = [_float(record.metrics.get(key)) for record in run.records]
-        name = f"{metric}/{series_name(method, layer, run.layers)}" if method else metric
-        for aggregate in ("worst_tenth", "worst_class"):
-            values = [_float(record.aggregates.get(name, {}).get(aggregate)) for record in run.records]
-            if any(value is not None for value in values):
-                series[aggregate] = values
-        yield series
-    for name in sorted({key for record in run.records for key in record.user_metrics if not key.startswith("cam/")}):
-        yield {"metric": name, "user": True, "mean": [_float(record.user_metrics.get(name)) for record in run.records]}
-
-
-def _alerts(run: Run, unit: str) -> list[dict[str, Any]]:
-    """Alerts that the records hold: for each rule, method and layer what was said when it was raised, and where it was on."""
-    found: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for record in run.records:
-        for alert in record.alerts:
-            of = f"{alert.method} at {alert.layer}" if len(run.layers) > 1 else alert.method
-            known = found.setdefault(
-                (alert.name, alert.method, alert.layer),
-                {
-                    "name": printable(f"{alert.name.replace('_', ' ')} ({of})"),
-                    "method": alert.method,
-                    "layer": alert.layer,
-                    "text": printable(f"{alert.measured}. {alert.advice}"),
-                    "places": [],
-                },
-            )
-            known["places"].append(getattr(record, unit))
-    return list(found.values())
-
-
-def _shift(run: Run, shown: Sequence[Record], method: str, layer: str, grid: tuple[int, ...]) -> dict[str, Any] | None:
-    """The max-t test of each frame, t (frames, h, w); None where the records have none."""
-    key = (method, layer)
-    references = [record.reference.get(f"{method}/{layer}", {}) for record in shown]
-    if not any(key in r.t_maps and "t_critical" in of for r, of in zip(shown, references, strict=True)):
-        return None
-    p = run.keys.get(("max_t_p", method, layer), "")
-    blank = np.full(grid, np.nan, np.float32)
-    return {
-        "t": block(np.stack([r.t_maps.get(key, blank) for r in shown]), "f4"),
-        "p": [_float(record.metrics.get(p)) for record in shown],
-        "critical": [_float(of.get("t_critical")) for of in references],
-    }
-
-
 # -- between runs
 
 
@@ -270,7 +154,7 @@ def _jsd(runs: Sequence[Run], part: Part) -> list[list[float | None]] | None:
     last = [runs[index].records[-1].maps.get((part.method, part.layer)) for index in part.runs]
     if len(last) < 2 or any(maps is None or maps.shape != last[0].shape for maps in last if last[0] is not None):
         return None
-    return [[_float(_mean(jensen_shannon(a, b))) for b in last] for a in last]
+    return [[rounded(_mean(jensen_shannon(a, b))) for b in last] for a in last]
 
 
 def _mean(values: NDArray[np.float64]) -> float:
@@ -284,7 +168,7 @@ def _group(group: Group) -> dict[str, Any]:
         "rows": [
             {
                 "key": row.number.key,
-                "cells": [cell and {k: _float(v) for k, v in asdict(cell).items()} for cell in row.cells],
+                "cells": [cell and {k: rounded(v) for k, v in asdict(cell).items()} for cell in row.cells],
             }
             for row in group.rows
         ],
@@ -336,11 +220,6 @@ def _written(run: Run) -> str:
         else ""
     )
     return ", ".join(filter(None, (date, f"cam-callbacks {version}" if version else ""))) or "–"
-
-
-def _float(value: float | None) -> float | None:
-    """Five digits, which is more than a chart or a table shows; None where undefined."""
-    return float(f"{value:.5g}") if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _ints(values: Sequence[Any] | None) -> list[int] | None:

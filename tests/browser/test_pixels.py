@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from test_viewer import pixels, show_images, shown_images
+from driving import pixels, show_images, shown_images
 
 from cam_engine.render import overlay
 

@@ -1,0 +1,143 @@
+"""What the page is given of one run: its numbers at every look, and the maps of those looks that are kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cam_callbacks.compare.blocks import block, quantise
+from cam_callbacks.compare.load import Run, printable
+from cam_callbacks.keys import per_image_key, series_name
+from cam_callbacks.records import Record
+
+PER_IMAGE = ("drift_ref", "on_target_enrichment", "nuisance_enrichment", "entropy")
+
+
+def run_data(run: Run, probe: int, places: set[int], images: Sequence[int], unit: str) -> dict[str, Any]:
+    """A run as ``viewer/README.md`` describes it.
+
+    Args:
+        run: The run.
+        probe: Number of its probe.
+        places: Of the time axis whose maps are kept.
+        images: Whose maps are kept, ascending.
+        unit: Of the time axis, "epoch" or "look".
+    """
+    frames = [i for i, record in enumerate(run.records) if getattr(record, unit) in places]
+    shown = [run.records[i] for i in frames]
+    return {
+        "name": run.name,
+        "probe": probe,
+        "looks": [record.look for record in run.records],
+        "epochs": [record.epoch for record in run.records],
+        "steps": [record.step for record in run.records],
+        "places": [getattr(record, unit) for record in run.records],
+        "frames": frames,
+        "reference": [{"method": m, "layer": layer} | run.reference(m, layer) for m in run.methods for layer in run.layers],
+        "series": list(_series(run)),
+        "alerts": _alerts(run, unit),
+        "predictions": _stacked([r.predictions for r in shown], images, "i4", -1),
+        "confidences": _stacked([r.confidences for r in shown], images, "f4", np.nan),
+        "maps": [_maps(run, shown, method, layer, images) for method in run.methods for layer in run.layers],
+    }  # fmt: skip
+
+
+def _maps(run: Run, shown: Sequence[Record], method: str, layer: str, images: Sequence[int]) -> dict[str, Any]:
+    """A method's maps on a layer: (frames, images, h, w), and each image's numbers (frames, images)."""
+    found = [record.maps.get((method, layer)) for record in shown]
+    grid = next((maps.shape[1:] for maps in found if maps is not None), (1, 1))
+    blank = np.full((len(images), *grid), np.nan, np.float32)
+    whole = np.stack(
+        [blank if m is None or m.shape[1:] != grid else _rows(m, images, np.nan) for m in found] or [blank]
+    )
+    codes, low, high = quantise(whole)
+    keys = {metric: per_image_key(metric, method, layer, run.layers) for metric in PER_IMAGE}
+    values = {m: _stacked([r.per_image.get(key) for r in shown], images, "f4", np.nan) for m, key in keys.items()}
+    return {
+        "method": method,
+        "layer": layer,
+        "grid": [int(side) for side in grid],
+        "codes": block(codes, "u1"),
+        "low": block(low, "f4"),
+        "high": block(high, "f4"),
+        "shift": _shift(run, shown, method, layer, grid),
+        "per_image": {metric: values[metric] for metric in PER_IMAGE if values[metric] is not None},
+    }
+
+
+def _rows(values: NDArray[Any], images: Sequence[int], missing: float) -> NDArray[Any]:
+    """The rows of these images; ``missing`` for those that it has not."""
+    if images and images[-1] < len(values):
+        return values[list(images)]
+    rows = np.full((len(images), *values.shape[1:]), missing, values.dtype)
+    for row, image in enumerate(images):
+        if image < len(values):
+            rows[row] = values[image]
+    return rows
+
+
+def _stacked(values: Sequence[NDArray[Any] | None], images: Sequence[int], dtype: str, missing: float) -> str | None:
+    """(frames, images) as a block; None where no frame has any."""
+    if all(of_frame is None for of_frame in values):
+        return None
+    blank = np.full(len(images), missing)
+    return block(np.stack([blank if v is None else _rows(v, images, missing) for v in values]), dtype)
+
+
+def _series(run: Run) -> Iterable[dict[str, Any]]:
+    """Every number over the run's looks: those of the maps, then the trainer's own."""
+    for (metric, method, layer), key in run.keys.items():
+        series: dict[str, Any] = {"metric": metric, "method": method, "layer": layer}
+        series["mean"] = [rounded(record.metrics.get(key)) for record in run.records]
+        name = f"{metric}/{series_name(method, layer, run.layers)}" if method else metric
+        for aggregate in ("worst_tenth", "worst_class"):
+            values = [rounded(record.aggregates.get(name, {}).get(aggregate)) for record in run.records]
+            if any(value is not None for value in values):
+                series[aggregate] = values
+        yield series
+    for name in sorted({key for record in run.records for key in record.user_metrics if not key.startswith("cam/")}):
+        yield {"metric": name, "user": True, "mean": [rounded(record.user_metrics.get(name)) for record in run.records]}
+
+
+def _alerts(run: Run, unit: str) -> list[dict[str, Any]]:
+    """Alerts that the records hold: for each rule, method and layer what was said when it was raised, and where it was on."""
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for record in run.records:
+        for alert in record.alerts:
+            of = f"{alert.method} at {alert.layer}" if len(run.layers) > 1 else alert.method
+            known = found.setdefault(
+                (alert.name, alert.method, alert.layer),
+                {
+                    "name": printable(f"{alert.name.replace('_', ' ')} ({of})"),
+                    "method": alert.method,
+                    "layer": alert.layer,
+                    "text": printable(f"{alert.measured}. {alert.advice}"),
+                    "places": [],
+                },
+            )
+            known["places"].append(getattr(record, unit))
+    return list(found.values())
+
+
+def _shift(run: Run, shown: Sequence[Record], method: str, layer: str, grid: tuple[int, ...]) -> dict[str, Any] | None:
+    """The max-t test of each frame, t (frames, h, w); None where the records have none."""
+    key = (method, layer)
+    references = [record.reference.get(f"{method}/{layer}", {}) for record in shown]
+    if not any(key in r.t_maps and "t_critical" in of for r, of in zip(shown, references, strict=True)):
+        return None
+    p = run.keys.get(("max_t_p", method, layer), "")
+    blank = np.full(grid, np.nan, np.float32)
+    return {
+        "t": block(np.stack([r.t_maps.get(key, blank) for r in shown]), "f4"),
+        "p": [rounded(record.metrics.get(p)) for record in shown],
+        "critical": [rounded(of.get("t_critical")) for of in references],
+    }
+
+
+def rounded(value: float | None) -> float | None:
+    """Five digits, which is more than a chart or a table shows; None where undefined."""
+    return float(f"{value:.5g}") if isinstance(value, (int, float)) and math.isfinite(value) else None
