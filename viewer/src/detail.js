@@ -37,9 +37,11 @@ export function detail(data, state) {
     const add = (it) => (drawn.push(it), it.element);
     body.replaceChildren(
       section("All methods and layers", matrix(runs, pairs, (run, pair) => add(new Panel(data, local(pair), run, image, () => {}, pair)))),
-      ...(image === MEAN ? [] : [section("Prediction over time", runs.map((run) => add(new Outcomes(data, state, run, image)))),
-        section("All images together: the mean map", matrix(runs, pairs, (run, pair) => add(new Panel(data, local(pair), run, MEAN, () => state.set({ detail: MEAN }), pair))))]),
+      ...(image === MEAN ? [] : [
+        section("All images together: the mean map", matrix(runs, pairs, (run, pair) => add(new Panel(data, local(pair), run, MEAN, () => state.set({ detail: MEAN }), pair)))),
+        section("Prediction over time", runs.map((run) => add(new Outcomes(data, state, run, image))))]),
       ...shifts(runs, pairs, add));
+    body.classList.toggle("few", runs.length <= 2);
     if (!dialog.open) dialog.showModal();
     body.scrollTop = 0;
     draw();
@@ -68,7 +70,7 @@ export function detail(data, state) {
   return { element: dialog };
 }
 
-const section = (title, ...children) => h("section", {}, h("h3", {}, title), children);
+const section = (title, ...children) => h("section", { class: /^(Prediction|Where)/.test(title) ? "whole" : undefined }, h("h3", {}, title), children);
 
 /** Runs across, methods and layers down. */
 function matrix(runs, pairs, panel) {
