@@ -58,7 +58,7 @@ class Tab {
   /** The runs as a row of check boxes. */
   list() {
     const good = this.runs.filter((run) => !run.problem).map((run) => run.name);
-    const lost = this.chosen && ![...this.chosen].some((name) => good.includes(name));
+    const lost = this.chosen?.size && ![...this.chosen].some((name) => good.includes(name)); // their folders are gone
     if (good.length && (!this.chosen || lost)) this.chosen = new Set(good.slice(0, MOST));
     const words = this.search.value.toLowerCase();
     const rows = this.runs.filter((run) => run.name.toLowerCase().includes(words)).map((run) => this.row(run));
