@@ -22,9 +22,11 @@ from torch import Tensor, nn
 
 from cam_callbacks import processes
 from cam_callbacks.alerts import Rule, make_rules
-from cam_callbacks.delivery import Delivery, Sink
+from cam_callbacks.clock import Clock
+from cam_callbacks.delivery import WAIT, Delivery, Ledger, Sink
+from cam_callbacks.failures import Failures
 from cam_callbacks.keys import check_name, plain_key
-from cam_callbacks.loggers.mlflow import MLflowSink
+from cam_callbacks.loggers.mlflow import MLflowSink, check_reachable
 from cam_callbacks.loggers.tensorboard import TensorBoardSink
 from cam_callbacks.monitor import CAMMonitor, Target, check_arguments, neutral, shown_layers
 from cam_callbacks.probe import ProbeSet, loader_dataset
@@ -73,12 +75,16 @@ class CAMCallback(Base):
         images_every_n_looks: Draw each n-th look only.
         report_every_n_looks: Write the run's page and film strips to MLflow after every n-th look, beside the end of the fit;
             0: at the end only.
-        on_error: ``"warn"``: an error of this callback skips the look and training goes on; ``"raise"`` for tests.
-        batch_size: Images explained at once.
         alerts: Rules to judge each look by (:mod:`cam_callbacks.alerts`): names, or dictionaries such as
             ``{"name": "diffuse", "above": 0.9}``; None is all of them, [] none. Each logs ``cam/alert/<name>``, 0 or 1.
         on_alert: Called with each :class:`~cam_callbacks.records.Alert` when it is raised, on rank 0.
         stop_on_alert: End the training at an alert: True for any, or the names of those that end it.
+        on_error: ``"warn"``: an error of this callback skips the look and training goes on; after three in a row there are
+            no more looks in this fit. ``"raise"`` for tests.
+        batch_size: Images explained at once; halved where memory runs out.
+        max_overhead: The share of the training's time that looks may take, such as 0.05; a look that would take more is left
+            out, and monitors keep seeing the last values. None: no limit. The first look is always taken.
+        wait: Seconds that the end of a fit waits at most for loggers to take what is left.
 
     A second ``fit`` by the same trainer goes on with the records; one by another trainer starts a new series.
 
@@ -107,14 +113,14 @@ class CAMCallback(Base):
         alerts: Sequence[str | Mapping[str, Any] | Rule] | None = None,
         on_alert: Callable[[Alert], object] | None = None,
         stop_on_alert: bool | Sequence[str] = False,
+        max_overhead: float | None = None,
+        wait: float = WAIT,
     ) -> None:
         super().__init__()
         if isinstance(probe, str) and probe != "val":
             raise ValueError(f'probe= takes a ProbeSet or "val", not {probe!r}.')
         if not isinstance(probe, (str, ProbeSet)):
             raise TypeError(f'probe= takes a ProbeSet or "val", not {type(probe).__name__}.')
-        if on_error not in ("warn", "raise"):
-            raise ValueError(f'on_error= takes "warn" or "raise", not {on_error!r}.')
         if every_n_epochs < 1 or images_every_n_looks < 1 or max_images < 0 or report_every_n_looks < 0:
             raise ValueError(
                 "every_n_epochs= and images_every_n_looks= must be at least 1, max_images= and report_every_n_looks= at least 0."
@@ -129,11 +135,15 @@ class CAMCallback(Base):
         self.forward, self.output, self.reshape = forward, output, reshape
         self.max_images, self.images_every_n_looks = max_images, images_every_n_looks
         self.report_every_n_looks = report_every_n_looks
-        self.on_error = on_error
+        self.failures = Failures("CAMCallback" if name is None else f"CAMCallback {name}", on_error)
         self.batch_size = batch_size
         self.alerts, self.on_alert = alerts, on_alert
         self.stop_on_alert = _stopping(stop_on_alert, [rule.name for rule in make_rules(alerts)])
-        self.failed_looks = 0
+        if max_overhead is not None and not 0 < max_overhead <= 1:
+            raise ValueError(f"max_overhead={max_overhead} is a share of the training's time: above 0, at most 1.")
+        self.max_overhead, self.wait = max_overhead, wait
+        self._clock = Clock()
+        self._refused = False
         self._monitor: CAMMonitor | None = None
         self._delivery: Delivery | None = None
         self._restored: dict[str, Any] | None = None
@@ -150,6 +160,11 @@ class CAMCallback(Base):
         # Built here, so that what does not fit the probe is an error at once and not after an epoch.
         if isinstance(probe, ProbeSet):
             self._build(probe)
+
+    @property
+    def failed_looks(self) -> int:
+        """How many looks failed and were skipped."""
+        return self.failures.looks
 
     @property
     def store(self) -> RecordStore | None:
@@ -171,27 +186,31 @@ class CAMCallback(Base):
         if not self._enabled or stage != "fit":
             return
         self._unlogged, self._validated = True, False
+        self.failures.in_a_row = 0
+        self._clock = Clock()
+        self._refuse_shards(trainer)
         self._refuse_twins(trainer)
         fitted_by = None if self._fitted_by is None else self._fitted_by()
         if self._began and fitted_by is not trainer:
             self._forget()
         self._began, self._fitted_by = True, weakref.ref(trainer)
-        with self._guarded("could not be set up"):
+        with self.failures.guarded("could not be set up"):
             if self._monitor is None:
                 probe = self._probe_in_setup(trainer)
                 if probe is not None:
                     self._build(probe)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        if not self._enabled or _has_lazy_parameters(pl_module):
+        if not self._enabled or self._refused or _has_lazy_parameters(pl_module):
             return
-        with self._guarded("could not be set up"):
+        with self.failures.guarded("could not be set up"):
             processes.everywhere(lambda: None if self._monitor is None else self._begin(trainer, pl_module))
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         passed = self.every_n_epochs if self._last_epoch is None else trainer.current_epoch - self._last_epoch
         # The epoch of the last look may hold more validations, and one that comes again may have been left in between.
-        self._due = self._watching(trainer) and not 0 < passed < self.every_n_epochs
+        may_look = self._watching(trainer) and not self.failures.resting and not self._refused
+        self._due = may_look and not 0 < passed < self.every_n_epochs
         self._validated |= self._watching(trainer)
 
     def on_validation_batch_start(
@@ -199,14 +218,21 @@ class CAMCallback(Base):
     ) -> None:
         if not self._due:
             return
-        self._due, self._last_epoch = False, trainer.current_epoch
+        self._due = False
+        if self.max_overhead is not None and not processes.from_rank_0(self._clock.affords(self.max_overhead)):
+            return
+        self._last_epoch = trainer.current_epoch
         self._record = None
         self._unlogged = True
-        with self._guarded("look skipped", counts=True):
+        with self.failures.guarded("look skipped", look=True):
             processes.everywhere(lambda: self._begin(trainer, pl_module))
             assert self._monitor is not None
             self._monitor.picture_step = "epoch" if _validates_once(trainer) else "look"
             record = self._monitor.look(self._explained(pl_module), trainer.current_epoch, trainer.global_step)
+            seconds, overhead = processes.from_rank_0((record.seconds, self._clock.spend(record.seconds)))
+            record.metrics.update(
+                {plain_key("seconds", self.name): seconds, plain_key("overhead", self.name): overhead}
+            )
             self._record = record
             self._values |= {k: v for k, v in record.metrics.items() if math.isfinite(v)}
             if record.look == 0:
@@ -222,6 +248,7 @@ class CAMCallback(Base):
             unknown = neutral(self.methods, self.layers, self.name, make_rules(self.alerts))
         else:
             unknown = self._monitor.neutral()
+        unknown[plain_key("overhead", self.name)] = 0.0
         values = unknown | self._values | {plain_key("failed_looks", self.name): float(self.failed_looks)}
         for key, value in values.items():
             pl_module.log(key, value, on_step=False, on_epoch=True, batch_size=1, add_dataloader_idx=False)
@@ -234,17 +261,17 @@ class CAMCallback(Base):
         if any(alert.name in self.stop_on_alert for alert in record.alerts):  # judged alike on every process
             trainer.should_stop = True
         if self.on_alert is not None and processes.rank() == 0:
-            with self._guarded("on_alert failed"):
+            with self.failures.guarded("on_alert failed"):
                 for alert in new:
                     self.on_alert(alert)
-        with self._guarded("could not deliver a look"):
+        with self.failures.guarded("could not deliver a look"):
             if self.store is None or processes.rank() != 0:
                 return
             logged = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.startswith(plain_key("", None))}
             self.store.write(replace(record, user_metrics=logged))
             if self._delivery is None:
                 self._delivery = Delivery(self.store, self._sinks(trainer), self.max_images)
-            self._delivery.drain()
+            self._delivery.offer()
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         if not self._enabled:
@@ -274,7 +301,7 @@ class CAMCallback(Base):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict or None
         if self._restored is not None:
-            self.failed_looks, self._values = self._restored["failed_looks"], dict(self._restored["values"])
+            self.failures.looks, self._values = self._restored["failed_looks"], dict(self._restored["values"])
             self._last_epoch = self._restored["epoch"]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -312,7 +339,7 @@ class CAMCallback(Base):
     def _forget(self) -> None:
         """Another trainer is another run: a new series of looks, in a folder of its own."""
         self._monitor = self._delivery = self._restored = self._record = self._last_epoch = None
-        self._values, self.failed_looks = {}, 0
+        self._values, self.failures.looks = {}, 0
         self.probe = self._given
         if isinstance(self.probe, ProbeSet):
             self._build(self.probe)
@@ -342,10 +369,10 @@ class CAMCallback(Base):
         try:
             monitor.load_state_dict(state)
         except ValueError as error:
-            if self.on_error == "raise":
+            if self.failures.on_error == "raise":
                 raise
             warnings.warn(f"CAMCallback: a new series of looks begins with this resume: {error}", stacklevel=2)
-            self._restored, self._values, self.failed_looks = None, {}, 0
+            self._restored, self._values, self.failures.looks = None, {}, 0
 
     def _place(self, trainer: Any) -> tuple[str, Path]:
         """Name of the run and folder of its records."""
@@ -380,6 +407,7 @@ class CAMCallback(Base):
         for look in store.looks:  # looks after the checkpoint are made again
             if look >= state["looks"]:
                 store.path(look).unlink()
+        Ledger(folder).forget_from(state["looks"])
         return folder
 
     def _explained(self, pl_module: Any) -> nn.Module:
@@ -422,16 +450,28 @@ class CAMCallback(Base):
     def _sinks(self, trainer: Any) -> list[Sink]:
         sinks: list[Sink] = []
         boards = 0
+        every = self.images_every_n_looks
         for logger in trainer.loggers:
-            if _is(logger, "TensorBoardLogger"):
-                boards += 1
-                name = "tensorboard" if boards == 1 else f"tensorboard-{boards}"
-                sinks.append(TensorBoardSink(logger.experiment, self.images_every_n_looks, name))
-            elif _is(logger, "MLFlowLogger"):
-                sinks.append(
-                    MLflowSink(logger.experiment, logger.run_id, self.images_every_n_looks, self.report_every_n_looks)
-                )
+            with self.failures.guarded(f"no pictures for {type(logger).__name__}"):
+                if _is(logger, "TensorBoardLogger"):
+                    boards += 1
+                    name = "tensorboard" if boards == 1 else f"tensorboard-{boards}"
+                    sinks.append(TensorBoardSink(logger.experiment, every, name))
+                elif _is(logger, "MLFlowLogger"):
+                    sinks.append(MLflowSink(logger.experiment, logger.run_id, every, self.report_every_n_looks))
         return sinks
+
+    def _refuse_shards(self, trainer: Any) -> None:
+        """No process holds the whole model where its parameters are spread over all: one cannot look alone."""
+        strategy = type(trainer.strategy).__name__
+        stage = (getattr(trainer.strategy, "config", None) or {}).get("zero_optimization", {}).get("stage")
+        self._refused = strategy in ("FSDPStrategy", "ModelParallelStrategy") or stage == 3
+        if self._refused and processes.rank() == 0:
+            warnings.warn(
+                f"CAMCallback does not look in this training: {strategy} spreads the model's parameters over processes. "
+                "The training goes on; cam-callbacks replay looks at its checkpoints.",
+                stacklevel=2,
+            )
 
     def _refuse_twins(self, trainer: Any) -> None:
         ours = [c for c in trainer.callbacks if isinstance(c, CAMCallback)]
@@ -448,13 +488,10 @@ class CAMCallback(Base):
             )
 
     def _finish(self) -> None:
-        with self._guarded("could not deliver everything"):
+        with self.failures.guarded("could not deliver everything"):
             delivery, self._delivery = self._delivery, None  # the next fit may have other loggers
             if delivery is not None:
-                delivery.finish()
-
-    def _guarded(self, what: str, counts: bool = False) -> _Guard:
-        return _Guard(self, what, counts)
+                delivery.finish(self.wait)
 
     def _say(self, message: str) -> None:
         rank_zero_info(f"CAMCallback{f' {self.name}' if self.name else ''}: {message}")
@@ -468,26 +505,6 @@ def _stopping(given: bool | Sequence[str], known: Sequence[str]) -> frozenset[st
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"stop_on_alert= names {', '.join(unknown)}; this callback's alerts are {', '.join(known)}.")
     return frozenset(names)
-
-
-class _Guard:
-    """Turns an error of ours into a warning, unless the user wants it raised."""
-
-    def __init__(self, callback: CAMCallback, what: str, counts: bool) -> None:
-        self.callback, self.what, self.counts = callback, what, counts
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        if self.counts:
-            self.callback.failed_looks += 1
-        if self.callback.on_error == "raise":
-            return False
-        warnings.warn(f"CAMCallback: {self.what}; training goes on. {type(error).__name__}: {error}", stacklevel=3)
-        return True
 
 
 def _is(logger: Any, class_name: str) -> bool:
@@ -505,8 +522,12 @@ def _mlflow_run_name(logger: Any) -> str:
     """The name that MLflow shows for a logger's run; on other ranks than 0, which have no run, any name will do."""
     if logger.run_id is None:
         return "run"
-    run = logger.experiment.get_run(logger.run_id)
-    return str(run.data.tags.get("mlflow.runName") or logger.run_id)
+    try:
+        check_reachable(logger.experiment.tracking_uri)
+        run = logger.experiment.get_run(logger.run_id)
+        return str(run.data.tags.get("mlflow.runName") or logger.run_id)
+    except Exception:  # a server that is down, or a run that it has yet to make
+        return str(logger._run_name or logger.run_id)
 
 
 def _folder_name(run: str) -> str:

@@ -170,12 +170,7 @@ class CAMMonitor:
         record = replace(record, seconds=time.perf_counter() - started)
         record.metrics[plain_key("seconds", self.name)] = record.seconds
         if self.store is not None and processes.rank() == 0:
-            try:
-                self.write(model, record)
-            except OSError as error:  # a full disk: the numbers are still good, and the other processes go on too
-                log.warning(
-                    "cam-callbacks: look %d could not be written to %s (%s)", record.look, self.store.folder, error
-                )
+            self.write(model, record)
         self.looks += 1
         if processes.rank() == 0:
             self._announce(record)
@@ -277,22 +272,37 @@ class CAMMonitor:
         targets = targets if view.target is None else view.target
         parts: list[_Share] = []
         mine = processes.share(len(images))
-        for start in range(0, len(mine), self.batch_size):
-            chunk = mine[start : start + self.batch_size]
-            batch_targets: Any = None if targets == "predicted" else targets
-            if isinstance(batch_targets, Sequence):
-                batch_targets = [batch_targets[i] for i in chunk]
-            elif hasattr(batch_targets, "of_images"):  # a target that knows each image's boxes
-                batch_targets = batch_targets.of_images(chunk)
-            result = cam(images[chunk], batch_targets, outputs=True)
-            predictions, confidences = _classified(cam.scores_of(result.outputs))
-            scores = None if result.scores is None else result.scores.double().cpu().numpy()
-            maps = {key: view.within_image(m, result.outputs).float().cpu().numpy() for key, m in result.raw.items()}
-            parts.append(_Share(maps, predictions, confidences, scores))
+        while mine:
+            chunk = mine[: self.batch_size]
+            try:
+                parts.append(self._explain_batch(cam, view, images, targets, chunk))
+                mine = mine[len(chunk) :]
+                continue
+            except RuntimeError as error:
+                if len(chunk) == 1 or not _out_of_memory(error):
+                    raise
+            # Out here the error is gone, and with it what its frames still held.
+            self.batch_size = len(chunk) // 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            log.warning("cam-callbacks: out of memory with %d images at once; now %d", len(chunk), self.batch_size)
         return _Share(
             _join([p.maps for p in parts]),
             *(_concatenate([getattr(p, name) for p in parts]) for name in ("predictions", "confidences", "scores")),
         )
+
+    def _explain_batch(self, cam: CAM, view: View, images: Tensor, targets: Any, chunk: list[int]) -> _Share:
+        """Explain the images whose indices are in ``chunk``."""
+        batch_targets: Any = None if targets == "predicted" else targets
+        if isinstance(batch_targets, Sequence):
+            batch_targets = [batch_targets[i] for i in chunk]
+        elif hasattr(batch_targets, "of_images"):  # a target that knows each image's boxes
+            batch_targets = batch_targets.of_images(chunk)
+        result = cam(images[chunk], batch_targets, outputs=True)
+        predictions, confidences = _classified(cam.scores_of(result.outputs))
+        scores = None if result.scores is None else result.scores.double().cpu().numpy()
+        maps = {key: view.within_image(m, result.outputs).float().cpu().numpy() for key, m in result.raw.items()}
+        return _Share(maps, predictions, confidences, scores)
 
     # -- measuring: from here on every process computes the same from what was gathered
     # ---------------------------------------
@@ -510,6 +520,11 @@ def _classified(scores: Any) -> tuple[NDArray[np.int64] | None, NDArray[np.float
         already = bool((scores >= 0).all()) and bool(((scores.sum(1) - 1).abs() < 1e-4).all())
         confidence, predicted = (scores if already else scores.softmax(1)).max(1)
     return predicted.cpu().numpy(), confidence.cpu().numpy()
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """On a device, or on the host, for which torch has no error of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _join(parts: Sequence[dict[Key, NDArray[np.float32]]]) -> dict[Key, NDArray[np.float32]]:

@@ -56,5 +56,14 @@ def everywhere(compute: Callable[[], T]) -> list[T]:
     return [value for value, _ in gathered]
 
 
+def from_rank_0(value: T) -> T:
+    """Rank 0's value, on every process: decisions and clocks are its own. Every process has to call it."""
+    if not _distributed():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
 def _distributed() -> bool:
     return dist.is_available() and dist.is_initialized()

@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, overload
@@ -25,9 +28,12 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+log = logging.getLogger(__name__)
+
 SCHEMA = 1
 MANIFEST = "manifest.json"
 PROBE = "probe.npz"
+UNWRITTEN_LOOKS = 16  # kept in memory while the disk is full
 LOOK = re.compile(r"look-(\d{6,})\.npz")
 
 Maps = dict[tuple[str, str], NDArray[np.float32]]
@@ -167,6 +173,7 @@ class RecordStore:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
+        self._unwritten: dict[str, bytes] = {}
 
     def __repr__(self) -> str:
         return f"RecordStore({str(self.folder)!r}, {len(self)} looks)"
@@ -174,9 +181,8 @@ class RecordStore:
     @property
     def looks(self) -> list[int]:
         """Numbers of the looks on disk, ascending."""
-        if not self.folder.is_dir():
-            return []
-        found = (LOOK.fullmatch(entry.name) for entry in os.scandir(self.folder))
+        names = os.listdir(self.folder) if self.folder.is_dir() else []
+        found = (LOOK.fullmatch(name) for name in {*names, *self._unwritten})
         return sorted(int(match[1]) for match in found if match)
 
     def __len__(self) -> int:
@@ -209,11 +215,15 @@ class RecordStore:
             RecordError: Its file is damaged or of a newer schema.
         """
         path = self.path(look)
-        return Record.from_bytes(path.read_bytes(), str(path))
+        return Record.from_bytes(self.data(path.name), str(path))
 
     def write(self, record: Record) -> Path:
-        """Write a record, atomically; a look already there is replaced."""
-        return write_atomically(self.path(record.look), record.to_bytes())
+        """Write a record, atomically; a look already there is replaced.
+
+        Where the disk is full or refuses, a warning is logged and the record stays in memory, for those who hold this
+        store; the last 16 at most.
+        """
+        return self._write(self.path(record.look).name, record.to_bytes())
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -223,26 +233,26 @@ class RecordStore:
             RecordError: Damaged or of a newer schema.
         """
         path = self.folder / MANIFEST
-        if not path.is_file():
+        if not self.has(MANIFEST):
             return {}
         try:
-            manifest: dict[str, Any] = from_json(path.read_text(encoding="utf-8"))
+            manifest: dict[str, Any] = from_json(self.data(MANIFEST).decode())
         except ValueError as error:
             raise RecordError(f"{path} is damaged ({error}).") from error
         check_schema(manifest, str(path))
         return manifest
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> Path:
-        return write_atomically(self.folder / MANIFEST, to_json({"schema": SCHEMA, **manifest}, indent=1).encode())
+        return self._write(MANIFEST, to_json({"schema": SCHEMA, **manifest}, indent=1).encode())
 
     @property
     def probe(self) -> dict[str, NDArray[Any]]:
         """Arrays written by :meth:`write_probe`; {} where there are none."""
         path = self.folder / PROBE
-        if not path.is_file():
+        if not self.has(PROBE):
             return {}
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(io.BytesIO(self.data(PROBE)), allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
         except Exception as error:
             raise RecordError(f"{path} is damaged ({type(error).__name__}: {error}).") from error
@@ -250,7 +260,34 @@ class RecordStore:
     def write_probe(self, arrays: Mapping[str, Any]) -> Path:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
-        return write_atomically(self.folder / PROBE, buffer.getvalue())
+        return self._write(PROBE, buffer.getvalue())
+
+    def has(self, name: str) -> bool:
+        """Is there a file of that name, on disk or still in memory?"""
+        return name in self._unwritten or (self.folder / name).is_file()
+
+    def data(self, name: str) -> bytes:
+        """The content of a file, from disk or from memory."""
+        unwritten = self._unwritten.get(name)
+        return (self.folder / name).read_bytes() if unwritten is None else unwritten
+
+    def _write(self, name: str, data: bytes) -> Path:
+        self._unwritten[name] = data
+        for waiting in list(self._unwritten):
+            try:
+                write_atomically(self.folder / waiting, self._unwritten[waiting])
+            except OSError as error:
+                log.warning(
+                    "cam-callbacks: %s could not be written (%s); the loggers get it all the same",
+                    self.folder / name,
+                    error,
+                )
+                break
+            del self._unwritten[waiting]
+        waiting_looks = [name for name in self._unwritten if LOOK.fullmatch(name)]
+        for forgotten in waiting_looks[:-UNWRITTEN_LOOKS]:
+            del self._unwritten[forgotten]
+        return self.folder / name
 
 
 def free_folder(folder: Path) -> Path:
@@ -272,18 +309,20 @@ def check_schema(header: Any, source: str) -> None:
         )
 
 
-def write_atomically(path: Path, data: bytes) -> Path:
+def write_atomically(path: Path, data: bytes, flush: bool = True) -> Path:
     """Write to a temporary name beside ``path``, flush to disk, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # one in the way of the error that matters
+            temporary.unlink(missing_ok=True)
     return path
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from cam_callbacks import processes
 from cam_callbacks.delivery import Delivery, Sink
 from cam_callbacks.drawing import Drawing
+from cam_callbacks.failures import Failures
 from cam_callbacks.keys import plain_key
 from cam_callbacks.loggers.mlflow import MLflowSink
 from cam_callbacks.loggers.tensorboard import TensorBoardSink
@@ -109,15 +109,13 @@ class Watch:
     ) -> None:
         if not isinstance(probe, ProbeSet) and probe != "val":
             raise ValueError(f'probe= takes a ProbeSet or "val", not {probe!r}.')
-        if on_error not in ("warn", "raise"):
-            raise ValueError(f'on_error= takes "warn" or "raise", not {on_error!r}.')
         if every_n_epochs < 1 or max_images < 0:
             raise ValueError("every_n_epochs= must be at least 1, max_images= at least 0.")
         self.probe, self.methods, self.layers, self.target = probe, methods, layers, target
         self.folder, self.tensorboard, self.mlflow, self.tracking_uri = folder, tensorboard, mlflow, tracking_uri
         self.every_n_epochs, self.reference, self.max_images = every_n_epochs, reference, max_images
-        self.on_error, self.batch_size = on_error, batch_size
-        self.failed_looks = 0
+        self.batch_size = batch_size
+        self.failures = Failures("cam-callbacks", on_error)
         self._sources: list[Any] = []
         self._monitor: CAMMonitor | None = None
         self._delivery: Delivery | None = None
@@ -125,6 +123,10 @@ class Watch:
         self._trained = False  # an epoch was trained since the last look
         if isinstance(probe, ProbeSet):
             self._new_monitor(probe)  # a wrong argument is an error at once and not after an epoch
+
+    @property
+    def failed_looks(self) -> int:
+        return self.failures.looks
 
     @property
     def store(self) -> RecordStore | None:
@@ -160,7 +162,7 @@ class Watch:
     def _on_train_start(self, trainer: Any) -> None:
         self._monitor = self._delivery = self._writer = None
         self._trained = False
-        self.failed_looks = 0
+        self.failures.looks = self.failures.in_a_row = 0
 
     def _on_train_epoch_end(self, trainer: Any) -> None:
         self._trained = True
@@ -170,13 +172,13 @@ class Watch:
         if not self._trained:
             return
         self._trained = False
-        if trainer.epoch % self.every_n_epochs:
+        if trainer.epoch % self.every_n_epochs or self.failures.resting:
             return
-        with self._guarded("look skipped", counts=True):
+        with self.failures.guarded("look skipped", look=True):
             self._look(trainer)
 
     def _on_train_end(self, trainer: Any) -> None:
-        with self._guarded("could not deliver everything"):
+        with self.failures.guarded("could not deliver everything"):
             if self._delivery is not None:
                 self._delivery.finish()
         self._delivery = None
@@ -201,7 +203,7 @@ class Watch:
         torch.save(monitor.state_dict(), monitor.store.folder / STATE)
         if self._delivery is None:
             self._delivery = Delivery(monitor.store, self._sinks(trainer), self.max_images)
-        self._delivery.drain()
+        self._delivery.offer()
 
     def _begin(self, trainer: Any, model: nn.Module) -> CAMMonitor:
         probe = self.probe
@@ -242,12 +244,9 @@ class Watch:
 
             sinks += [ScalarSink("tensorboard:scalars", write), TensorBoardSink(writer)]
         if self.mlflow:
-            with self._guarded("MLflow is left out"):
+            with self.failures.guarded("MLflow is left out"):
                 sinks += _mlflow_sinks(self.mlflow, self.tracking_uri)
         return sinks
-
-    def _guarded(self, what: str, counts: bool = False) -> _Guard:
-        return _Guard(self, what, counts)
 
 
 class ScalarSink:
@@ -256,6 +255,7 @@ class ScalarSink:
     def __init__(self, name: str, write: Callable[[Mapping[str, float], Record], None]) -> None:
         self.name = name
         self.write = write
+        self.address: dict[str, Any] | None = None
 
     def deliver(self, record: Record, drawing: Drawing) -> None:
         self.write(_numbers(record.metrics), record)
@@ -282,27 +282,6 @@ def _mlflow_sinks(run: bool | str, tracking_uri: str | None) -> list[Sink]:
         client.log_batch(run_id, metrics=metrics)
 
     return [ScalarSink(f"mlflow:{run_id}:scalars", write), MLflowSink(client, run_id)]
-
-
-class _Guard:
-    """Turns an error of ours into a warning, unless the user wants it raised."""
-
-    def __init__(self, watch: Watch, what: str, counts: bool) -> None:
-        self.watch, self.what, self.counts = watch, what, counts
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        if self.counts:
-            self.watch.failed_looks += 1
-        if self.watch.on_error == "raise":
-            return False
-        # stacklevel would point into ultralytics; a warning there would be shown once for all looks
-        warnings.warn(f"cam-callbacks: {self.what}; training goes on. {type(error).__name__}: {error}", stacklevel=3)
-        return True
 
 
 def _numbers(values: Mapping[str, Any] | None) -> dict[str, float]:

@@ -131,22 +131,20 @@ def import_model(path: str) -> Any:
     return found if is_model or not callable(found) else found()
 
 
-def load_checkpoint(model: Any, path: str | Path) -> None:
+def load_checkpoint(model: Any, path: str | Path) -> dict[str, int]:
     """Load weights into a model: a state dict, or a checkpoint that holds one under ``state_dict`` (Lightning), ``model``
-    or ``model_state_dict``. Prefixes such as ``module.`` and ``net.`` are taken off where that makes the keys fit.
+    or ``model_state_dict``; or ``.safetensors``. Prefixes such as ``module.`` and ``net.`` are taken off where that makes
+    the keys fit.
+
+    Returns:
+        ``epoch`` and ``global_step`` of the training, as far as the file knows them.
 
     Raises:
         ValueError: No weights in the file, one that needs more than ``weights_only=True`` allows, or keys that do not
             fit; the message names them.
     """
     net = load_model(model).net
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{str(path)!r} holds more than weights, and loading it could run code: {str(error).splitlines()[0]} "
-            "Save the weights alone, torch.save(model.state_dict(), path), or let MODEL's factory load the file."
-        ) from error
+    loaded = _read(Path(path))
     state = _state_dict(loaded, path)
     wanted = net.state_dict().keys()
     state = _fitted(state, set(wanted))
@@ -160,6 +158,28 @@ def load_checkpoint(model: Any, path: str | Path) -> None:
         net.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{str(path)!r} does not fit {type(net).__name__}: {error}") from error
+    return {key: loaded[key] for key in ("epoch", "global_step") if isinstance(loaded.get(key), int)}
+
+
+def _read(path: Path) -> Any:
+    """What a file of weights holds; nothing in it is run."""
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{str(path)!r} is damaged or no safetensors file: {error}") from error
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{str(path)!r} holds more than weights, and loading it could run code: {str(error).splitlines()[0]} "
+            "Save the weights alone, torch.save(model.state_dict(), path), or let MODEL's factory load the file."
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(f"{str(path)!r} is damaged or no checkpoint: {str(error).splitlines()[0]}") from error
 
 
 def _is_libreyolo(model: Any) -> bool:

@@ -1,6 +1,20 @@
 """Where a record's pictures and files go, beside the scalars that Lightning logs itself."""
 
+from typing import TYPE_CHECKING, Any
+
 from cam_callbacks.loggers.mlflow import MLflowSink
 from cam_callbacks.loggers.tensorboard import TensorBoardSink
 
-__all__ = ["MLflowSink", "TensorBoardSink"]
+if TYPE_CHECKING:
+    from cam_callbacks.loggers.durable import DurableMLFlowLogger
+
+__all__ = ["DurableMLFlowLogger", "MLflowSink", "TensorBoardSink"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import Lightning and MLflow only where their logger is asked for."""
+    if name != "DurableMLFlowLogger":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from cam_callbacks.loggers.durable import DurableMLFlowLogger
+
+    return DurableMLFlowLogger

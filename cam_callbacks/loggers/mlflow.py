@@ -3,9 +3,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
 
 from cam_callbacks.drawing import Drawing
 from cam_callbacks.records import MANIFEST, PROBE, Record, RecordStore
@@ -39,12 +42,23 @@ class MLflowSink:
         self.every_n_looks = every_n_looks
         self.report_every_n_looks = report_every_n_looks
         self.name = f"mlflow:{run_id}"
+        self.address: dict[str, Any] | None = {
+            "kind": "mlflow",
+            "tracking_uri": without_password(client.tracking_uri),
+            "run_id": run_id,
+            "every_n_looks": every_n_looks,
+            "queue": str(client.queue.folder) if hasattr(client, "queue") else None,
+        }
+        self._queued = hasattr(client, "queue")
         self._described = False
+        self._already: set[str] | None = None
 
     def deliver(self, record: Record, drawing: Drawing) -> None:
+        if not self._queued:
+            check_reachable(self.client.tracking_uri)
         self._describe(drawing)
         store = drawing.store
-        self._log_file(store.path(record.look), f"{_folder(drawing)}/records")
+        self._log_stored(store, store.path(record.look).name, f"{_folder(drawing)}/records")
         self._mark_alerts(record, drawing)
         if not record.look % self.every_n_looks:
             self._draw(record, drawing)
@@ -77,7 +91,7 @@ class MLflowSink:
     def _draw(self, record: Record, drawing: Drawing) -> None:
         step = drawing.step(record)
         for tag, picture in drawing.panels(record):
-            self.client.log_image(self.run_id, picture, key=safe_key(tag), step=step)
+            self._log_image(picture, safe_key(tag), step)
         if not drawing.series:
             return
         method, layer = drawing.series[-1]
@@ -97,7 +111,7 @@ class MLflowSink:
         for key, value in tags.items():
             self.client.set_tag(self.run_id, f"{prefix}.{key}", value)
         for name in (MANIFEST, PROBE):
-            self._log_file(store.folder / name, f"{_folder(drawing)}/records")
+            self._log_stored(store, name, f"{_folder(drawing)}/records")
         self._described = True
 
     def _mark_alerts(self, record: Record, drawing: Drawing) -> None:
@@ -107,6 +121,16 @@ class MLflowSink:
         if new:
             text = "\n\n".join(map(str, new))
             self.client.log_text(self.run_id, text, f"{_folder(drawing)}/alerts/look-{record.look:06d}.txt")
+
+    def _log_image(self, picture: Any, key: str, step: int) -> None:
+        """MLflow would show an image twice that is logged twice: those that an interrupted delivery left are not repeated."""
+        if self._already is None:
+            there = [] if self._queued else self.client.list_artifacts(self.run_id, "images")
+            self._already = {Path(file.path).name.partition("+timestamp+")[0] for file in there if ".webp" in file.path}
+        name = f"{key.replace('/', '~')}+step+{step}"
+        if name not in self._already:
+            self.client.log_image(self.run_id, picture, key=key, step=step)
+            self._already.add(name)
 
     def _log_report(self, store: RecordStore, drawing: Drawing) -> None:
         from cam_callbacks.compare import load_run, write_page
@@ -120,6 +144,12 @@ class MLflowSink:
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / name
             write_png(path, picture)
+            self._log_file(path, folder)
+
+    def _log_stored(self, store: RecordStore, name: str, folder: str) -> None:
+        with tempfile.TemporaryDirectory() as temporary:  # of its own: the file in the store may be replaced meanwhile
+            path = Path(temporary) / name
+            path.write_bytes(store.data(name))
             self._log_file(path, folder)
 
     def _log_file(self, path: Path, folder: str | None) -> None:
@@ -139,6 +169,32 @@ def safe_name(name: str) -> str:
     """
     safe = _NOT_ALLOWED.sub("_", name).strip(".")
     return safe if safe == name and name else f"{safe}-{_digest(name)}"
+
+
+def check_reachable(tracking_uri: str, seconds: float = 2.0) -> None:
+    """MLflow's client tries for minutes where its server is down; this finds out at once.
+
+    Raises:
+        ConnectionError: Nobody listens there. Addresses that are not HTTP, and those behind a proxy, are taken to be reachable.
+    """
+    url = urlsplit(tracking_uri)
+    if url.scheme not in ("http", "https") or url.hostname is None:
+        return
+    if url.scheme in getproxies() and not proxy_bypass(url.hostname):
+        return
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        socket.create_connection((url.hostname, port), timeout=seconds).close()
+    except OSError as error:
+        raise ConnectionError(f"no MLflow server answers at {url.hostname}:{port} ({error})") from error
+
+
+def without_password(uri: str) -> str:
+    """The address without what stands before ``@``: it is written to disk."""
+    url = urlsplit(uri)
+    if "@" not in url.netloc or not url.hostname:
+        return uri
+    return urlunsplit(url._replace(netloc=url.netloc.rpartition("@")[2]))
 
 
 def _digest(text: str) -> str:

@@ -24,6 +24,10 @@ class TensorBoardSink:
         self.writer = writer
         self.every_n_looks = every_n_looks
         self.name = name
+        folder = getattr(writer, "log_dir", None)
+        self.address = (
+            None if folder is None else {"kind": "tensorboard", "log_dir": str(folder), "every_n_looks": every_n_looks}
+        )
 
     def deliver(self, record: Record, drawing: Drawing) -> None:
         for alert in record.alerts:

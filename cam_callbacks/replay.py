@@ -1,0 +1,82 @@
+"""The same records from checkpoints that were saved, after the fact."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cam_callbacks.monitor import CAMMonitor
+from cam_callbacks.probe import ProbeSet
+from cam_callbacks.records import Record
+from cam_engine.loading import load_checkpoint
+
+SUFFIXES = (".ckpt", ".safetensors", ".pt", ".pth", ".bin")
+
+
+def replay(
+    model: nn.Module,
+    checkpoints: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    probe: ProbeSet,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> list[Record]:
+    """Look through the weights of every checkpoint in turn, as :class:`CAMCallback` would have done at the time.
+
+    Args:
+        model: Takes the weights; afterwards it has those of before.
+        checkpoints: Files in the order of the training: Lightning's ``.ckpt``, plain state dicts, ``.safetensors``. Or a
+            folder of them, whose files are taken in the order of the numbers in their names.
+        probe: The images.
+        folder: Where the records go; None keeps nothing on disk.
+        **options: As for :class:`CAMMonitor`: ``methods``, ``layers``, ``target``, ``reference``, ``forward``, ….
+
+    Returns:
+        One record for each checkpoint, with its epoch and step where the file knows them, else their number.
+
+    Raises:
+        FileNotFoundError: No such checkpoint, or none in the folder.
+        ValueError: A file that holds more than weights and plain values (it would have to be unpickled, which can run
+            code), or weights that do not fit.
+    """
+    paths = checkpoint_paths([checkpoints] if isinstance(checkpoints, (str, os.PathLike)) else checkpoints)
+    monitor = CAMMonitor(probe, folder=folder, **options)
+    before = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    records = []
+    try:
+        for path in paths:
+            when = load_checkpoint(model, path)
+            records.append(monitor.look(model, when.get("epoch"), when.get("global_step")))
+    finally:
+        model.load_state_dict(before)
+    return records
+
+
+def checkpoint_paths(given: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """The files, those of folders in the order of the numbers in their names; ``last.ckpt`` repeats one and is left out."""
+    paths: list[Path] = []
+    for path in map(Path, given):
+        if path.is_dir():
+            found = [p for p in path.iterdir() if p.suffix in SUFFIXES and p.stem != "last"]
+            if not found:
+                raise FileNotFoundError(
+                    f"no checkpoint in {str(path)!r}: files of {', '.join(SUFFIXES)} are looked for."
+                )
+            paths += sorted(found, key=lambda p: _natural(p.name))
+        elif path.is_file():
+            paths.append(path)
+        else:
+            raise FileNotFoundError(f"no checkpoint {str(path)!r}.")
+    if not paths:
+        raise FileNotFoundError("no checkpoint was given.")
+    return paths
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Numbers in a name count as numbers: epoch=10 comes after epoch=9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part]

@@ -1,0 +1,280 @@
+"""A training with the callback ends bit for bit where it ends without: weights, optimizer, buffers, random streams."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, TensorDataset
+
+from cam_callbacks import CAMCallback, ProbeSet
+
+
+def images() -> TensorDataset:
+    generator = torch.Generator().manual_seed(0)
+    return TensorDataset(torch.randn(12, 3, 16, 16, generator=generator), torch.arange(12) % 3)
+
+
+def convolutions(*after: nn.Module, **layers: nn.Module) -> nn.Sequential:
+    return nn.Sequential(
+        layers.get("first", nn.Conv2d(3, 6, 3, 2, 1)), nn.BatchNorm2d(6), nn.ReLU(), *after,
+        layers.get("last", nn.Conv2d(6, 8, 3, 1, 1)), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3),
+    )  # fmt: skip
+
+
+class Module(pl.LightningModule):
+    """A classifier whose training draws from all three random streams."""
+
+    def __init__(self, net: nn.Module | None = None) -> None:
+        super().__init__()
+        self.net = convolutions() if net is None else net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+    def loss(self, batch: Any) -> torch.Tensor:
+        scale = 1 + 0.1 * random.random() + 0.1 * float(np.random.rand()) + 0.1 * torch.rand(())
+        return nn.functional.cross_entropy(self(batch[0] * scale), batch[1])
+
+    def training_step(self, batch: Any, index: int) -> Any:
+        return self.loss(batch)
+
+    def validation_step(self, batch: Any, index: int, dataloader_idx: int = 0) -> None:
+        if dataloader_idx == 0:
+            self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]), add_dataloader_idx=False)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.parameters(), 0.01)
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)]
+
+
+class Noisy(nn.Module):
+    """Random numbers in the forward, also in eval mode, from all three streams."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 0.01 * torch.randn_like(x) + 0.01 * random.random() + 0.01 * float(np.random.rand())
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return checkpoint(self.inner, x, use_reentrant=False)
+
+
+class TwoOptimizers(Module):
+    """Manual optimization, with gradients that pile up over two batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, index: int) -> None:
+        self.manual_backward(self.loss(batch))
+        if index % 2:
+            for optimizer in self.optimizers():
+                optimizer.step()
+                optimizer.zero_grad()
+
+    def configure_optimizers(self) -> Any:
+        first, last = self.net[0].parameters(), self.net[-1].parameters()
+        return [torch.optim.SGD(first, 0.1, momentum=0.9), torch.optim.Adam(last, 0.01)]
+
+
+class ChannelsLast(Module):
+    def __init__(self) -> None:
+        super().__init__(convolutions().to(memory_format=torch.channels_last))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x.to(memory_format=torch.channels_last))
+
+
+def frozen() -> Module:
+    module = Module()
+    module.net[:3].requires_grad_(False)
+    return module
+
+
+def shared() -> Module:
+    block = nn.Conv2d(6, 6, 3, 1, 1)
+    return Module(convolutions(block, nn.ReLU(), block))
+
+
+def compiled_in_place() -> Module:
+    module = Module()
+    module.net.compile(backend="eager")
+    return module
+
+
+MODELS: dict[str, Callable[[], pl.LightningModule]] = {
+    "plain": Module,
+    "dropout": lambda: Module(convolutions(nn.Dropout2d(0.3))),
+    "random numbers in forward": lambda: Module(convolutions(Noisy())),
+    "frozen parts": frozen,
+    "shared modules": shared,
+    "in-place activations": lambda: Module(convolutions(nn.Conv2d(6, 6, 1), nn.ReLU(inplace=True))),
+    "weight norm": lambda: Module(convolutions(last=nn.utils.parametrizations.weight_norm(nn.Conv2d(6, 8, 3)))),
+    "spectral norm": lambda: Module(convolutions(last=nn.utils.parametrizations.spectral_norm(nn.Conv2d(6, 8, 3)))),
+    "old spectral norm": lambda: Module(convolutions(last=nn.utils.spectral_norm(nn.Conv2d(6, 8, 3)))),
+    "manual optimization with two optimizers": TwoOptimizers,
+    "gradient checkpointing": lambda: Module(
+        convolutions(Checkpointed(nn.Sequential(nn.Conv2d(6, 6, 3), nn.Dropout(0.2))))
+    ),
+    "lazy modules": lambda: Module(convolutions(last=nn.LazyConv2d(8, 3))),
+    "compiled module": lambda: torch.compile(Module(), backend="eager"),
+    "compiled inner net": lambda: Module(torch.compile(convolutions(), backend="eager")),
+    "compiled in place": compiled_in_place,
+    "channels last": ChannelsLast,
+}
+
+TRAINERS: dict[str, dict[str, Any]] = {
+    "gradient clipping": {"gradient_clip_val": 0.1},
+    "gradient accumulation over a validation": {"accumulate_grad_batches": 2, "val_check_interval": 1},
+    "val_check_interval below 1": {"val_check_interval": 0.5},
+    "limit_val_batches": {"limit_val_batches": 1},
+    "fast_dev_run": {"fast_dev_run": True},
+    "no inference mode": {"inference_mode": False},
+    "bfloat16": {"precision": "bf16-true"},
+    "bfloat16 mixed": {"precision": "bf16-mixed"},
+    "float64": {"precision": "64-true"},
+}
+
+AVERAGES = {
+    "SWA": lambda: StochasticWeightAveraging(0.01, swa_epoch_start=1, annealing_epochs=1),
+    "EMA": lambda: EMAWeightAveraging(decay=0.5),
+}
+
+
+class Watcher:
+    """What a training leaves behind, to be compared bit for bit."""
+
+    def __init__(self, make: Callable[[], Any], callbacks: list[Any], loaders: int = 1, **options: Any) -> None:
+        random.seed(5)
+        np.random.seed(5)
+        torch.manual_seed(5)
+        model = make()
+        options = {"max_epochs": 3, "num_sanity_val_steps": 1, **options}
+        trainer = pl.Trainer(
+            accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=callbacks, **options,
+        )  # fmt: skip
+        validation = [DataLoader(images(), 6) for _ in range(loaders)]
+        trainer.fit(model, DataLoader(images(), 3, shuffle=True), validation)
+        module = trainer.lightning_module
+        self.tensors = dict(module.state_dict())
+        for number, optimizer in enumerate(trainer.optimizers):
+            for place, values in optimizer.state_dict()["state"].items():
+                self.tensors |= {f"optimizer {number} {place} {k}": torch.as_tensor(v) for k, v in values.items()}
+        self.tensors |= {f"gradient {n}": p.grad for n, p in module.named_parameters() if p.grad is not None}
+        self.tensors["torch"] = torch.get_rng_state()
+        self.tensors["val_loss"] = trainer.callback_metrics["val_loss"]
+        self.schedulers = [c.scheduler.state_dict() for c in trainer.lr_scheduler_configs]
+        self.streams = random.getstate(), np.random.get_state()[1].tolist()
+        self.found = [
+            (
+                name,
+                type(m).__name__,
+                m.training,
+                len(m._forward_hooks),
+                len(m._forward_pre_hooks),
+                len(m._backward_hooks),
+            )
+            for name, m in module.named_modules()
+        ]
+        self.gradients = [(name, p.requires_grad) for name, p in module.named_parameters()]
+
+    def assert_equals(self, other: Watcher) -> None:
+        assert self.tensors.keys() == other.tensors.keys()
+        different = [name for name, t in self.tensors.items() if not torch.equal(t, other.tensors[name])]
+        assert not different
+        for name in ("schedulers", "streams", "found", "gradients"):
+            assert getattr(self, name) == getattr(other, name), name
+
+
+def watching(tmp_path: Any, **options: Any) -> CAMCallback:
+    data = images().tensors
+    return CAMCallback(
+        ProbeSet(data[0][:4], data[1][:4]), folder=tmp_path / "records", **{"on_error": "raise", **options}
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_on_awkward_models(name, tmp_path):
+    callback = watching(tmp_path)
+    Watcher(MODELS[name], [callback]).assert_equals(Watcher(MODELS[name], []))
+    assert len(callback.store) == 3
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_in_awkward_trainers(name, tmp_path):
+    callback, options = watching(tmp_path), TRAINERS[name]
+    Watcher(Module, [callback], **options).assert_equals(Watcher(Module, [], **options))
+    assert callback.failed_looks == 0 and callback.store is not None and len(callback.store) >= 1
+
+
+def test_with_several_validation_loaders(tmp_path):
+    callback = watching(tmp_path)
+    Watcher(Module, [callback], loaders=3).assert_equals(Watcher(Module, [], loaders=3))
+    assert len(callback.store) == 3
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("name", AVERAGES)
+def test_with_averaged_weights_in_either_order(name, first, tmp_path):
+    """And where weights are averaged for the validation, the averaged ones are looked at."""
+    average, callback = AVERAGES[name](), watching(tmp_path, methods="gradcam")
+    validated, watched = [], {}
+
+    class Outputs(pl.Callback):
+        def on_validation_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0):
+            if module is watched["model"] and not trainer.sanity_checking and batch_idx == 0:
+                with torch.no_grad():
+                    validated.append(module(callback.probe.images).gather(1, callback.probe.labels[:, None])[:, 0])
+
+    order = [callback, average] if first else [average, callback]
+    Watcher(lambda: watched.setdefault("model", Module()), [*order, Outputs()]).assert_equals(
+        Watcher(Module, [AVERAGES[name](), Outputs()])
+    )
+    for record, scores in zip(callback.store, validated, strict=True):
+        np.testing.assert_allclose(record.scores, scores.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_after_an_exception_in_the_middle_of_a_look(tmp_path):
+    """The layer behind the explained one raises in each look, and nowhere else."""
+
+    class Bad(nn.Module):
+        looking = False
+
+        def forward(self, x):
+            if Bad.looking:
+                raise ZeroDivisionError("in the middle")
+            return x
+
+    class Looking(CAMCallback):
+        def on_validation_batch_start(self, *arguments):
+            Bad.looking = True
+            super().on_validation_batch_start(*arguments)
+            Bad.looking = False
+
+    def make() -> Module:
+        module = Module(convolutions(Noisy(), nn.Dropout(0.5)))
+        module.net.append(Bad())
+        return module
+
+    data = images().tensors
+    callback = Looking(ProbeSet(data[0][:4], data[1][:4]), layers="net.5", folder=tmp_path / "records")
+    with pytest.warns(UserWarning, match="in the middle") as caught:
+        watched = Watcher(make, [callback], max_epochs=5)
+    watched.assert_equals(Watcher(make, [], max_epochs=5))
+    ours = [str(w.message) for w in caught if "look skipped" in str(w.message)]
+    assert len(ours) == 3 and "3rd in a row: no more looks" in ours[-1] and callback.failed_looks == 3
