@@ -50,6 +50,11 @@ test-peers:  ## compare with other CAM libraries, in an environment of their own
 	@"$(INTERPRETER)" scripts/setup_peers.py $(PEERS)
 	$(PYTEST_ENV) $(PEERS)/bin/python -m pytest tests/peers -n 2 $(PYTEST_ARGS)
 
+.PHONY: soak
+soak:  ## minutes of repetition: memory over many looks, thousands of damaged records
+	@$(SETUP) test
+	$(PYTEST_ENV) $(VENV)/bin/python -m pytest -m soak -n 2 $(PYTEST_ARGS)
+
 .PHONY: test-models
 test-models:  ## check real architectures and detectors, one of them trained, in the environment of test-peers
 	@"$(INTERPRETER)" scripts/setup_peers.py $(PEERS)

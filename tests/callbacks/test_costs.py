@@ -1,0 +1,130 @@
+"""What a look costs in time and memory, and what happens where there is too little of either."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+from cam_callbacks import CAMCallback, CAMMonitor, ProbeSet
+from cam_callbacks.clock import Clock
+
+
+@pytest.fixture
+def probe(data):
+    return ProbeSet(data.tensors[0][:8], data.tensors[1][:8])
+
+
+def test_out_of_memory_halves_the_batch_and_remembers(probe, net, caplog):
+    """A device that holds three images; both of torch's errors."""
+    sizes = []
+
+    class Device(torch.nn.Module):
+        def forward(self, x):
+            sizes.append(len(x))
+            if len(x) > 3:
+                raise (
+                    torch.OutOfMemoryError("CUDA out of memory")
+                    if len(sizes) % 2
+                    else RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+                )
+            return x
+
+    small = CAMMonitor(probe, "gradcam", layers="1.8", batch_size=8)
+    record = small.look(torch.nn.Sequential(Device(), net))
+    assert sizes[:3] == [8, 4, 2] and max(sizes[3:]) == 2 and small.batch_size == 2
+    assert caplog.text.count("out of memory") == 2
+    plain = CAMMonitor(probe, "gradcam", layers="8").look(net)
+    np.testing.assert_allclose(record.maps["gradcam", "1.8"], plain.maps["gradcam", "8"], atol=1e-6)
+
+
+def test_an_image_too_large_by_itself_is_an_error(probe):
+    class Device(torch.nn.Module):
+        def forward(self, x):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(RuntimeError, match="CUDA out of memory"):
+        CAMMonitor(probe, "gradcam").look(torch.nn.Sequential(Device(), torch.nn.Conv2d(3, 3, 1)))
+
+
+def test_max_overhead_thins_looks_out(fit, monkeypatch):
+    """On a clock where a look takes 1 s and an epoch 4 s: a tenth is a look in about ten seconds."""
+    now = [0.0]
+    monkeypatch.setattr("cam_callbacks.clock.time.perf_counter", lambda: now[0])
+
+    class Timed(CAMCallback):
+        def on_train_epoch_start(self, trainer, module):
+            now[0] += 4
+
+        def on_validation_batch_start(self, *arguments):
+            looks = 0 if self._monitor is None else self._monitor.looks
+            super().on_validation_batch_start(*arguments)
+            now[0] += self._monitor.looks - looks
+
+    monkeypatch.setattr(Clock, "spend", lambda clock, seconds, spend=Clock.spend: spend(clock, 1.0))
+    callback = Timed(methods="eigencam", max_overhead=0.1, on_error="raise")
+    trainer = fit(callback, epochs=12)
+    epochs = [r.epoch for r in callback.store]
+    assert epochs[0] == 0 and 4 <= len(epochs) <= 6
+    assert all((n + 1) / (4 * (e + 1) + n + 1) <= 0.12 for n, e in enumerate(epochs) if n)
+    assert float(trainer.callback_metrics["cam/overhead"]) > 0
+    with pytest.raises(ValueError, match="max_overhead=5 is a share"):
+        CAMCallback(max_overhead=5)
+
+
+def test_what_a_look_costs_is_logged(fit):
+    trainer = fit(CAMCallback(methods="eigencam"), epochs=2)
+    assert float(trainer.callback_metrics["cam/seconds"]) > 0
+    assert 0 < float(trainer.callback_metrics["cam/overhead"]) <= 1
+
+
+def test_a_strategy_that_spreads_parameters_is_left_alone(fit, pl, monkeypatch):
+    """Its place is taken by one of the same name on one process: the real ones need several devices."""
+    from pytorch_lightning.strategies import SingleDeviceStrategy
+
+    class ModelParallelStrategy(SingleDeviceStrategy):
+        pass
+
+    stop = pl("pytorch_lightning").callbacks.EarlyStopping("cam/entropy/gradcam", patience=50)
+    callback = CAMCallback()
+    with pytest.warns(UserWarning, match="does not look in this training: ModelParallelStrategy spreads") as caught:
+        trainer = fit(stop, callback, epochs=2, strategy=ModelParallelStrategy(torch.device("cpu")))
+    assert trainer.current_epoch == 2 and callback.store is None and callback.failed_looks == 0
+    assert sum("does not look" in str(w.message) for w in caught) == 1
+
+
+def test_no_tensor_of_a_look_survives_it(probe, net):
+    """Neither activations, gradients nor outputs; only the maps of tracks, which are numpy arrays."""
+    born: list[weakref.ref] = []
+    for module in net:
+        module.register_forward_hook(lambda module, inputs, output: born.append(weakref.ref(output)))
+    monitor = CAMMonitor(probe, ("eigencam", "gradcam"))
+    gc.collect()
+    before = {id(o) for o in gc.get_objects() if isinstance(o, torch.Tensor)}
+    monitor.look(net)
+    gc.collect()
+    left = [o for o in gc.get_objects() if isinstance(o, torch.Tensor) and id(o) not in before]
+    assert len(born) > 20 and not [ref for ref in born if ref() is not None] and not left
+
+
+@pytest.mark.soak
+def test_200_looks_leave_memory_flat(probe, net, tmp_path):
+    import os
+
+    def resident() -> float:
+        with open(f"/proc/{os.getpid()}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    monitor = CAMMonitor(probe, ("eigencam", "gradcam", "layercam"), folder=tmp_path / "r")
+    sizes, counts = [], []
+    for _ in range(200):
+        monitor.look(net)
+        gc.collect()
+        sizes.append(resident())
+        counts.append(sum(isinstance(o, (torch.Tensor, np.ndarray)) for o in gc.get_objects()))
+    assert len(monitor.store) == 200
+    assert np.mean(sizes[-20:]) - np.mean(sizes[40:60]) < 8, "MiB"
+    assert max(counts[-20:]) <= max(counts[20:60])
