@@ -223,6 +223,11 @@ def _check_images(images: Any) -> Tensor:
         raise ValueError(f"images must have shape (N, C, H, W) with N of at least 1, not {tuple(images.shape)}.")
     if not images.is_floating_point():
         raise TypeError(f"images must be floating point, as the model gets them, not {images.dtype}.")
+    bad = (~images.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(
+            f"images holds NaN or infinite pixels, in image {', '.join(map(str, bad[:5]))}; look at its normalisation."
+        )
     return images.detach().to("cpu", torch.float32).clone()
 
 

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 SCHEMA = 1
 MANIFEST = "manifest.json"
 PROBE = "probe.npz"
+LARGEST = 2**30  # bytes that a file may unpack to
 UNWRITTEN_LOOKS = 16  # kept in memory while the disk is full
 LOOK = re.compile(r"look-(\d{6,})\.npz")
 
@@ -147,15 +148,18 @@ class Record:
         """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                _check_size(file, source)
                 header = from_json(file["header"].tobytes().decode())
                 check_schema(header, source)
                 return cls(
                     **{k: header[k] for k in cls._PLAIN},
-                    maps={(method, layer): file[f"map_{i}"] for i, (method, layer) in enumerate(header["maps"])},
-                    per_image={name: file[f"image_{i}"] for i, name in enumerate(header["per_image"])},
-                    **{name: file[name] for name in cls._ARRAYS if name in file.files},
+                    maps={(m, layer): _numbers(file, f"map_{i}", 3) for i, (m, layer) in enumerate(header["maps"])},
+                    per_image={name: _numbers(file, f"image_{i}", 1) for i, name in enumerate(header["per_image"])},
+                    **{name: _numbers(file, name, 1) for name in cls._ARRAYS if name in file.files},
                     # Not in the first records of this schema:
-                    t_maps={(m, layer): file[f"t_{i}"] for i, (m, layer) in enumerate(header.get("t_maps", ()))},
+                    t_maps={
+                        (m, layer): _numbers(file, f"t_{i}") for i, (m, layer) in enumerate(header.get("t_maps", ()))
+                    },
                     alerts=tuple(map(Alert.from_plain, header.get("alerts", ()))),
                 )
         except RecordError:
@@ -253,7 +257,10 @@ class RecordStore:
             return {}
         try:
             with np.load(io.BytesIO(self.data(PROBE)), allow_pickle=False) as file:
+                _check_size(file, str(path))
                 return {name: file[name] for name in file.files}
+        except RecordError:
+            raise
         except Exception as error:
             raise RecordError(f"{path} is damaged ({type(error).__name__}: {error}).") from error
 
@@ -296,6 +303,23 @@ def free_folder(folder: Path) -> Path:
     while len(RecordStore(free)):
         free, number = folder.with_name(f"{folder.name}-{number}"), number + 1
     return free
+
+
+def _numbers(file: Any, name: str, dimensions: int | None = None) -> NDArray[Any]:
+    """An array of numbers; numpy hands out the bytes of an entry that is no array."""
+    array = file[name]
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or array.ndim != (dimensions or array.ndim):
+        raise ValueError(f"{name} is no array of numbers as it should be")
+    return array
+
+
+def _check_size(file: Any, source: str) -> None:
+    """Refuse a file that would fill the memory: zip can keep gigabytes of zeros in a few kilobytes."""
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise RecordError(f"{source} is damaged or is no record (not an npz file).")
+    size = sum(entry.file_size for entry in file.zip.infolist()) if file.zip is not None else 0
+    if size > LARGEST:
+        raise RecordError(f"{source} unpacks to {size >> 20} MiB; at most {LARGEST >> 20} MiB are read.")
 
 
 def check_schema(header: Any, source: str) -> None:

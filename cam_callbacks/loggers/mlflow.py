@@ -44,7 +44,7 @@ class MLflowSink:
         self.name = f"mlflow:{run_id}"
         self.address: dict[str, Any] | None = {
             "kind": "mlflow",
-            "tracking_uri": without_password(client.tracking_uri),
+            "tracking_uri": without_password(str(getattr(client, "tracking_uri", ""))),
             "run_id": run_id,
             "every_n_looks": every_n_looks,
             "queue": str(client.queue.folder) if hasattr(client, "queue") else None,

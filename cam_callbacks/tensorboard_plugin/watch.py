@@ -35,6 +35,9 @@ class Watched(RecordStore):
     root: Path
     _read: dict[int, tuple[Stamp, Record]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        super().__init__(self.folder)
+
     def stamps(self) -> dict[str, Stamp]:
         """The files of the records; links are left out, for they may lead anywhere."""
         found = {}
