@@ -305,7 +305,7 @@ def free_folder(folder: Path) -> Path:
     return free
 
 
-def _numbers(file: Any, name: str, dimensions: int | None = None) -> NDArray[Any]:
+def _numbers(file: Any, name: str, dimensions: int | None = None) -> Any:
     """An array of numbers; numpy hands out the bytes of an entry that is no array."""
     array = file[name]
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or array.ndim != (dimensions or array.ndim):
