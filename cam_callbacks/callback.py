@@ -33,6 +33,7 @@ from cam_callbacks.probe import ProbeSet, loader_dataset
 from cam_callbacks.records import Alert, Record, RecordStore, free_folder
 from cam_engine.capture import Forward
 from cam_engine.guard import random_streams
+from cam_engine.metrics import get_metrics
 
 DISABLED = "CAM_CALLBACKS_DISABLED"
 
@@ -63,7 +64,8 @@ class CAMCallback(Base):
         target: ``"label"`` (``"predicted"`` on a probe without labels), ``"predicted"``, a class index, or a callable
             ``(outputs) -> Tensor (B,)``.
         every_n_epochs: Look again when this many epochs have passed. Between looks monitors keep seeing the last values.
-        reference: What drift is measured against: ``"settled"``, ``"first"``, or a folder of another run's records.
+        reference: What drift is measured against: ``"settled"``, ``"first"``, the index of a look, or a baseline: a folder of
+            another run's records, an MLflow run id, or a checkpoint of this model.
         folder: Where records go. By default ``<log_dir>/cam`` of an attached TensorBoardLogger, else
             ``<default_root_dir>/cam_records/<run name>``.
         name: Tells several of these callbacks on one trainer apart; stands in metric keys.
@@ -78,6 +80,7 @@ class CAMCallback(Base):
         alerts: Rules to judge each look by (:mod:`cam_callbacks.alerts`): names, or dictionaries such as
             ``{"name": "diffuse", "above": 0.9}``; None is all of them, [] none. Each logs ``cam/alert/<name>``, 0 or 1.
         on_alert: Called with each :class:`~cam_callbacks.records.Alert` when it is raised, on rank 0.
+        metrics: Numbers beside the default ones, by name (docs/metrics.md); ``"all"`` is all that need no extra forward.
         stop_on_alert: End the training at an alert: True for any, or the names of those that end it.
         on_error: ``"warn"``: an error of this callback skips the look and training goes on; after three in a row there are
             no more looks in this fit. ``"raise"`` for tests.
@@ -98,7 +101,7 @@ class CAMCallback(Base):
         layers: str | Sequence[str] = "auto",
         target: str | int | Sequence[int] | Callable[[Any], Tensor] = "label",
         every_n_epochs: int = 1,
-        reference: str = "settled",
+        reference: str | int = "settled",
         folder: str | os.PathLike[str] | None = None,
         name: str | None = None,
         model: str | None = None,
@@ -113,6 +116,7 @@ class CAMCallback(Base):
         alerts: Sequence[str | Mapping[str, Any] | Rule] | None = None,
         on_alert: Callable[[Alert], object] | None = None,
         stop_on_alert: bool | Sequence[str] = False,
+        metrics: str | Sequence[str] = (),
         max_overhead: float | None = None,
         wait: float = WAIT,
     ) -> None:
@@ -138,6 +142,8 @@ class CAMCallback(Base):
         self.failures = Failures("CAMCallback" if name is None else f"CAMCallback {name}", on_error)
         self.batch_size = batch_size
         self.alerts, self.on_alert = alerts, on_alert
+        self.metrics = metrics
+        self._measured = get_metrics(metrics)
         self.stop_on_alert = _stopping(stop_on_alert, [rule.name for rule in make_rules(alerts)])
         if max_overhead is not None and not 0 < max_overhead <= 1:
             raise ValueError(f"max_overhead={max_overhead} is a share of the training's time: above 0, at most 1.")
@@ -245,7 +251,14 @@ class CAMCallback(Base):
             return
         self._unlogged = False
         if self._monitor is None:
-            unknown = neutral(self.methods, self.layers, self.name, make_rules(self.alerts))
+            unknown = neutral(
+                self.methods,
+                self.layers,
+                self.name,
+                make_rules(self.alerts),
+                self._measured,
+                self.target == "predicted",
+            )
         else:
             unknown = self._monitor.neutral()
         unknown[plain_key("overhead", self.name)] = 0.0
@@ -330,6 +343,7 @@ class CAMCallback(Base):
             reshape=self.reshape,
             batch_size=self.batch_size,
             alerts=self.alerts,
+            metrics=self.metrics,
         )
         if target == "label" and probe.labels is None:
             self._say(
@@ -354,6 +368,7 @@ class CAMCallback(Base):
             return
         if self._restored is not None:
             self._go_on(monitor, self._restored["monitor"])
+        monitor.tracking_uri = next((_uri(f) for f in trainer.loggers if _is(f, "MLFlowLogger")), None)
         monitor.resolve(self._explained(pl_module))
         run, folder = self._place(trainer)
         monitor.run = run
@@ -510,6 +525,11 @@ def _stopping(given: bool | Sequence[str], known: Sequence[str]) -> frozenset[st
 def _is(logger: Any, class_name: str) -> bool:
     """Is this logger of a class of that name? Lightning exists as two packages whose classes are unrelated."""
     return any(cls.__name__ == class_name for cls in type(logger).__mro__)
+
+
+def _uri(logger: Any) -> str | None:
+    """The tracking server of an MLFlowLogger."""
+    return getattr(logger, "_tracking_uri", None)
 
 
 def _validates_once(trainer: Any) -> bool:

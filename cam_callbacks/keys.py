@@ -47,3 +47,16 @@ def metric_key(metric: str, method: str, layer: str, layers: Sequence[str], name
 def plain_key(metric: str, name: str | None) -> str:
     """``cam/seconds``, or ``cam/<name>/seconds``."""
     return f"cam/{name}/{metric}" if name else f"cam/{metric}"
+
+
+def group_keys(groups: Sequence[str]) -> dict[str, str]:
+    """Each group's tag as a part of a metric's name, ``on_target_enrichment.<tag>``: letters, digits, ``_`` and ``-``.
+
+    Tags that would look alike get a number.
+    """
+    keys: dict[str, str] = {}
+    for tag in dict.fromkeys(groups):
+        plain = re.sub(r"[^A-Za-z0-9_-]", "_", tag)[:60] or "_"
+        same = sum(key == plain or key.startswith(f"{plain}_n") for key in keys.values())
+        keys[tag] = f"{plain}_n{same + 1}" if same else plain
+    return keys

@@ -17,26 +17,31 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cam_callbacks import alerts as alerting
-from cam_callbacks import processes, tracking
+from cam_callbacks import baselines, processes, scoring, tracking
 from cam_callbacks.detection import View, view_of
-from cam_callbacks.keys import check_name, metric_key, per_image_key, plain_key
+from cam_callbacks.keys import check_name, group_keys, metric_key, per_image_key, plain_key
 from cam_callbacks.probe import ProbeSet
-from cam_callbacks.records import Alert, Record, RecordError, RecordStore, free_folder
+from cam_callbacks.records import Alert, Record, RecordStore, free_folder
+from cam_callbacks.scoring import classified
 from cam_engine import CAM, __version__
 from cam_engine.capture import Forward
+from cam_engine.guard import weights_kept
 from cam_engine.layers import LayerSpec, module_names
 from cam_engine.methods import get_method
-from cam_engine.metrics import aggregate, coverage, enrichment, max_t, valid
+from cam_engine.metrics import Metric, aggregate, counterfactual_gap, coverage, enrichment, get_metrics, heatmaps
 
 log = logging.getLogger(__name__)
 
 NOISE = 0.1  # of the probe's standard deviation
 NOISE_REPEATS = 3
 BATCH_SIZE = 32
-POLICIES = ("settled", "first")
+MOST_GROUPS = 12  # whose means are logged; records hold those of any number
+GROUPED = ("on_target_enrichment", "nuisance_enrichment", "drift_ref")
 
 Target = str | int | Sequence[int] | Callable[[Any], Tensor]
 Key = tuple[str, str]
+
+_OF_A_LOOK = {"maps", "reference", "previous", "score", "images", "heatmaps"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,8 @@ class CAMMonitor:
         target: ``"label"`` (falls back to ``"predicted"`` on a probe without labels), ``"predicted"``, a class index,
             one for each image, or a callable ``(outputs) -> Tensor (B,)``. Of a detector, ``"label"`` is
             :class:`cam_callbacks.detection.ProbeBoxTarget`.
-        reference: ``"settled"``, ``"first"``, or the folder of another run's records, whose last look is the baseline.
+        reference: ``"settled"``, ``"first"``, the index of a look, or a baseline: a folder of records or an MLflow run id (its
+            last look), or a checkpoint of this model.
         folder: Where records go, or a new one beside it where it holds those of another run; None keeps nothing on disk.
         name: Stands in metric keys, ``cam/<name>/…``, where several monitors watch one training.
         run: Name of the run, for people.
@@ -72,6 +78,9 @@ class CAMMonitor:
         alerts: Rules of :mod:`cam_callbacks.alerts`: names, ``{"name": "diffuse", "above": 0.9}``, or objects; None is all
             of them, [] none.
         on_alert: Called with each :class:`Alert` when it is raised, by the process that writes.
+        metrics: Numbers beside the default ones, by name (:func:`cam_engine.metrics.available_metrics`); ``"all"`` is all that
+            need no extra forward.
+        tracking_uri: MLflow's, for a baseline by run id; by default the one MLflow is set to.
 
     >>> monitor = CAMMonitor(probe, methods="gradcam", folder="looks")   # doctest: +SKIP
     >>> record = monitor.look(model, epoch=3)                             # doctest: +SKIP
@@ -84,7 +93,7 @@ class CAMMonitor:
         methods: str | Sequence[str] = ("eigencam", "gradcam"),
         layers: LayerSpec = "auto",
         target: Target = "label",
-        reference: str | os.PathLike[str] = "settled",
+        reference: str | int | os.PathLike[str] = "settled",
         folder: str | os.PathLike[str] | None = None,
         name: str | None = None,
         run: str | None = None,
@@ -96,18 +105,22 @@ class CAMMonitor:
         seed: int = 0,
         alerts: Sequence[str | Mapping[str, Any] | alerting.Rule] | None = None,
         on_alert: Callable[[Alert], object] | None = None,
+        metrics: str | Sequence[str] = (),
+        tracking_uri: str | None = None,
     ) -> None:
         if not isinstance(probe, ProbeSet):
             raise TypeError(
                 f"probe must be a ProbeSet, not {type(probe).__name__}; ProbeSet(images, labels) makes one."
             )
         self.methods = check_arguments(methods, target, reference, batch_size)
+        self.metrics = _measurable(metrics, probe)
         if isinstance(target, Sequence) and not isinstance(target, str) and len(target) != len(probe):
             raise ValueError(f"target= holds {len(target)} classes for the probe's {len(probe)} images.")
         self.probe = probe
         self.layers = layers
         self.target: Target = "predicted" if target == "label" and probe.labels is None else target
-        self.reference = os.fspath(reference)
+        self.reference = reference if isinstance(reference, int) else os.fspath(reference)
+        self.tracking_uri = tracking_uri
         self.name = check_name(name)
         self.run = run or (Path(folder).name if folder is not None else "run")
         self.forward, self.output, self.reshape = forward, output, reshape
@@ -121,7 +134,10 @@ class CAMMonitor:
         self.on_alert = on_alert
         self._tracks: dict[Key, tracking.Track] = {}
         self._alert_states: alerting.States = {}
-        self._baseline = self._read_baseline()
+        self._regions: dict[tuple[int, int], dict[str, NDArray[np.float64]]] = {}
+        self._baseline: baselines.Baseline | None = None
+        if baselines.kind_of(self.reference) == "folder":  # the others wait for a model or a server
+            self._baseline = baselines.from_folder(str(self.reference), probe.fingerprint, self._target_name)
 
     def resolve(self, model: nn.Module) -> tuple[str, ...]:
         """Settle which layers are watched, by one forward of one image; they stay the same for the rest of the run."""
@@ -147,6 +163,8 @@ class CAMMonitor:
             LookError: Explaining failed, on any process; nothing was written.
         """
         started = time.perf_counter()
+        if self._policy == "baseline" and self._baseline is None and not self._tracks:
+            self._baseline = self._find_baseline(model)
         shares = processes.everywhere(lambda: self._explain(model, self.probe.images, self._targets()))
         maps = _join([s.maps for s in shares])
         predictions, confidences, scores = (
@@ -196,13 +214,13 @@ class CAMMonitor:
 
     def neutral(self) -> dict[str, float]:
         """What to log under every key while there has been no value yet."""
-        values = neutral(self.methods, self.layer_names or self.layers, self.name, self.rules)
-        unknown = {
-            "on_target_enrichment": not self.probe.has_regions,
-            "nuisance_enrichment": self.probe.nuisance is None,
-        }
-        left_out = tuple(plain_key(f"{metric}/", self.name) for metric, is_unknown in unknown.items() if is_unknown)
-        return {key: value for key, value in values.items() if not key.startswith(left_out)}
+        known = [m for m in self.metrics if self._inputs((1, 1)).keys() >= set(m.needs) - _OF_A_LOOK]
+        values = neutral(
+            self.methods, self.layer_names or self.layers, self.name, self.rules, known, self.target == "predicted"
+        )
+        if self.probe.counterfactual is not None:
+            values[plain_key("counterfactual_gap", self.name)] = 0.0
+        return values
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and primitives only, for a checkpoint."""
@@ -299,7 +317,7 @@ class CAMMonitor:
         elif hasattr(batch_targets, "of_images"):  # a target that knows each image's boxes
             batch_targets = batch_targets.of_images(chunk)
         result = cam(images[chunk], batch_targets, outputs=True)
-        predictions, confidences = _classified(cam.scores_of(result.outputs))
+        predictions, confidences = classified(cam.scores_of(result.outputs))
         scores = None if result.scores is None else result.scores.double().cpu().numpy()
         maps = {key: view.within_image(m, result.outputs).float().cpu().numpy() for key, m in result.raw.items()}
         return _Share(maps, predictions, confidences, scores)
@@ -313,63 +331,54 @@ class CAMMonitor:
             key: replace(self._tracks[key]) if key in self._tracks else self._new_track(key, maps)
             for key, maps in record.maps.items()
         }
-        renew = [key for key, track in tracks.items() if track.needs_reference(record.maps[key], self._policy)]
+        renew = [
+            key for key, track in tracks.items() if track.needs_reference(record.maps[key], record.look, self._policy)
+        ]
         unmeasured = [key for key, track in tracks.items() if track.reference is not None and np.isnan(track.floor)]
         if renew or unmeasured:
             floors = self._floors(model, record)
             for key in renew:
-                tracks[key].set_reference(record.maps[key], record.look, self._policy, floors[key], self.seed)
+                tracks[key].set_reference(
+                    record.maps[key], record.look, self._policy, floors[key], self.seed, record.predictions
+                )
             for key in unmeasured:
                 tracks[key].floor = floors[key]
-        labels = None if self.probe.labels is None else self.probe.labels.numpy()
+        scored = self._scored(model, record)
+        split = record.predictions if self.target == "predicted" else None
         metrics: dict[str, float] = {}
         per_image: dict[str, NDArray[np.float64]] = {}
         aggregates: dict[str, dict[str, float]] = {}
-        reference: dict[str, dict[str, Any]] = {}
-        t_maps: dict[Key, NDArray[np.float32]] = {}
         seen: dict[Key, alerting.Seen] = {}
+        t_maps: dict[Key, NDArray[np.float32]] = {}
         for (method, layer), track in tracks.items():
             maps = record.maps[method, layer]
-            grid = (maps.shape[1], maps.shape[2])
-            regions = self.probe.regions(grid)
-            nuisance = None if self.probe.nuisance is None else coverage(self.probe.nuisance, grid)
-            numbers = track.measure(maps, record.look, regions, nuisance)
-            whole = {}
-            for metric, values in numbers.items():
+            known = self._inputs((maps.shape[1], maps.shape[2]))
+            found = track.measure(maps, record.look, self.metrics, known, self.seed, split)
+            found.per_image.update(scored.get((method, layer), {}))
+            for metric, values in found.per_image.items():
                 name = per_image_key(metric, method, layer, self.layer_names)
-                per_image[name] = values
-                worse = metric in tracking.HIGH_IS_WORSE
-                aggregates[name] = aggregate(values, labels, self.probe.groups, worse, self.seed)
-                whole[metric] = aggregates[name]["mean"]
-            compared = maps if track.reference is None else track.reference
-            moved = max_t(maps, compared, seed=self.seed)
-            t_maps[method, layer] = moved.t.astype(np.float32)
-            whole |= {
-                "valid_frac": float(valid(maps).mean()),
-                "reference_set": float(track.fixed),
-                "noise_floor": track.floor,
-                "ceiling": track.ceiling,
-                "max_t": moved.statistic,
-                "max_t_p": moved.p,
-            }
-            metrics |= {metric_key(k, method, layer, self.layer_names, self.name): v for k, v in whole.items()}
-            reference[f"{method}/{layer}"] = {
-                "look": track.reference_look,
-                "settled": track.fixed,
-                "floor": track.floor,
-                "ceiling": track.ceiling,
-                "grid": list(grid),
-                "t_critical": moved.critical,
-            }
-            then = None if regions is None else enrichment(compared, regions)
+                per_image[name], aggregates[name] = values, self._aggregate(metric, values)
+                found.whole[metric] = aggregates[name]["mean"]
+                found.whole.update(self._by_group(metric, aggregates[name]))
+            keys = {k: metric_key(k, method, layer, self.layer_names, self.name) for k in found.whole}
+            metrics |= {keys[k]: value for k, value in found.whole.items()}
+            t_maps[method, layer] = found.moved.t.astype(np.float32)
+            then = enrichment(found.reference, known["region"]) if "region" in known else None
             seen[method, layer] = alerting.Seen(
-                record.look, track.settled, track.fixed, whole, numbers, then, track.floor, moved
+                record.look, track.settled, track.fixed, found.whole, found.per_image, then, track.floor, found.moved
             )
-            track.previous = maps
+        if self.probe.counterfactual is not None:
+            gap = self._gap(model, record)
+            per_image["counterfactual_gap"], aggregates["counterfactual_gap"] = gap, self._aggregate("gap", gap)
+            metrics[plain_key("counterfactual_gap", self.name)] = float(gap.mean())
         states, alerts = alerting.judge(self.rules, self._alert_states, seen, record.look, record.epoch, self.probe.ids)
         raised = {alert.name for alert in alerts}
         metrics |= {plain_key(f"alert/{r.name}", self.name): float(r.name in raised) for r in self.rules}
         self._tracks, self._alert_states = tracks, states
+        reference = {
+            f"{m}/{layer}": track.described() | {"t_critical": seen[m, layer].moved.critical}
+            for (m, layer), track in tracks.items()
+        }
         return replace(
             record,
             metrics=metrics,
@@ -379,6 +388,66 @@ class CAMMonitor:
             t_maps=t_maps,
             alerts=alerts,
         )
+
+    def _aggregate(self, metric: str, values: NDArray[np.float64]) -> dict[str, float]:
+        labels = None if self.probe.labels is None else self.probe.labels.numpy()
+        worse = metric in tracking.worse_when_high(self.metrics) or metric == "gap"
+        return aggregate(values, labels, self.probe.groups, worse, self.seed)
+
+    def _by_group(self, metric: str, found: dict[str, float]) -> dict[str, float]:
+        """The means of the probe's groups that are logged, under names such as ``drift_ref.<group>``."""
+        tags = group_keys(self.probe.groups or ()) if metric in GROUPED else {}
+        return {f"{metric}.{tags[t]}": found[f"group:{t}"] for t in tags if len(tags) <= MOST_GROUPS}
+
+    def _inputs(self, grid: tuple[int, int]) -> dict[str, NDArray[np.float64]]:
+        """What is known about the probe on a grid: the target's region, and the suspected one."""
+        if grid not in self._regions:
+            regions = self.probe.regions(grid)
+            known = {} if regions is None else {"region": regions}
+            if self.probe.nuisance is not None:
+                known["nuisance"] = coverage(self.probe.nuisance, grid)
+            self._regions[grid] = known
+        return self._regions[grid]
+
+    def _scored(self, model: nn.Module, record: Record) -> dict[Key, dict[str, NDArray[np.float64]]]:
+        """The metrics that need more forwards, for every method and layer: each process scores its share of the images."""
+        chosen = [m for m in self.metrics if m.costs_forwards]
+        if not chosen:
+            return {}
+        view, pick = self._view(model), CAM(model, self.methods, output=self.output).scores_of
+        target = record.targets if record.targets is not None else view.target or self.target
+        if isinstance(target, str):
+            raise TypeError(f"{chosen[0].name} needs class scores, or a target that gives each image a score.")
+        mine = processes.share(len(self.probe))
+        score = scoring.explained_score(view, pick, target, mine, self.batch_size)
+
+        def of_share() -> dict[Key, dict[str, NDArray[np.float64]]]:
+            images = self.probe.images[mine]
+            size = (images.shape[2], images.shape[3])
+            inputs: dict[str, Any] = {"score": score, "images": images}
+            found: dict[Key, dict[str, NDArray[np.float64]]] = {}
+            for key, maps in record.maps.items():
+                inputs["heatmaps"] = heatmaps(maps[mine], size)
+                found[key] = {m.name: m.function(*(inputs[need] for need in m.needs)) for m in chosen}
+            return found
+
+        shares = processes.everywhere(lambda: of_share() if mine else None)
+        parts = [share for share in shares if share is not None]
+        return {key: {m.name: np.concatenate([p[key][m.name] for p in parts]) for m in chosen} for key in record.maps}
+
+    def _gap(self, model: nn.Module, record: Record) -> NDArray[np.float64]:
+        assert self.probe.counterfactual is not None and self.probe.labels is not None
+        if record.predictions is None:
+            raise TypeError(
+                "a counterfactual version of the probe needs a classifier, and this model's output is none."
+            )
+        view, pick = self._view(model), CAM(model, self.methods, output=self.output).scores_of
+        images = self.probe.counterfactual[processes.share(len(self.probe))]
+        shares = processes.everywhere(
+            lambda: scoring.predictions(view, pick, images, self.batch_size) if len(images) else None
+        )
+        changed, labels = _concatenate(shares), self.probe.labels.numpy()
+        return counterfactual_gap(record.predictions == labels, changed == labels)
 
     def _floors(self, model: nn.Module, record: Record) -> dict[Key, float]:
         """Noise floor of the weights as they are now, for every method and layer, on every process alike."""
@@ -394,36 +463,42 @@ class CAMMonitor:
         return {key: tracking.noise_floor(maps, [n[key] for n in noisy]) for key, maps in record.maps.items()}
 
     @property
-    def _policy(self) -> str:
-        return self.reference if self.reference in POLICIES else "baseline"
+    def _policy(self) -> tracking.Policy:
+        return self.reference if isinstance(self.reference, int) or self.reference in baselines.POLICIES else "baseline"
+
+    @property
+    def _target_name(self) -> str | int:
+        return self.target if isinstance(self.target, (str, int)) else "custom"
 
     def _new_track(self, key: Key, maps: NDArray[np.float32]) -> tracking.Track:
         if self._baseline is None:
             return tracking.Track()
-        if key not in self._baseline.maps:
-            have = ", ".join("/".join(k) for k in self._baseline.maps)
-            raise ValueError(f"the baseline {self.reference!r} has no maps of {'/'.join(key)}; it has {have}.")
-        base = self._baseline.maps[key]
-        if base.shape != maps.shape:
-            raise ValueError(
-                f"the baseline's maps of {'/'.join(key)} have shape {base.shape}, this run's {maps.shape}."
-            )
-        return tracking.Track(fixed=True, reference=base, ceiling=tracking.ceiling(base, self.seed))
+        base = baselines.series_of(self._baseline, key, maps.shape)
+        return tracking.Track(
+            fixed=True,
+            reference=base,
+            reference_predictions=self._baseline.predictions,
+            ceiling=tracking.ceiling(base, self.seed),
+        )
 
-    def _read_baseline(self) -> Record | None:
-        if self._policy != "baseline":
-            return None
-        store = RecordStore(self.reference)
-        theirs, mine = store.manifest["probe"]["fingerprint"], self.probe.fingerprint
-        if theirs != mine:
-            raise ValueError(
-                f"the baseline {self.reference!r} looked at a probe with fingerprint {theirs[:12]}, this run's has {mine[:12]}: "
-                "drift is measured between maps of the same images only."
-            )
-        try:
-            return store[-1]
-        except RecordError as error:
-            raise ValueError(f"the baseline {self.reference!r} cannot be read: {error}") from error
+    def _find_baseline(self, model: nn.Module) -> baselines.Baseline:
+        """The maps of an MLflow run, or those of a checkpoint's weights, which are put in and taken out again."""
+        name = str(self.reference)
+        if baselines.kind_of(name) == "mlflow":
+            return baselines.from_mlflow(name, self.probe.fingerprint, self._target_name, self.tracking_uri)
+
+        import cam_engine.explanation  # noqa: F401  # it and loading import each other; this order works
+        from cam_engine.loading import load_checkpoint
+
+        def of_checkpoint() -> _Share:
+            self.resolve(model)
+            with weights_kept(model):
+                load_checkpoint(model, name)
+                return self._explain(model, self.probe.images, self._targets())
+
+        shares = processes.everywhere(of_checkpoint)
+        maps = _join([s.maps for s in shares])
+        return baselines.Baseline(name, maps, _concatenate([s.predictions for s in shares]))
 
     # -- what all records have in common
     # --------------------------------------------------------------------------------------
@@ -439,7 +514,7 @@ class CAMMonitor:
             "methods": list(self.methods),
             "layers": list(self.layer_names),
             "grids": {layer: list(maps.shape[1:]) for (_, layer), maps in record.maps.items()},
-            "target": self.target if isinstance(self.target, (str, int)) else "custom",
+            "target": self._target_name,
             "reference": self.reference,
             "picture_step": self.picture_step,
             "probe": {
@@ -467,7 +542,7 @@ class CAMMonitor:
 
 
 def check_arguments(
-    methods: str | Sequence[str], target: Target, reference: str | os.PathLike[str], batch_size: int | None
+    methods: str | Sequence[str], target: Target, reference: str | int | os.PathLike[str], batch_size: int | None
 ) -> tuple[str, ...]:
     """The methods, by their registered names; what can be seen to be wrong before the probe is known is an error."""
     names = tuple(get_method(m).name for m in ([methods] if isinstance(methods, str) else methods))
@@ -477,17 +552,19 @@ def check_arguments(
         raise ValueError(
             f'target= takes "label", "predicted", a class index, a list of them or a callable, not {target!r}.'
         )
-    if os.fspath(reference) not in POLICIES and not len(RecordStore(reference)):
-        raise ValueError(
-            f'reference= takes "settled", "first" or a folder of records; {os.fspath(reference)!r} holds none.'
-        )
+    baselines.kind_of(reference)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1.")
     return names
 
 
 def neutral(
-    methods: Sequence[str], layers: LayerSpec, name: str | None, rules: Sequence[alerting.Rule] = ()
+    methods: Sequence[str],
+    layers: LayerSpec,
+    name: str | None,
+    rules: Sequence[alerting.Rule] = (),
+    metrics: Sequence[Metric] = (),
+    of_predictions: bool = False,
 ) -> dict[str, float]:
     """A value for every key that these methods and layers can log, for monitors that must find one."""
     names = [str(layer) for layer in layers] if isinstance(layers, (list, tuple)) else ["auto"]
@@ -495,7 +572,7 @@ def neutral(
         metric_key(metric, method, layer, names, name): value
         for method in methods
         for layer in names
-        for metric, value in tracking.NEUTRAL.items()
+        for metric, value in tracking.neutral(metrics, of_predictions).items()
     }
     values |= {plain_key(f"alert/{rule.name}", name): 0.0 for rule in rules}
     return values | {plain_key("seconds", name): 0.0}
@@ -506,20 +583,21 @@ def shown_layers(model: nn.Module) -> list[str]:
     return [name for name in module_names(model).values() if name and "." not in name]
 
 
-def _classified(scores: Any) -> tuple[NDArray[np.int64] | None, NDArray[np.float64] | None]:
-    """Predicted class and its probability, (B,) each; None where the output is not that of a classifier."""
-    if not isinstance(scores, Tensor) or scores.ndim not in (1, 2) or not scores.is_floating_point():
-        return None, None
-    scores = scores.detach().double()
-    scores = scores[:, None] if scores.ndim == 1 else scores
-    if scores.shape[1] == 1:
-        probability = scores[:, 0].sigmoid()
-        predicted = (probability > 0.5).long()
-        confidence = torch.where(predicted == 1, probability, 1 - probability)
-    else:
-        already = bool((scores >= 0).all()) and bool(((scores.sum(1) - 1).abs() < 1e-4).all())
-        confidence, predicted = (scores if already else scores.softmax(1)).max(1)
-    return predicted.cpu().numpy(), confidence.cpu().numpy()
+def _measurable(names: str | Sequence[str], probe: ProbeSet) -> list[Metric]:
+    """The metrics that were asked for.
+
+    Raises:
+        ValueError: No such metric, or one that this probe cannot tell.
+    """
+    asked = {names} if isinstance(names, str) else set(names)
+    lacking = {"region": not probe.has_regions, "nuisance": probe.nuisance is None}
+    chosen = get_metrics(names)
+    for metric in chosen:
+        missing = [need for need in metric.needs if lacking.get(need)]
+        if missing and metric.name in asked:
+            what = {"region": "masks= or boxes=", "nuisance": "nuisance="}[missing[0]]
+            raise ValueError(f"metrics= names {metric.name}, which needs ProbeSet({what}); this probe has none.")
+    return chosen
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

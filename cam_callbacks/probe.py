@@ -35,6 +35,8 @@ class ProbeSet:
             picture as it was. Without them the pictures are scaled to the range of the whole probe.
         nuisance: (N, H, W) bool, a region that a model is suspected to look at and should not.
         box_labels: N lists with the class of each box, for detectors.
+        counterfactual: (N, C, H, W), the same images with a suspected cue swapped or removed, normalised alike: every look
+            then measures the fall in accuracy, ``counterfactual_gap``. Needs labels.
 
     Raises:
         TypeError, ValueError: Something has the wrong kind, shape or range; the message says which.
@@ -53,6 +55,7 @@ class ProbeSet:
         std: Channels = None,
         nuisance: Tensor | NDArray[np.bool_] | None = None,
         box_labels: Sequence[Sequence[int]] | None = None,
+        counterfactual: Tensor | None = None,
     ) -> None:
         self.images = _check_images(images)
         n, channels, height, width = self.images.shape
@@ -62,6 +65,14 @@ class ProbeSet:
         self.nuisance = _check_masks("nuisance", nuisance, (n, height, width))
         self.boxes = _check_boxes(boxes, n, (height, width))
         self.box_labels = _check_box_labels(box_labels, self.boxes)
+        self.counterfactual = None if counterfactual is None else _check_images(counterfactual, "counterfactual")
+        if self.counterfactual is not None and self.counterfactual.shape != self.images.shape:
+            raise ValueError(
+                f"counterfactual has shape {tuple(self.counterfactual.shape)}; it must hold the same images as the probe's "
+                f"{tuple(self.images.shape)}."
+            )
+        if self.counterfactual is not None and self.labels is None:
+            raise ValueError("counterfactual needs labels: the gap is a difference of accuracies.")
         self.ids = [str(i) for i in range(n)] if ids is None else _check_names("ids", ids, n)
         if len(set(self.ids)) != n:
             raise ValueError("ids must be unique: records and pictures are filed under them.")
@@ -214,19 +225,19 @@ def loader_dataset(loaders: Any) -> Any:
     return loaders.dataset
 
 
-def _check_images(images: Any) -> Tensor:
+def _check_images(images: Any, name: str = "images") -> Tensor:
     if isinstance(images, np.ndarray):
         images = torch.from_numpy(images)
     if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a Tensor (N, C, H, W), not {type(images).__name__}.")
+        raise TypeError(f"{name} must be a Tensor (N, C, H, W), not {type(images).__name__}.")
     if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(f"images must have shape (N, C, H, W) with N of at least 1, not {tuple(images.shape)}.")
+        raise ValueError(f"{name} must have shape (N, C, H, W) with N of at least 1, not {tuple(images.shape)}.")
     if not images.is_floating_point():
-        raise TypeError(f"images must be floating point, as the model gets them, not {images.dtype}.")
+        raise TypeError(f"{name} must be floating point, as the model gets them, not {images.dtype}.")
     bad = (~images.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
     if bad:
         raise ValueError(
-            f"images holds NaN or infinite pixels, in image {', '.join(map(str, bad[:5]))}; look at its normalisation."
+            f"{name} holds NaN or infinite pixels, in image {', '.join(map(str, bad[:5]))}; look at its normalisation."
         )
     return images.detach().to("cpu", torch.float32).clone()
 

@@ -2,12 +2,13 @@
 
 For each method and layer, drift is measured against a reference. ``"first"`` is the first look with a valid map.
 ``"settled"`` is the first look at which the drift against the previous look has been at most max(3F, 0.05) twice
-running, F being the noise floor; until then the first look serves. A baseline is the last record of another run.
+running, F being the noise floor. A number is the look of that index. Until the reference is there the first look
+serves. A baseline (:mod:`cam_callbacks.baselines`) is the maps of another run or of a checkpoint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,30 +16,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cam_engine.metrics import centroid_shift, consensus, enrichment, entropy, jensen_shannon, mean, valid
+from cam_engine.metrics import MaxT, Metric, jensen_shannon, max_t, mean, valid
 
 Array = NDArray[np.float64]
+Policy = str | int  # "settled", "first", "baseline", or the index of a look
 
 CALM = 0.05
 CALM_FLOORS = 3.0
 CALM_LOOKS = 2
 CEILING_PAIRS = 200
 
-# Which end of a number is the bad one, for the worst tenth and the worst class.
-HIGH_IS_WORSE = frozenset(
-    {"focus_drift", "drift_ref", "drift_prev", "entropy", "consensus", "centroid_shift", "nuisance_enrichment"}
-)
-
-# What a monitor finds under a key for which there has never been a value.
-NEUTRAL = {
-    "focus_drift": 0.0,
-    "drift_ref": 0.0,
-    "drift_prev": 0.0,
-    "on_target_enrichment": 1.0,
-    "nuisance_enrichment": 1.0,
-    "entropy": 1.0,
-    "consensus": 1.0,
-    "centroid_shift": 0.0,
+# Beside the registered metrics: name → the bad end, and what a monitor finds while there has been no value.
+DERIVED = {"focus_drift": ("high", 0.0)}
+OF_PREDICTIONS = {"flip_rate": ("high", 0.0), "drift_flipped": ("high", 0.0), "drift_unflipped": ("high", 0.0)}
+WHOLE = {
     "valid_frac": 0.0,
     "reference_set": 0.0,
     "noise_floor": 0.0,
@@ -48,11 +39,23 @@ NEUTRAL = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One method on one layer at one look. ``per_image``: metric → (N,), NaN where undefined. ``whole``: numbers of the
+    probe as a whole. ``moved``: the test against the reference. ``reference``: (N, h, w) it was measured against."""
+
+    per_image: dict[str, Array]
+    whole: dict[str, float]
+    moved: MaxT
+    reference: NDArray[np.float32]
+
+
 @dataclass
 class Track:
     """What is remembered about one method on one layer between looks.
 
-    ``reference`` and ``previous`` are maps (N, h, w). ``fixed``: the reference is the one that was asked for, and no
+    ``reference`` and ``previous`` are maps (N, h, w), ``reference_predictions`` (N,) the classes predicted at the reference.
+    ``fixed``: the reference is the one that was asked for, and no
     stand-in. ``settled``: the focus has been calm at two looks running, at some time, whatever the reference.
     """
 
@@ -60,49 +63,99 @@ class Track:
     settled: bool = False
     reference: NDArray[np.float32] | None = None
     reference_look: int = -1
+    reference_predictions: NDArray[np.int64] | None = None
     previous: NDArray[np.float32] | None = None
     calm_looks: int = 0
     floor: float = float("nan")
     ceiling: float = float("nan")
 
-    def needs_reference(self, maps: NDArray[np.float32], policy: str) -> bool:
+    def needs_reference(self, maps: NDArray[np.float32], look: int, policy: Policy) -> bool:
         """Take in a look's maps; should they become the reference?"""
+        usable = bool(valid(maps).any())
         if self.reference is None:
-            return bool(valid(maps).any())
+            return usable
         if not self.settled and self.previous is not None:
             drift = mean(jensen_shannon(maps, self.previous))
             self.calm_looks = self.calm_looks + 1 if drift <= np.fmax(CALM_FLOORS * self.floor, CALM) else 0
             self.settled = self.calm_looks >= CALM_LOOKS
-        return policy == "settled" and self.settled and not self.fixed
+        if self.fixed or not usable:
+            return False
+        return look >= policy if isinstance(policy, int) else policy == "settled" and self.settled
 
-    def set_reference(self, maps: NDArray[np.float32], look: int, policy: str, floor: float, seed: int) -> None:
+    def set_reference(
+        self,
+        maps: NDArray[np.float32],
+        look: int,
+        policy: Policy,
+        floor: float,
+        seed: int,
+        predictions: NDArray[np.int64] | None = None,
+    ) -> None:
         """Measure drift against these maps from now on."""
-        self.fixed = self.reference is not None or policy != "settled"
-        self.reference, self.reference_look = maps, look
+        if isinstance(policy, int):
+            self.fixed = look >= policy
+        else:
+            self.fixed = self.reference is not None or policy != "settled"
+        self.reference, self.reference_look, self.reference_predictions = maps, look, predictions
         self.floor, self.ceiling = floor, ceiling(maps, seed)
 
     def measure(
-        self, maps: NDArray[np.float32], look: int, regions: Array | None, nuisance: Array | None
-    ) -> dict[str, Array]:
-        """Every per-image number of this look: name → (N,), NaN where it is undefined for an image."""
+        self,
+        maps: NDArray[np.float32],
+        look: int,
+        metrics: Sequence[Metric],
+        known: Mapping[str, Any],
+        seed: int = 0,
+        predictions: NDArray[np.int64] | None = None,
+    ) -> Measured:
+        """Every number of this look, and remember its maps as the previous ones.
+
+        Args:
+            maps: (N, h, w).
+            look: Its number.
+            metrics: Those to measure; one whose needs are not all known is left out.
+            known: What metrics may ask for beside maps, reference and previous.
+            seed: Of the sign flips.
+            predictions: (N,) predicted classes, where those are what is explained: drift is then split into images whose
+                prediction has flipped since the reference and others.
+        """
         reference = maps if self.reference is None else self.reference
         previous = maps if self.previous is None else self.previous
-        drift = jensen_shannon(maps, reference)
+        inputs = {"maps": maps, "reference": reference, "previous": previous, **known}
+        numbers = {m.name: m.function(*(inputs[n] for n in m.needs)) for m in metrics if inputs.keys() >= set(m.needs)}
+        drift = numbers["drift_ref"]
         is_reference = look == self.reference_look or self.reference is None
-        numbers = {
-            # A look that is its own reference has not drifted; F below zero would be an artefact of the formula.
-            "focus_drift": drift if is_reference else (drift - self.floor) / (1 - self.floor),
-            "drift_ref": drift,
-            "drift_prev": jensen_shannon(maps, previous),
-            "entropy": entropy(maps),
-            "consensus": consensus(maps),
-            "centroid_shift": centroid_shift(maps, reference),
+        # A look that is its own reference has not drifted; F below zero would be an artefact of the formula.
+        numbers["focus_drift"] = drift if is_reference else (drift - self.floor) / (1 - self.floor)
+        if predictions is not None:
+            then = predictions if self.reference_predictions is None else self.reference_predictions
+            flipped = predictions != then
+            numbers["flip_rate"] = flipped.astype(np.float64)
+            numbers["drift_flipped"] = np.where(flipped, drift, np.nan)
+            numbers["drift_unflipped"] = np.where(flipped, np.nan, drift)
+        moved = max_t(maps, reference, seed=seed)
+        whole = {
+            "valid_frac": float(valid(maps).mean()),
+            "reference_set": float(self.fixed),
+            "noise_floor": self.floor,
+            "ceiling": self.ceiling,
+            "max_t": moved.statistic,
+            "max_t_p": moved.p,
         }
-        if regions is not None:
-            numbers["on_target_enrichment"] = enrichment(maps, regions)
-        if nuisance is not None:
-            numbers["nuisance_enrichment"] = enrichment(maps, nuisance)
-        return numbers
+        self.previous = maps
+        return Measured(numbers, whole, moved, reference)
+
+    def described(self) -> dict[str, Any]:
+        """The reference, for a record."""
+        maps = self.reference if self.reference is not None else self.previous
+        grid = None if maps is None else list(maps.shape[1:])
+        return {
+            "look": self.reference_look,
+            "settled": self.fixed,
+            "floor": self.floor,
+            "ceiling": self.ceiling,
+            "grid": grid,
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and primitives only."""
@@ -130,3 +183,15 @@ def ceiling(maps: NDArray[np.float32], seed: int) -> float:
         chosen = np.random.default_rng(seed).choice(len(first), CEILING_PAIRS, replace=False)
         first, second = first[chosen], second[chosen]
     return mean(jensen_shannon(maps[first], maps[second]))
+
+
+def worse_when_high(metrics: Sequence[Metric]) -> frozenset[str]:
+    """Names of the numbers whose bad end is the high one."""
+    ends = {m.name: m.worse for m in metrics} | {k: end for k, (end, _) in (DERIVED | OF_PREDICTIONS).items()}
+    return frozenset(name for name, end in ends.items() if end == "high")
+
+
+def neutral(metrics: Sequence[Metric], of_predictions: bool) -> dict[str, float]:
+    """What a monitor finds under each number of a method and layer while there has been no value."""
+    derived = DERIVED | (OF_PREDICTIONS if of_predictions else {})
+    return {m.name: m.neutral for m in metrics} | {k: v for k, (_, v) in derived.items()} | WHOLE

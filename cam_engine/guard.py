@@ -81,6 +81,19 @@ def _recordable(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def weights_kept(model: nn.Module) -> Iterator[None]:
+    """Put every parameter and buffer back at the end, in place and bit for bit; the random streams too."""
+    before = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
+    with random_streams():
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for tensor, values in before:
+                    tensor.copy_(values)
+
+
+@contextmanager
 def random_streams() -> Iterator[None]:
     """Restore the random states of Python, numpy and torch (CPU, and CUDA where it is in use) at the end."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()

@@ -245,7 +245,7 @@ def test_a_wrong_argument_is_an_error_at_once(data, tmp_path):
         ({"methods": "gradcm"}, "gradcam"),
         ({"methods": []}, "methods= is empty"),
         ({"target": "lable"}, "target= takes"),
-        ({"reference": "setled"}, "'setled' holds none"),
+        ({"reference": "setled"}, "'setled' is none"),
         ({"batch_size": 0}, "batch_size=0"),
     ):
         with pytest.raises((ValueError, KeyError), match=message):

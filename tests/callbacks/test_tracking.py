@@ -12,7 +12,7 @@ from torch import nn
 
 from cam_callbacks import CAMMonitor, ProbeSet, RecordStore, tracking
 from cam_engine import CAM
-from cam_engine.metrics import aggregate, mean
+from cam_engine.metrics import aggregate, get_metrics, mean
 
 
 def jsd(a, b):
@@ -51,11 +51,10 @@ def run(policy, series, floor=0.01):
     """Take a series of maps through a track, as the monitor does; the numbers and the reference's look at each step."""
     track, told = tracking.Track(), []
     for look, now in enumerate(series):
-        if track.needs_reference(now, policy):
+        if track.needs_reference(now, look, policy):
             track.set_reference(now, look, policy, floor, seed=0)
-        numbers = track.measure(now, look, None, None)
+        numbers = track.measure(now, look, get_metrics(), {}).per_image
         told.append((track.reference_look, track.fixed, {k: mean(v) for k, v in numbers.items()}))
-        track.previous = now
     return told
 
 
@@ -130,7 +129,7 @@ def test_a_baseline_is_the_last_look_of_another_run(net, data, tmp_path):
     other = ProbeSet(data.tensors[0][:6] + 1, data.tensors[1][:6])
     with pytest.raises(ValueError, match="fingerprint"):
         CAMMonitor(other, "gradcam", "8", reference=tmp_path / "old")
-    with pytest.raises(ValueError, match="holds none"):
+    with pytest.raises(ValueError, match="it holds none of our records"):
         CAMMonitor(probe, "gradcam", reference="setled")
 
 
