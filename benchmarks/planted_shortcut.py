@@ -23,7 +23,7 @@ from measure import machine
 from shortcut import page, plots
 from shortcut.arms import ARMS, ONSET
 from shortcut.claims import claims
-from shortcut.numbers import Run, summarise
+from shortcut.figures import Run, summarise
 from shortcut.train import Settings, is_finished
 
 from cam_callbacks.demo.progress import Progress
@@ -79,7 +79,7 @@ def train_all(every: list[Settings], folder: Path, jobs: int) -> bool:
 
 def train_one(arm: str, settings: Settings, folder: Path, progress: Progress) -> str:
     """Train in a process of its own; returns what it said if it failed."""
-    command = [sys.executable, str(HERE / "shortcut" / "train.py"), arm, "--seed", settings.seed, "--out", folder]
+    command = [sys.executable, "-m", "shortcut.train", arm, "--seed", settings.seed, "--out", folder.resolve()]
     command += ["--epochs", settings.epochs, "--train-images", settings.train_images]
     one_thread = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def train_one(arm: str, settings: Settings, folder: Path, progress: Progress) ->
     with (
         open(log, "w+", encoding="utf-8") as said,
         subprocess.Popen(
-            list(map(str, command)), stdout=subprocess.PIPE, stderr=said, text=True, env=one_thread
+            list(map(str, command)), cwd=HERE, stdout=subprocess.PIPE, stderr=said, text=True, env=one_thread
         ) as process,
     ):
         assert process.stdout is not None

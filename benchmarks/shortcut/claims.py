@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shortcut.arms import ONSET
-from shortcut.numbers import DEFAULTS
+from shortcut.figures import DEFAULTS
 
 WITHIN = 3  # epochs of training on the cue, after which an onset must have been alerted
 

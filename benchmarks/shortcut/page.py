@@ -9,7 +9,7 @@ from cam_callbacks.alerts import FocusMoved
 from shortcut import tables
 from shortcut.arms import ARMS, ONSET
 from shortcut.claims import listed, runs_of
-from shortcut.numbers import DEFAULTS, DRIFTS, PARTS, SLOW
+from shortcut.figures import DEFAULTS, DRIFTS, PARTS, SLOW
 from shortcut.tables import ended, spread
 
 CALIBRATED_ON = (0, 1, 2)  # seeds by which the effect that *focus moved* asks for was set

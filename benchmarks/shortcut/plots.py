@@ -13,7 +13,7 @@ from cam_callbacks.tracking import CALM
 from cam_engine.metrics import distributions, max_t
 from cam_engine.render import overlay
 from shortcut.arms import ARMS, ONSET
-from shortcut.numbers import DEFAULTS, DRIFTS, REFERENCES, Run, replay
+from shortcut.figures import DEFAULTS, DRIFTS, REFERENCES, Run, replay
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -12,7 +12,7 @@ from measure import markdown
 from cam_callbacks.alerts import Diffuse, FocusMoved, LosingFocus, OffTarget, make_rules
 from shortcut.arms import ARMS, ONSET
 from shortcut.claims import claims, first_alert, listed, runs_of
-from shortcut.numbers import DEFAULTS, DRIFTS, REFERENCES
+from shortcut.figures import DEFAULTS, DRIFTS, REFERENCES
 
 NAMES = {"eigencam": "EigenCAM", "gradcam": "GradCAM"}
 

@@ -1,6 +1,6 @@
 """One training of one arm in a process of its own: records of every look, and the accuracies, in a folder.
 
-    python benchmarks/shortcut/train.py onset --seed 1 --out runs/evidence
+    cd benchmarks; python -m shortcut.train onset --seed 1 --out ../runs/evidence
 
 It prints a line of JSON after each epoch. A run that is finished, with the same settings, is not repeated.
 """
@@ -11,7 +11,6 @@ import argparse
 import json
 import platform
 import shutil
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,10 +25,8 @@ from cam_callbacks.demo.data import make_dataset, make_probe, make_scenes
 from cam_callbacks.demo.model import SmallConvNet
 from cam_callbacks.demo.progress import quiet
 from cam_callbacks.records import write_atomically
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from shortcut.arms import ARMS, Arm
-from shortcut.numbers import drifts
+from shortcut.figures import drifts
 
 # All but scorecam and ablationcam, which run the model once for each channel, and fullgrad, whose grid is another.
 METHODS = (
