@@ -93,9 +93,9 @@ def test_looks_without_any_valid_map_are_no_reference():
 
 
 def test_invalid_images_are_left_out_and_counted(net, data):
-    images = data.tensors[0][:5].clone()
-    images[2] = float("nan")
-    record = CAMMonitor(ProbeSet(images, data.tensors[1][:5]), "eigencam", "8").look(net)
+    probe = ProbeSet(data.tensors[0][:5], data.tensors[1][:5])
+    probe.images[2] = float("nan")  # a probe with such an image would be refused; the model makes it here
+    record = CAMMonitor(probe, "eigencam", "8").look(net)
     assert record.metrics["cam/valid_frac/eigencam"] == pytest.approx(0.8)
     assert np.isnan(record.per_image["entropy/eigencam"]).tolist() == [False, False, True, False, False]
     assert record.aggregates["entropy/eigencam"]["n"] == 4
