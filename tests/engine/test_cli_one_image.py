@@ -81,3 +81,22 @@ def test_mistakes_are_one_line(project, capsys):
         assert main(list(arguments)) == 2
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1, (arguments, error)
+
+
+def test_sanity_prints_a_drift_that_rises(project, capsys):
+    command = [
+        "sanity",
+        "one_image_net:make",
+        "flower.png",
+        "china.png",
+        "--size",
+        "64",
+        "--method",
+        "gradcam",
+        "eigencam",
+    ]
+    assert main(command) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split()[-2:] == ["gradcam", "eigencam"] and [row.split()[0] for row in rows] == ["6", "2", "0"]
+    assert float(rows[0].split()[2]) == 0 < float(rows[-1].split()[2]) and float(rows[-1].split()[1]) > 0
+    assert main(["sanity", "one_image_net:make", "flower.png", "--layer", "nowhere", "--size", "64"]) == 2
