@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +15,13 @@ from torch import Tensor, nn
 
 from cam_callbacks import processes
 from cam_callbacks.delivery import Delivery, Sink
-from cam_callbacks.drawing import Drawing
 from cam_callbacks.failures import Failures
 from cam_callbacks.keys import plain_key
-from cam_callbacks.loggers.mlflow import MLflowSink
+from cam_callbacks.loggers.scalars import finite, mlflow_sinks, tensorboard_numbers
 from cam_callbacks.loggers.tensorboard import TensorBoardSink
 from cam_callbacks.monitor import CAMMonitor, Target
 from cam_callbacks.probe import ProbeSet
-from cam_callbacks.records import Record, RecordStore
+from cam_callbacks.records import RecordStore
 from cam_callbacks.yolo_data import probe_from_yolo
 
 __all__ = ["Watch", "attach", "probe_from_yolo"]
@@ -199,7 +197,7 @@ class Watch:
         if processes.rank() != 0:
             return
         assert monitor.store is not None
-        monitor.store.write(replace(record, user_metrics=_numbers(trainer.metrics)))
+        monitor.store.write(replace(record, user_metrics=finite(trainer.metrics)))
         torch.save(monitor.state_dict(), monitor.store.folder / STATE)
         if self._delivery is None:
             self._delivery = Delivery(monitor.store, self._sinks(trainer), self.max_images)
@@ -236,58 +234,13 @@ class Watch:
 
             self._writer = writer = SummaryWriter(str(trainer.save_dir))
 
-            def write(values: Mapping[str, float], record: Record) -> None:
-                values = {**values, plain_key("failed_looks", None): float(self.failed_looks)}
-                for key, value in values.items():
-                    writer.add_scalar(key, value, record.epoch)
-                writer.flush()
-
-            sinks += [ScalarSink("tensorboard:scalars", write), TensorBoardSink(writer)]
+            failed = plain_key("failed_looks", None)
+            numbers = tensorboard_numbers(writer, lambda: {failed: float(self.failed_looks)})
+            sinks += [numbers, TensorBoardSink(writer)]
         if self.mlflow:
             with self.failures.guarded("MLflow is left out"):
-                sinks += _mlflow_sinks(self.mlflow, self.tracking_uri)
+                sinks += mlflow_sinks(self.mlflow, self.tracking_uri)
         return sinks
-
-
-class ScalarSink:
-    """A record's numbers, for a logger that no trainer feeds. ``write`` takes the finite ones."""
-
-    def __init__(self, name: str, write: Callable[[Mapping[str, float], Record], None]) -> None:
-        self.name = name
-        self.write = write
-        self.address: dict[str, Any] | None = None
-
-    def deliver(self, record: Record, drawing: Drawing) -> None:
-        self.write(_numbers(record.metrics), record)
-
-    def finish(self, store: RecordStore, drawing: Drawing) -> None:
-        """Numbers need no summary."""
-
-
-def _mlflow_sinks(run: bool | str, tracking_uri: str | None) -> list[Sink]:
-    import mlflow as library
-    from mlflow.entities import Metric
-
-    if not isinstance(run, str):
-        active = library.active_run()
-        if active is None:
-            raise ValueError("mlflow=True: no run is active; start one, or pass mlflow= a run id.")
-        run = str(active.info.run_id)
-    run_id = run
-    client = library.MlflowClient(tracking_uri)
-
-    def write(values: Mapping[str, float], record: Record) -> None:
-        now = int(record.time * 1000)
-        metrics = [Metric(key, value, now, record.epoch) for key, value in values.items()]
-        client.log_batch(run_id, metrics=metrics)
-
-    return [ScalarSink(f"mlflow:{run_id}:scalars", write), MLflowSink(client, run_id)]
-
-
-def _numbers(values: Mapping[str, Any] | None) -> dict[str, float]:
-    """Those that are finite."""
-    floats = {key: float(value) for key, value in (values or {}).items()}
-    return {key: value for key, value in floats.items() if math.isfinite(value)}
 
 
 def _unused(folder: Path) -> Path:

@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cam_callbacks import RecordStore
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -14,3 +18,29 @@ def test_gradcampp_class(tmp_path):
     assert "heatmaps (2, 427, 640)" in done.stdout and "difference from gradcam++: 0.000" in done.stdout
     assert (tmp_path / "out" / "compared" / "methods.png").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def run(name, tmp_path):
+    command = [sys.executable, EXAMPLES / name, "--folder", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [record.epoch for record in RecordStore(tmp_path / "out" / "cam")] == [0, 1, 2]
+    events = EventAccumulator(str(tmp_path / "out"), size_guidance={"images": 0})
+    events.Reload()
+    assert [image.step for image in events.Images("cam/gradcam/sheet")] == [0, 1, 2]
+    assert [scalar.step for scalar in events.Scalars("cam/entropy/eigencam")] == [0, 1, 2]
+    return done.stdout
+
+
+def test_plain_loop(tmp_path):
+    assert "epoch 2: accuracy" in run("plain_loop.py", tmp_path)
+    assert "accuracy" in RecordStore(tmp_path / "out" / "cam")[-1].user_metrics
+
+
+def test_fabric_training(tmp_path):
+    from mlflow.tracking import MlflowClient
+
+    run_id = run("fabric_training.py", tmp_path).split("MLflow run ")[1].split()[0]
+    client = MlflowClient(f"sqlite:///{tmp_path}/out/mlflow.db")
+    assert len(client.get_metric_history(run_id, "cam/entropy/gradcam")) == 3
+    assert {"cam_report.html", "cam_latest.png", "images"} <= {f.path for f in client.list_artifacts(run_id)}

@@ -1,0 +1,65 @@
+"""When to look, in a training with ``transformers.Trainer``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from cam_callbacks.loggers.scalars import finite
+from cam_callbacks.loop import CAMLoop
+from cam_callbacks.probe import ProbeSet
+
+
+class CAMTrainerCallback(TrainerCallback):  # type: ignore[misc]
+    """Looks after every evaluation: ``Trainer(..., callbacks=[CAMTrainerCallback(probe)])``.
+
+    The numbers stand beside the evaluation's own as ``eval_cam/…``, so that ``metric_for_best_model`` finds them.
+
+    Args:
+        probe: The images, as the model's ``pixel_values``.
+        folder: Where the records go; by default ``<output_dir>/cam``.
+        **options: As for :class:`cam_callbacks.loop.CAMLoop`: ``methods``, ``tensorboard``, ``mlflow``, …. ``forward`` is by
+            default ``model(pixel_values=images)``, and ``output`` is ``"logits"``.
+
+    ``store`` holds the records, once a training has begun.
+    """
+
+    def __init__(self, probe: ProbeSet, folder: str | os.PathLike[str] | None = None, **options: Any) -> None:
+        self.probe, self.folder = probe, folder
+        self.options = {"forward": _pixel_values, "output": "logits"} | options
+        self._loop: CAMLoop | None = None
+
+    @property
+    def store(self) -> Any:
+        """The records of the training that runs or ran last; None before."""
+        return None if self._loop is None else self._loop.store
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._loop = CAMLoop(self.probe, self.folder or Path(args.output_dir) / "cam", **self.options)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module,
+        metrics: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        if self._loop is None:  # an evaluation without a training
+            return
+        record = self._loop.look(model, round(state.epoch or 0), state.global_step, metrics)
+        if record is not None and metrics is not None:
+            metrics |= {f"eval_{key}": value for key, value in finite(record.metrics).items()}
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._loop is not None:
+            self._loop.close()
+
+
+def _pixel_values(model: nn.Module, images: Tensor) -> Any:
+    return model(pixel_values=images)
