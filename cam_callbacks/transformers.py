@@ -30,7 +30,7 @@ class CAMTrainerCallback(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, probe: ProbeSet, folder: str | os.PathLike[str] | None = None, **options: Any) -> None:
         self.probe, self.folder = probe, folder
-        self.options = {"forward": _pixel_values, "output": "logits"} | options
+        self.options: dict[str, Any] = {"forward": _pixel_values, "output": "logits"} | options
         self._loop: CAMLoop | None = None
 
     @property
