@@ -14,7 +14,7 @@ from cam_callbacks.loop import CAMLoop
 from cam_callbacks.probe import ProbeSet
 
 
-class CAMTrainerCallback(TrainerCallback):  # type: ignore[misc]
+class CAMTrainerCallback(TrainerCallback):
     """Looks after every evaluation: ``Trainer(..., callbacks=[CAMTrainerCallback(probe)])``.
 
     The numbers stand beside the evaluation's own as ``eval_cam/…``, so that ``metric_for_best_model`` finds them.
