@@ -96,6 +96,7 @@ def train_one(arm: str, settings: Settings, folder: Path, progress: Progress) ->
             progress.advance(1)
             progress.say(f"{arm} {settings.seed}", metrics["epoch"], metrics)
     if process.returncode == 0:
+        log.unlink()
         return ""
     return f"{arm}, seed {settings.seed}, failed:\n{log.read_text(encoding='utf-8')[-2000:]}"
 

@@ -32,7 +32,7 @@ def claims(summary: Mapping[str, Any]) -> list[Claim]:
     off_target = [first_alert(run, "off_target") for run in shortcut]
     noticed = [first_alert(run, since=ONSET) for run in onset]
     drift = [
-        _ended(a, "drift_ref", "eigencam") / _ended(b, "drift_ref", "eigencam")
+        _ended(a, "drift_ref", "eigencam") / max(_ended(b, "drift_ref", "eigencam"), 1e-9)
         for a, b in zip(onset, runs_of(summary, "clean"), strict=True)
     ]
     tinted = [_ended(run, "nuisance_enrichment") for run in tint]

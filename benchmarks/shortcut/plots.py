@@ -124,6 +124,7 @@ def separation(summary: Mapping[str, Any]) -> plt.Figure:
     for axes, against in zip(panels, REFERENCES, strict=True):
         cells = [[summary["separation"][f"{m}/{d}/{against}"] for d in DRIFTS] for m in methods]
         ratios = np.array([[cell["ratio"] for cell in row] for row in cells], dtype=float)  # NaN where there is none
+        ratios[ratios <= 0] = np.nan
         axes.imshow(np.log2(ratios), cmap="RdBu_r", vmin=-4, vmax=4, aspect="auto")
         for (i, j), ratio in np.ndenumerate(ratios):
             text = "–" if np.isnan(ratio) else f"{ratio:.1f}×\n{cells[i][j]['auc']:.2f}"
