@@ -244,6 +244,18 @@ def test_dark_mode(two, open_page):
     assert min(map(int, ink)) > 190
 
 
+def test_a_choice_keeps_the_keyboards_focus(two, open_page):
+    page = open_page(two)
+    for label in ("Method", "Scale", "Sort", "Lines"):
+        box = page.get_by_label(label, exact=True)
+        box.focus()
+        before = box.input_value()
+        page.keyboard.press("ArrowUp" if label == "Method" else "ArrowDown")
+        assert box.input_value() != before
+        assert page.evaluate("document.activeElement.ariaLabel") == label
+        assert place(page) == "epoch 5 of 5"
+
+
 def test_everything_is_reached_by_keyboard_and_has_a_name(two, open_page):
     page = open_page(two, width=650)
     nameless = page.evaluate(

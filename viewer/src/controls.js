@@ -1,5 +1,5 @@
 // The bar that stays in sight: time, what is shown, and how.
-import { h, isEditing, select } from "./dom.js";
+import { h, isEditing, refill, select } from "./dom.js";
 import { times } from "./format.js";
 import { divergingBytes } from "./paint.js";
 import { fixedLimit } from "./view.js";
@@ -40,12 +40,9 @@ export function controls(data, state) {
 
   const onKey = (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey || isEditing(event.target)) return;
-    const by = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10 };
-    const keyed = event.target.closest?.("[tabindex='0'].scroll");
-    if (event.key in by && !event.key.startsWith("Page") && !keyed) step(by[event.key]);
-    else if (event.key === "Home" && event.shiftKey) go(0);
-    else if (event.key === "End" && event.shiftKey) go(places.length - 1);
-    else if (event.key === " " && !event.target.closest?.("button, a, summary")) timer ? stop() : start();
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (by && !event.target.closest?.(".scroll")) step(by);
+    else if (event.key === " " && !event.target.closest?.("button, a, summary, .scroll")) timer ? stop() : start();
     else return;
     event.preventDefault();
   };
@@ -53,8 +50,7 @@ export function controls(data, state) {
   const choices = h("div", { class: "choices" });
   state.listen((keys) => {
     write();
-    if (keys.has("method") || keys.has("show") || keys.has("probe") || keys.has("colormap") || keys.has("scale") || keys.has("layer"))
-      choices.replaceChildren(...fields(data, state));
+    if (["method", "layer", "show", "probe", "colormap", "scale"].some((key) => keys.has(key))) refill(choices, fields(data, state));
     else if (keys.has("place")) choices.querySelector(".pin")?.replaceChildren(pinText(data, state));
   });
   choices.append(...fields(data, state));

@@ -1,7 +1,7 @@
 // Numbers over time: one small chart for each, all runs in it.
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { h, named, select, swatch } from "./dom.js";
+import { h, named, refill, select, swatch } from "./dom.js";
 import { shown } from "./format.js";
 
 const HEIGHT = 190;
@@ -24,7 +24,7 @@ export function curves(data, state) {
     const others = metrics.filter((it) => !it.headline);
     more.hidden = !others.length;
     fill(rest, more.open ? others : []);
-    chosen.replaceChildren(...choices(data, state));
+    refill(chosen, choices(data, state));
     move();
   }
   function fill(box, metrics) {
@@ -80,7 +80,7 @@ class Chart {
     Object.assign(this, { data, state, metric, places });
     this.lines = this.#collect();
     this.host = h("div", { class: "plot-host" });
-    this.output = h("output", { class: "readout" }, this.#readout());
+    this.output = h("output", { class: "readout", "aria-live": "off" }, this.#readout());
     this.figure = h("figure", { class: "plot", role: "group", "aria-label": this.#words(), data: { metric: metric.key } },
       h("figcaption", {}, h("b", {}, named(metric.title, 50)), h("span", { class: "muted" }, metric.meaning)), this.host, this.output);
   }
@@ -231,7 +231,7 @@ class Chart {
     this.values = this.lines.map(() => h("b"));
     return [this.told,
       this.lines.map(({ run, kind }, i) => h("span", { class: `run-${run.index % 10}`, title: `${run.name}${kind === "mean" ? "" : `, ${LINES[kind]}`}` }, this.values[i], kind === "mean" ? "" : ` ${LINES[kind]}`)),
-      bands.length > 0 && h("span", { class: "muted" }, `floor ${bands.map((it) => shown(it.floor)).join(", ")}; ceiling ${bands.map((it) => shown(it.ceiling)).join(", ")}`)];
+      bands.length > 0 && h("span", { class: "muted" }, `floor ${listed(bands.map((it) => it.floor))}; ceiling ${listed(bands.map((it) => it.ceiling))}`)];
   }
 
   /** Say below the chart what stands at a place, by default that of the slider. */
@@ -255,5 +255,8 @@ class Chart {
     for (const mark of this.plot.over.querySelectorAll(".alert")) mark.style.left = `${this.plot.valToPos(Number(mark.dataset.place), "x")}px`;
   }
 }
+
+/** A few values, or from the lowest to the highest of many. */
+const listed = (values) => (values.length <= 3 ? values.map(shown).join(", ") : `${shown(Math.min(...values))} to ${shown(Math.max(...values))}`);
 
 const nearest = (places, at) => places.reduce((best, it) => (Math.abs(it - at) < Math.abs(best - at) ? it : best), places[0]);

@@ -42,3 +42,10 @@ export const swatch = (index) => h("span", { class: `swatch run-${index % 10}`, 
 
 /** Is the user typing or choosing, so that arrow keys are not for the slider? */
 export const isEditing = (target) => target instanceof Element && target.matches("input:not([type=checkbox]), select, textarea");
+
+/** Replace what an element holds; what had the keyboard's focus gets it back. */
+export function refill(box, children) {
+  const active = box.contains(document.activeElement) ? document.activeElement : null;
+  box.replaceChildren(...children);
+  if (active) [...box.querySelectorAll(active.tagName)].find((it) => it.ariaLabel === active.ariaLabel && it.className === active.className)?.focus();
+}

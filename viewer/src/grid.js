@@ -1,6 +1,6 @@
 // The probe images: the same image of all runs side by side, image after image.
 import { MEAN } from "./data.js";
-import { h, named, select, shorten, swatch } from "./dom.js";
+import { h, named, refill, select, shorten, swatch } from "./dom.js";
 import { FILTERS, order, SORTS } from "./order.js";
 import { Panel } from "./panel.js";
 
@@ -47,7 +47,7 @@ export function grid(data, state, open) {
     cards.replaceChildren(...all.map((image) => card(shown, image)));
     layout();
     for (const it of cards.children) watcher.observe(it);
-    chosen.replaceChildren(...choices(data, state, images.length));
+    refill(chosen, choices(data, state, images.length));
   }
 
   function card(shown, image) {
