@@ -20,7 +20,7 @@ VIEWS = {
     "viewer-dark": (1500, 1000, "dark", "sort=target", IMAGES),
     "viewer-narrow": (650, 1000, "light", "sort=nuisance", IMAGES),
     "viewer-difference": (1500, 1000, "light", "show=run:0&sort=runs", IMAGES),
-    "viewer-detail": (1500, 1150, "light", "detail=FIRST", ""),
+    "viewer-detail": (1500, 1150, "light", "detail=11", ""),
 }
 
 
@@ -34,15 +34,13 @@ def main():
     with sync_playwright() as playwright:
         path = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        first = None
         for name, (width, height, scheme, view, script) in VIEWS.items():
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-            page.goto(f"{options.page.resolve().as_uri()}#{view.replace('FIRST', str(first))}")
+            page.goto(f"{options.page.resolve().as_uri()}#{view}")
             page.wait_for_selector(".cards .panel")
             if script:
                 page.evaluate(script)
             page.wait_for_timeout(800)
-            first = first or page.locator(".card").nth(1).get_attribute("data-image")
             page.screenshot(path=options.folder / f"{name}.png")
             print(options.folder / f"{name}.png")
             page.close()
