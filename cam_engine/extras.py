@@ -52,7 +52,9 @@ class Extras:
 
     def __post_init__(self) -> None:
         convolves = any(isinstance(module, nn.Conv2d) for module in self.model.modules())
-        self._channels_last = self.images.device.type == "cpu" and convolves
+        device = self.images.device.type
+        self._channels_last = device == "cpu" and convolves
+        self._precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
     def get(self, name: str, layer: str) -> Any:
         """The extra of that name for one layer."""
@@ -113,6 +115,10 @@ class Extras:
 
         return run
 
+    def _autocast(self) -> torch.autocast:
+        """As it was around the whole call: a method itself runs without, but the model may not."""
+        return torch.autocast(self.images.device.type, dtype=self._precision, enabled=self._precision is not None)
+
     @property
     def _default_batch(self) -> int:
         return CPU_BATCH_SIZE if self.images.device.type == "cpu" else BATCH_SIZE
@@ -160,9 +166,10 @@ class Extras:
         chunks = torch.arange(count, device=self.images.device).split(step)
         scored = []
         for chunk in tqdm(chunks, unit="batch", leave=False, delay=2, disable=None if self.progress else True):
-            answer = outputs(chunk)
-            for k in range(len(chunk)):
-                scored.append(self.score(_tree.map_tensors(_every(len(chunk), k), answer)).detach())
+            with self._autocast():
+                answer = outputs(chunk)
+                for k in range(len(chunk)):
+                    scored.append(self.score(_tree.map_tensors(_every(len(chunk), k), answer)).detach())
         together = torch.stack(scored, dim=1)
         return together if together.dtype == torch.float64 else together.float()
 

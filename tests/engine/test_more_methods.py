@@ -699,6 +699,19 @@ def test_half_precision_models_are_explained_in_float32(method, exact_net, photo
     assert F.cosine_similarity(a[alive], b[alive]).mean() > 0.95
 
 
+@pytest.mark.parametrize("method", TWELVE)
+def test_under_autocast_variants_are_scored_as_the_model_runs_there(method, exact_net, photos):
+    net, seen = copy.deepcopy(exact_net).float(), set()
+    exact = CAM(net, method, "stage2")(photos, 1).raw[method, "stage2"]
+    net.stage2[0].register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        raw = CAM(net, method, "stage2")(photos, 1).raw[method, "stage2"]
+    assert seen == {torch.bfloat16} and raw.dtype == torch.float32
+    a, b = raw.flatten(1), exact.flatten(1)
+    alive = (a.amax(1) > 0) & (b.amax(1) > 0)
+    assert alive.any() and F.cosine_similarity(a[alive], b[alive]).mean() > 0.95
+
+
 @pytest.mark.parametrize("method", available_methods())
 def test_a_dead_layer_is_invalid_and_never_bright(method, cnn, photos):
     if method == "fullgrad":
