@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cam_engine.cam import CAM, minmax
+from cam_engine.cam import CAM
 from cam_engine.grids import Reshape
 from cam_engine.methods.registry import Method, register
 from cam_engine.targets.resolve import TargetSpec
@@ -54,7 +54,7 @@ class BaseCAM:
     def get_cam_weights(
         self,
         input_tensor: Tensor,
-        target_layer: nn.Module | None,
+        target_layer: nn.Module,
         targets: Any,
         activations: NDArray[np.floating],
         grads: NDArray[np.floating] | None,
@@ -63,7 +63,7 @@ class BaseCAM:
 
         Args:
             input_tensor: (B, C, H, W), the images.
-            target_layer: The layer; None where the class is used by name, through :class:`cam_engine.CAM`.
+            target_layer: The layer.
             targets: What the object was called with; None through :class:`cam_engine.CAM`.
             activations: (B, C, h, w) of the layer.
             grads: (B, C, h, w), of the explained score; None if ``uses_gradients`` is False.
@@ -81,21 +81,16 @@ class BaseCAM:
             eigen_smooth, aug_smooth: As for :class:`cam_engine.CAM`.
         """
         name = "gradcam" if self.uses_gradients else "eigencam"  # the place it takes: what it needs is gathered for it
-        results = []
-        for layer in self.target_layers:
-            cam = CAM(
-                self.model,
-                name,
-                layer,
-                reshape=self.reshape_transform,
-                eigen_smooth=eigen_smooth,
-                aug_smooth=aug_smooth,
-            )
-            module = next(iter(cam.resolve(input_tensor).values()))
-            cam.methods = {name: _method(name, self, module, targets)}
-            results.append(cam(input_tensor, _per_image(targets)))
-        maps = minmax(torch.stack([result[name] for result in results]).mean(0))
-        return np.asarray(maps.float().cpu().numpy())
+        cam = CAM(
+            self.model,
+            name,
+            self.target_layers,
+            reshape=self.reshape_transform,
+            eigen_smooth=eigen_smooth,
+            aug_smooth=aug_smooth,
+        )
+        cam.methods = {name: _method(name, self, targets)}
+        return np.asarray(cam(input_tensor, _per_image(targets))[name].float().cpu().numpy())
 
     __call__ = forward
 
@@ -112,12 +107,12 @@ def register_class(name: str, cam: type[BaseCAM]) -> None:
     if not isinstance(cam, type) or not callable(getattr(cam, "get_cam_weights", None)):
         raise TypeError(f"register_class takes a class with get_cam_weights, not {cam!r}.")
     made = cam(nn.Identity(), [])
-    method = _method(name, made, None, None)
+    method = _method(name, made)
     register(name, needs=method.needs)(method.function)
 
 
-def _method(name: str, cam: BaseCAM, layer: nn.Module | None, targets: Any) -> Method:
-    def function(activations: Tensor, images: Tensor, gradients: Tensor | None = None) -> Tensor:
+def _method(name: str, cam: BaseCAM, targets: Any = None) -> Method:
+    def function(activations: Tensor, images: Tensor, layer: nn.Module, gradients: Tensor | None = None) -> Tensor:
         grads = None if gradients is None else gradients.cpu().numpy()
         weights = np.asarray(cam.get_cam_weights(images, layer, targets, activations.cpu().numpy(), grads))
         found = torch.from_numpy(np.ascontiguousarray(weights)).to(activations)
@@ -128,7 +123,7 @@ def _method(name: str, cam: BaseCAM, layer: nn.Module | None, targets: Any) -> M
             )
         return found * activations if found.shape == activations.shape else found
 
-    needs = {"images", "gradients"} if cam.uses_gradients else {"images"}
+    needs = {"images", "layer", "gradients"} if cam.uses_gradients else {"images", "layer"}
     return Method(name, function, frozenset(needs), frozenset())
 
 

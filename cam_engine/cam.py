@@ -242,7 +242,7 @@ class CAM:
         size = (images.shape[-2], images.shape[-1])
         chosen = self.resolve(images)
         targets = targets_of(self.model, chosen, images, self.reshape)
-        if self._needs - {"generator", "images"}:
+        if self._needs - {"generator", "images", "layer"}:
             captured, scores, grads, score = self._recorded(images, targets, score)
         elif outputs:
             captured = capture(self.model, images, targets, record="nothing", forward=self.forward)

@@ -63,6 +63,9 @@ class Extras:
     def generator(self, layer: str) -> Generator:
         return torch.Generator().manual_seed(self.seed)
 
+    def layer(self, layer: str) -> nn.Module:
+        return next(target.module for target in self.targets if target.name == layer)
+
     def class_weights(self, layer: str) -> Tensor:
         activation = self.views[layer](self.captured.activations[layer])
         logits = None if self.class_target is None else class_scores(self.picked(self.captured.outputs))

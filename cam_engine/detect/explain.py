@@ -23,7 +23,7 @@ from cam_engine.methods.weighting import collapse
 
 Per = Literal["all", "class", "detection"]
 
-_SHARED = {"gradients", "images"}  # what methods may need that one forward gives for every part
+_SHARED = {"gradients", "images", "layer"}  # what methods may need that one forward gives for every part
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,13 +208,13 @@ class _Look:
     @cached_property
     def _of_features(self) -> dict[tuple[str, str], Tensor]:
         """Maps of the methods that explain no score: the same for all parts."""
-        free = [name for name, method in self.cam.methods.items() if method.needs <= {"images"}]
+        free = [name for name, method in self.cam.methods.items() if method.needs <= {"images", "layer"}]
         return {(name, layer): self._map(name, layer) for layer in self.captured.activations for name in free}
 
     def _map(self, name: str, layer: str, gradients: Tensor | None = None) -> Tensor:
         method, activation = self.cam.methods[name], self.captured.activations[layer]
         given: dict[str, Any] = {"activations": self.views[layer](activation), "gradients": gradients}
-        given |= {"images": self.image, **self.cam.options}
+        given |= {"images": self.image, "layer": self.cam.resolve(self.image)[layer], **self.cam.options}
         asked = {"activations"} | method.needs | method.options
         with torch.no_grad(), torch.autocast(activation.device.type, enabled=False):
             returned = method.function(**{argument: given[argument] for argument in asked})

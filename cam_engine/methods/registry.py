@@ -22,6 +22,7 @@ NEEDS = {
     "class_weights": "(B, C), the final linear layer's weights of the explained class",
     "scores": "(B,), the explained score",
     "images": "(B, channels, H, W)",
+    "layer": "the module that is explained",
     "rescore_images": "callable (variant, count) -> (B, count); count forwards",
     "rescore_activations": "callable (variant, count) -> (B, count); count forwards from the layer on",
     "generator": "torch.Generator on the CPU, seeded alike at every call",

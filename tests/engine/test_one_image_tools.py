@@ -257,6 +257,20 @@ def test_a_class_by_name(cnn, photos, clean_registry):
         register_class("int", int)
 
 
+def test_a_class_by_name_is_given_its_layer(cnn, photos, clean_registry):
+    layers = []
+
+    class Layered(SeenCAM):
+        def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
+            layers.append(target_layer)
+            return activations.mean(axis=(2, 3))
+
+    register_class("layered", Layered)
+    result = CAM(cnn, "layered", ["stage1", "stage2"])(photos[:2])
+    assert layers == [cnn.stage1, cnn.stage2]
+    assert result.outputs is None  # and it stops the forward, as it takes no gradients
+
+
 def test_what_a_class_is_given(cnn, photos):
     cam = SeenCAM(cnn, ["stage1", cnn.stage2], reshape_transform=lambda t: t[..., 1:])
     maps = cam(photos[:2], targets=[1, 2])
