@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from cam_engine import _tree
 from cam_engine.capture import Captured, Forward, Record, Target, capture, gradients
 from cam_engine.extras import Extras, Score, finer_score, hessian_vectors
-from cam_engine.grids import Reshape
+from cam_engine.grids import GridError, Reshape
 from cam_engine.guard import random_streams
 from cam_engine.layers import LayerSpec, resolve_layers, targets_of, views_of
 from cam_engine.methods.registry import Method, get_method
@@ -175,6 +175,8 @@ class CAM:
             raise ValueError('methods= is empty; pass at least one name, such as "gradcam".')
         if aggregate not in ("mean", "max"):
             raise ValueError(f'aggregate= takes "mean" or "max", not {aggregate!r}.')
+        if isinstance(component, bool) or not hasattr(component, "__index__") or component < 0:
+            raise ValueError(f"component={component!r} must be a whole number, counted from 0.")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1.")
         self.model = model
@@ -317,14 +319,15 @@ class CAM:
             for method in self.methods.values():
                 arguments = {name: shared[name] for name in {"activations"} | method.options}
                 arguments |= {n: shared[n] if n in shared else extras.get(n, layer) for n in method.needs}
+                who = f"method {method.name!r} at layer {layer!r}"
                 with torch.no_grad(), torch.autocast(device, enabled=False):
-                    returned = method.function(**arguments)
-                    whole = collapse(
-                        returned,
-                        shared["activations"],
-                        eigen_smooth=self.eigen_smooth,
-                        method=f"method {method.name!r}",
-                    )
+                    try:
+                        returned = method.function(**arguments)
+                    except GridError:
+                        raise
+                    except ValueError as error:
+                        raise ValueError(f"{who}: {error}") from error
+                    whole = collapse(returned, shared["activations"], eigen_smooth=self.eigen_smooth, method=who)
                     raw[method.name, layer] = whole.relu()
         return {(m, layer): raw[m, layer] for m in self.methods for layer in activations}
 

@@ -161,7 +161,8 @@ def gradients(
         raise NoGradientError(
             f"the explained score has no gradient with respect to {', '.join(map(repr, names))}. The layer has no part in "
             "this score, or what lies between them is not differentiable (detached, converted to numpy, thresholded, "
-            "inside inference_mode)."
+            "inside inference_mode). Choose a layer that the score is computed from, a score that gradients pass through, or a "
+            "method without gradients, such as eigencam."
         )
     pairs = zip(names, grads, strict=True)
     return {n: torch.zeros_like(captured.activations[n]) if g is None else g for n, g in pairs}

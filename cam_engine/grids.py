@@ -62,14 +62,15 @@ class GridView:
 
     layer: str
     view: Grid | Reshape
+    batch: int
 
     def __call__(self, activation: Tensor) -> Tensor:
         shaped = self.view(activation.detach())
-        if not isinstance(shaped, Tensor) or shaped.ndim != 4:
+        if not isinstance(shaped, Tensor) or shaped.ndim != 4 or len(shaped) != self.batch:
             found = tuple(shaped.shape) if isinstance(shaped, Tensor) else type(shaped).__name__
             raise GridError(
                 f"reshape= turned the output of layer {self.layer!r}, {tuple(activation.shape)}, into {found}; "
-                "it must return a tensor (B, C, h, w)."
+                f"it must return a tensor (B, C, h, w), with B = {self.batch} images."
             )
         return shaped if shaped.dtype == torch.float64 else shaped.float()
 

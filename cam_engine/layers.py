@@ -201,7 +201,7 @@ def views_of(
     """
     batch, size, prefix = len(images), (images.shape[-2], images.shape[-1]), prefix_tokens(model)
     return {
-        name: GridView(name, reshape or infer_grid(tuple(a.shape), batch, size, layer=name, prefix=prefix))
+        name: GridView(name, reshape or infer_grid(tuple(a.shape), batch, size, layer=name, prefix=prefix), batch)
         for name, a in activations.items()
     }
 

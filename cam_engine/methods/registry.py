@@ -70,6 +70,8 @@ def register(
     ... def gradient_norm(activations, gradients):
     ...     return gradients.norm(dim=(2, 3))
     """
+    if not isinstance(name, str):
+        raise TypeError(f'register takes a name: @register("my method"), not @register; it was given {name!r}.')
     needs, options = frozenset(needs), frozenset(options)
     if needs - NEEDS.keys() or options - OPTIONS.keys():
         raise ValueError(

@@ -282,6 +282,8 @@ def test_reshape_serves_a_layout_that_is_not_recognised(photos):
     torch.testing.assert_close(result.raw["hirescam", "flat"], expected.raw["hirescam", "patches"])
     with pytest.raises(ValueError, match=r"reshape= turned .*\(8, 576\).* into \(8, 576\)"):
         CAM(net, "hirescam", "flat", reshape=lambda t: t)(photos, 1)
+    with pytest.raises(ValueError, match=r"layer 'flat'.* into \(1, 16, 6, 6\).* with B = 8 images"):
+        CAM(net, "hirescam", "flat", reshape=lambda t: t[:1].unflatten(1, (16, 6, 6)))(photos, 1)
 
 
 @pytest.mark.parametrize(

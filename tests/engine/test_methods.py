@@ -184,6 +184,17 @@ def test_a_component_that_does_not_exist_is_refused(component):
         methods.eigencam(torch.rand(1, 4, 3, 3), component=component)
 
 
+def test_a_component_that_a_layer_does_not_have_is_said_with_the_layer(cnn, photos):
+    with pytest.raises(ValueError, match=r"'eigencam' at layer 'stage2': component=24 .* there are 24, counted from 0"):
+        CAM(cnn, "eigencam", "stage2", component=24)(photos)
+
+
+@pytest.mark.parametrize("component", [-1, 1.0, "first", True])
+def test_a_component_that_is_no_count_is_refused_at_once(component, cnn):
+    with pytest.raises(ValueError, match="must be a whole number, counted from 0"):
+        CAM(cnn, "eigencam", component=component)
+
+
 def test_eigencam_is_oriented_like_the_mean_activation():
     A, _ = random_signed(3)
     for sign in (1, -1):  # negated activations have the same singular vectors, up to their sign

@@ -66,6 +66,23 @@ def test_it_can_ask_for_scores_of_variants(own, cnn, photos):
         np.testing.assert_allclose(raw[:, 0, 0], (whole - cnn(lower)[:, 1]).relu(), atol=1e-5)
 
 
+def test_a_decorator_without_a_name_is_refused():
+    with pytest.raises(TypeError, match=r'@register\("my method"\), not @register'):
+
+        @register
+        def mine(activations):
+            return activations.mean((2, 3))
+
+
+def test_what_it_finds_wrong_is_said_with_its_layer(own, cnn, photos):
+    @own("picky")
+    def picky(activations):
+        raise ValueError("too few cells")
+
+    with pytest.raises(ValueError, match="method 'picky' at layer 'stage2': too few cells"):
+        CAM(cnn, "picky", "stage2")(photos)
+
+
 @pytest.mark.parametrize("kind", ["needs", "options"])
 def test_an_unknown_need_is_named(kind, own):
     with pytest.raises(ValueError, match=r"method 'mine': unknown \['gradeints'\]; needs= takes \['gradients'"):
@@ -79,13 +96,13 @@ def test_an_unknown_need_is_named(kind, own):
         (
             lambda A: A.mean((1, 2, 3)),
             ValueError,
-            r"method 'mine' returned shape \(8,\); expected channel weights \(8, 24\)",
+            r"method 'mine' at layer 'stage2' returned shape \(8,\); expected channel weights \(8, 24\)",
         ),
         (lambda A: A[:, :5], ValueError, r"returned shape \(8, 5, 6, 6\)"),
         (lambda A: A.mean((2, 3))[:, :5], ValueError, r"returned shape \(8, 5\)"),
         (lambda A: A.mean(1)[:3], ValueError, r"returned shape \(3, 6, 6\)"),
-        (lambda A: A.mean(1).numpy(), TypeError, "method 'mine' returned ndarray"),
-        (lambda A: None, TypeError, "method 'mine' returned NoneType"),
+        (lambda A: A.mean(1).numpy(), TypeError, "method 'mine' at layer 'stage2' returned ndarray"),
+        (lambda A: None, TypeError, "method 'mine' at layer 'stage2' returned NoneType"),
     ],
     ids=["(B,)", "channels", "weights", "batch", "numpy", "None"],
 )
