@@ -24,8 +24,8 @@ def check_name(name: str | None) -> str | None:
 
 
 def metric_name(method: str) -> str:
-    """A method's name as it stands in metric keys, where MLflow allows no ``+``: ``gradcam++`` → ``gradcampp``."""
-    return method.replace("+", "p")
+    """A method's name as it stands in metric keys, which every logger has to take: ``gradcam++`` → ``gradcampp``."""
+    return _NOT_IN_KEYS.sub("_", method.replace("+", "p").replace("/", "_"))
 
 
 def series_name(method: str, layer: str, layers: Sequence[str]) -> str:

@@ -14,12 +14,12 @@ from cam_engine.methods import registry
 
 @pytest.fixture
 def brightest():
-    @register("brightest+", needs=["gradients"])
+    @register("brightest (A/g)+", needs=["gradients"])
     def brightest(activations, gradients):
         return (activations * gradients.abs()).amax(1)
 
-    yield "brightest+"
-    del registry._METHODS["brightest+"]
+    yield "brightest (A/g)+"
+    del registry._METHODS["brightest (A/g)+"]
 
 
 class Classifier(LightningModule):
@@ -58,7 +58,7 @@ def test_a_fit_tracks_it(brightest, photos, tmp_path):
         default_root_dir=tmp_path,
     )
     trainer.fit(Classifier(), loader, loader)
-    assert torch.isfinite(trainer.callback_metrics["cam/entropy/brightestp"])
+    assert torch.isfinite(trainer.callback_metrics["cam/entropy/brightest__A_g_p"])
     assert len(callback.store) == 2
     (maps,) = [m for (method, _), m in callback.store[-1].maps.items() if method == brightest]
     assert maps.shape == (4, 6, 6) and np.isfinite(maps).all() and maps.max() > 0
