@@ -96,7 +96,7 @@ class Tab {
     this.shown = query;
     const hash = this.frame?.contentWindow.location.hash ?? ""; // the view stays as it is
     this.frame = element("iframe", { title: "Where the runs look", src: here(`./page?${query}`) + hash });
-    this.frame.style.colorScheme = this.scheme;
+    this.frame.addEventListener("load", () => this.theme());
     this.pages.replaceChildren(this.frame);
   }
 
@@ -112,7 +112,11 @@ class Tab {
       dark = parent.document.body.classList.contains("dark-mode");
     } catch { /* a parent of another origin: its own choice stays unknown */ }
     this.scheme = dark ? "dark" : "light";
-    document.documentElement.style.colorScheme = this.scheme;
-    if (this.frame) this.frame.style.colorScheme = this.scheme;
+    let shown = this.scheme;
+    if (this.frame) {
+      this.frame.style.colorScheme = this.scheme; // not every browser hands that on to the page, and then the bar goes with the page
+      shown = this.frame.contentWindow.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+    }
+    document.documentElement.style.colorScheme = shown;
   }
 }
