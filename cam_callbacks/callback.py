@@ -85,6 +85,7 @@ class CAMCallback(Base):
         on_error: ``"warn"``: an error of this callback skips the look and training goes on; after three in a row there are
             no more looks in this fit. ``"raise"`` for tests.
         batch_size: Images explained at once; halved where memory runs out.
+        store_images: False keeps the probe's pixels out of records, loggers and pages; maps and numbers remain.
         max_overhead: The share of the training's time that looks may take, such as 0.05; a look that would take more is left
             out, and monitors keep seeing the last values. None: no limit. The first look is always taken.
         wait: Seconds that the end of a fit waits at most for loggers to take what is left.
@@ -118,6 +119,7 @@ class CAMCallback(Base):
         stop_on_alert: bool | Sequence[str] = False,
         metrics: str | Sequence[str] = (),
         max_overhead: float | None = None,
+        store_images: bool = True,
         wait: float = WAIT,
     ) -> None:
         super().__init__()
@@ -148,6 +150,7 @@ class CAMCallback(Base):
         if max_overhead is not None and not 0 < max_overhead <= 1:
             raise ValueError(f"max_overhead={max_overhead} is a share of the training's time: above 0, at most 1.")
         self.max_overhead, self.wait = max_overhead, wait
+        self.store_images = store_images
         self._clock = Clock()
         self._refused = False
         self._monitor: CAMMonitor | None = None
@@ -342,6 +345,7 @@ class CAMCallback(Base):
             output=self.output,
             reshape=self.reshape,
             batch_size=self.batch_size,
+            store_images=self.store_images,
             alerts=self.alerts,
             metrics=self.metrics,
         )

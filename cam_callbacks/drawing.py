@@ -105,6 +105,7 @@ class Drawing:
         note = f"{f'{len(rows)} of ' if len(rows) < total else ''}{total} probe images, largest drift first"
         looks = len(self.store)
         note += f" · {len(records)} of {looks} looks" if len(records) < looks else ""
+        note += "" if self.manifest.get("store_images", True) else " · pixels not stored"
         return film_strip(
             [[self._strip_tile(record, method, layer, index) for record in records] for index in rows],
             row_labels=[self.label(index) for index in rows],

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 NOISE = 0.1  # of the probe's standard deviation
 NOISE_REPEATS = 3
 BATCH_SIZE = 32
+WITHHELD = 127  # the grey that stands for pixels with store_images=False
 MOST_GROUPS = 12  # whose means are logged; records hold those of any number
 GROUPED = ("on_target_enrichment", "nuisance_enrichment", "drift_ref")
 
@@ -81,6 +82,8 @@ class CAMMonitor:
         metrics: Numbers beside the default ones, by name (:func:`cam_engine.metrics.available_metrics`); ``"all"`` is all that
             need no extra forward.
         tracking_uri: MLflow's, for a baseline by run id; by default the one MLflow is set to.
+        store_images: False keeps the probe's pixels (patients, faces, customers) out of records, and so out of loggers and
+            pages: maps lie on plain grey. Ids, labels, masks and numbers remain.
 
     >>> monitor = CAMMonitor(probe, methods="gradcam", folder="looks")   # doctest: +SKIP
     >>> record = monitor.look(model, epoch=3)                             # doctest: +SKIP
@@ -107,6 +110,7 @@ class CAMMonitor:
         on_alert: Callable[[Alert], object] | None = None,
         metrics: str | Sequence[str] = (),
         tracking_uri: str | None = None,
+        store_images: bool = True,
     ) -> None:
         if not isinstance(probe, ProbeSet):
             raise TypeError(
@@ -126,6 +130,7 @@ class CAMMonitor:
         self.forward, self.output, self.reshape = forward, output, reshape
         self.batch_size = batch_size or BATCH_SIZE
         self.seed = seed
+        self.store_images = store_images
         self.store = None if folder is None else RecordStore(folder)
         self.layer_names: tuple[str, ...] = ()
         self.picture_step = "epoch"
@@ -517,6 +522,7 @@ class CAMMonitor:
             "target": self._target_name,
             "reference": self.reference,
             "picture_step": self.picture_step,
+            "store_images": self.store_images,
             "probe": {
                 "fingerprint": probe.fingerprint,
                 "n": len(probe),
@@ -532,6 +538,8 @@ class CAMMonitor:
 
     def _probe_arrays(self) -> dict[str, NDArray[Any]]:
         arrays: dict[str, NDArray[Any]] = {"pictures": self.probe.pictures()}
+        if not self.store_images:
+            arrays["pictures"] = np.full_like(arrays["pictures"], WITHHELD)
         if self.probe.labels is not None:
             arrays["labels"] = self.probe.labels.numpy()
         if self.probe.region_masks is not None:

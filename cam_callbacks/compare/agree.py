@@ -212,6 +212,11 @@ def _difference(key: str, first: Run, run: Run) -> str | None:
 
 def _run_notes(runs: Sequence[Run]) -> list[str]:
     notes = [f"{run.name!r}: {warning}" for run in runs for warning in run.warnings]
+    withheld = ", ".join(repr(run.name) for run in runs if run.manifest.get("store_images") is False)
+    if withheld:
+        notes.append(
+            f"The pixels of the probe images are not stored (store_images=False) in {withheld}: maps lie on plain grey."
+        )
     last = [run.records[-1].epoch for run in runs]
     if len(set(last)) > 1:
         ends = ", ".join(f"{run.name!r} at epoch {epoch}" for run, epoch in zip(runs, last, strict=True))
