@@ -100,7 +100,7 @@ def get_method(name: str) -> Method:
     """
     if not isinstance(name, str):
         raise TypeError(
-            f"a method is named by a string, not {type(name).__name__} ({name!r}); one of {_METHODS.keys()}."
+            f"a method is named by a string, not {type(name).__name__} ({name!r}); one of {', '.join(_METHODS)}."
         )
     if name in _METHODS:
         return _METHODS[name]

@@ -83,6 +83,11 @@ def test_what_it_finds_wrong_is_said_with_its_layer(own, cnn, photos):
         CAM(cnn, "picky", "stage2")(photos)
 
 
+def test_a_method_that_is_no_name_lists_the_names(cnn):
+    with pytest.raises(TypeError, match=r"not int \(3\); one of eigencam, gradcam, "):
+        CAM(cnn, [3])  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("kind", ["needs", "options"])
 def test_an_unknown_need_is_named(kind, own):
     with pytest.raises(ValueError, match=r"method 'mine': unknown \['gradeints'\]; needs= takes \['gradients'"):
