@@ -85,6 +85,7 @@ class CAMCallback(Base):
         on_error: ``"warn"``: an error of this callback skips the look and training goes on; after three in a row there are
             no more looks in this fit. ``"raise"`` for tests.
         batch_size: Images explained at once; halved where memory runs out.
+        on: Where to look: ``"fit"``, ``"validate"`` and ``"test"``, for ``trainer.fit``, ``.validate`` and ``.test``.
         store_images: False keeps the probe's pixels out of records, loggers and pages; maps and numbers remain.
         max_overhead: The share of the training's time that looks may take, such as 0.05; a look that would take more is left
             out, and monitors keep seeing the last values. None: no limit. The first look is always taken.
@@ -119,6 +120,7 @@ class CAMCallback(Base):
         stop_on_alert: bool | Sequence[str] = False,
         metrics: str | Sequence[str] = (),
         max_overhead: float | None = None,
+        on: Sequence[str] = ("fit",),
         store_images: bool = True,
         wait: float = WAIT,
     ) -> None:
@@ -151,6 +153,9 @@ class CAMCallback(Base):
             raise ValueError(f"max_overhead={max_overhead} is a share of the training's time: above 0, at most 1.")
         self.max_overhead, self.wait = max_overhead, wait
         self.store_images = store_images
+        self.on = (on,) if isinstance(on, str) else tuple(on)
+        if not self.on or not set(self.on) <= {"fit", "validate", "test"}:
+            raise ValueError(f'on= takes "fit", "validate" and "test", not {on!r}.')
         self._clock = Clock()
         self._refused = False
         self._monitor: CAMMonitor | None = None
@@ -192,7 +197,7 @@ class CAMCallback(Base):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self._set_up = True
-        if not self._enabled or stage != "fit":
+        if not self._enabled or stage not in self.on:
             return
         self._unlogged, self._validated = True, False
         self.failures.in_a_row = 0
@@ -289,6 +294,24 @@ class CAMCallback(Base):
                 self._delivery = Delivery(self.store, self._sinks(trainer), self.max_images)
             self._delivery.offer()
 
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:
+        self.on_validation_start(trainer, pl_module)
+
+    def on_test_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self.on_validation_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
+
+    def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.on_validation_epoch_end(trainer, pl_module)
+
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
+        self.on_validation_end(trainer, pl_module)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        if self._enabled and stage != "fit" and stage in self.on:
+            self._finish()
+
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         if not self._enabled:
             return
@@ -329,7 +352,7 @@ class CAMCallback(Base):
     # --------------------------------------------------------------------------------------------------------------
 
     def _watching(self, trainer: Any) -> bool:
-        return self._enabled and not trainer.sanity_checking and trainer.state.fn == "fit"
+        return self._enabled and not trainer.sanity_checking and trainer.state.fn in self.on
 
     def _build(self, probe: ProbeSet) -> None:
         self.probe = probe
@@ -365,7 +388,11 @@ class CAMCallback(Base):
     def _begin(self, trainer: Any, pl_module: Any) -> None:
         """Settle probe, layers and folder, take up a resumed state, and say what is watched. Once; talks to no other process."""
         if self._monitor is None:
-            self._build(ProbeSet.from_dataset(loader_dataset(trainer.val_dataloaders)))
+            self._build(
+                ProbeSet.from_dataset(
+                    loader_dataset(trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders)
+                )
+            )
         monitor = self._monitor
         assert monitor is not None
         if monitor.store is not None and self._restored is None:
