@@ -126,7 +126,7 @@ class MLflowSink:
         """MLflow would show an image twice that is logged twice: those that an interrupted delivery left are not repeated."""
         if self._already is None:
             there = [] if self._queued else self.client.list_artifacts(self.run_id, "images")
-            self._already = {Path(file.path).name.partition("+timestamp+")[0] for file in there if ".webp" in file.path}
+            self._already = {Path(file.path).name.partition("+timestamp+")[0] for file in there if ".png" in file.path}
         name = f"{key.replace('/', '~')}+step+{step}"
         if name not in self._already:
             self.client.log_image(self.run_id, picture, key=key, step=step)
