@@ -591,53 +591,6 @@ def test_the_readme_line_about_yaml_probe_val(fit):
         CAMCallback(probe="train")
 
 
-def test_two_processes_equal_one(tmp_path):
-    """ddp over gloo, really: same records, same values on both ranks."""
-    script = tmp_path / "ddp.py"
-    script.write_text(
-        f"""
-import sys, json, torch
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-import conftest
-from pytorch_lightning import Trainer
-from torch.utils.data import DataLoader
-from cam_callbacks import CAMCallback, ProbeSet
-
-if __name__ == "__main__":
-    devices, folder = int(sys.argv[1]), sys.argv[2]
-    data = conftest.blobs()
-    probe = ProbeSet(data.tensors[0][:7], data.tensors[1][:7], masks=conftest.blob_masks(data)[:7])
-    callback = CAMCallback(probe, folder=folder, on_error="raise")
-    module = conftest.module(configure_optimizers=lambda self: torch.optim.SGD(self.parameters(), 0.0))
-    trainer = Trainer(max_epochs=2, accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto",
-        callbacks=[callback], logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    for m in module.modules():
-        if isinstance(m, torch.nn.BatchNorm2d): m.momentum = 0.0
-    trainer.fit(module, DataLoader(data, 8), DataLoader(data, 8))
-    values = {{k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("cam/")}}
-    with open(f"{{folder}}-values-{{trainer.global_rank}}.json", "w") as file:
-        json.dump(values, file)
-"""
-    )
-    for devices, name in ((1, "one"), (2, "two")):
-        done = subprocess.run(
-            [sys.executable, script, str(devices), tmp_path / name],
-            capture_output=True,
-            text=True,
-            timeout=240,
-            cwd=tmp_path,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-    one, two = RecordStore(tmp_path / "one"), RecordStore(tmp_path / "two")
-    assert len(one) == len(two) == 2
-    for a, b in zip(one, two, strict=True):
-        np.testing.assert_allclose(a.maps["gradcam", "net.8"], b.maps["gradcam", "net.8"], atol=1e-6)
-        for key in a.metrics.keys() - {"cam/seconds", "cam/overhead"}:
-            assert a.metrics[key] == pytest.approx(b.metrics[key], abs=1e-6), key
-    ranks = [(tmp_path / f"two-values-{rank}.json").read_text() for rank in (0, 1)]
-    assert ranks[0] == ranks[1]
-
-
 def test_import_is_light():
     """`import cam_engine` pulls in neither a trainer, a logger nor torchvision; records are read without Lightning."""
     code = (
