@@ -146,6 +146,7 @@ TRAINERS: dict[str, dict[str, Any]] = {
     "no inference mode": {"inference_mode": False},
     "bfloat16": {"precision": "bf16-true"},
     "bfloat16 mixed": {"precision": "bf16-mixed"},
+    "float16 mixed": {"precision": "16-mixed"},  # which Lightning makes bfloat16 where there is no GPU
     "float64": {"precision": "64-true"},
 }
 
