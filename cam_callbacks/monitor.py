@@ -492,7 +492,6 @@ class CAMMonitor:
         if baselines.kind_of(name) == "mlflow":
             return baselines.from_mlflow(name, self.probe.fingerprint, self._target_name, self.tracking_uri)
 
-        import cam_engine.explanation  # noqa: F401  # it and loading import each other; this order works
         from cam_engine.loading import load_checkpoint
 
         def of_checkpoint() -> _Share:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cam_engine.explanation.geometry import Geometry, Prepare, letterbox, measured
+from cam_engine.geometry import Geometry, Prepare, letterbox, measured
 from cam_engine.layers import module_names
 from cam_engine.names import friendly_names
 

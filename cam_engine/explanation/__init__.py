@@ -2,7 +2,6 @@
 
 * `one.py`: `explain`, `compare_methods`
 * `pictures.py`: reading one image, a folder, a glob
-* `geometry.py`: where the model's input lies on the picture, and back
 * `detectors.py`: what is different for a detector: its parts
 * `saving.py`: files, never one over another
 """

@@ -6,25 +6,22 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import Tensor, nn
 
-from cam_engine import loading  # as a module: it imports this package
 from cam_engine.cam import CAM, CAMResult
 from cam_engine.capture import Forward
 from cam_engine.explanation.pictures import Picture, paths_of, read
 from cam_engine.explanation.saving import save_explanation
 from cam_engine.grids import Reshape
 from cam_engine.layers import LayerSpec
+from cam_engine.loading import Loaded, load_model
 from cam_engine.methods.registry import get_method
 from cam_engine.names import resolve_names
 from cam_engine.targets.resolve import TargetSpec
-
-if TYPE_CHECKING:
-    from cam_engine.loading import Loaded
 
 Preprocess = Callable[[Image.Image], Tensor]
 LayerChoice = LayerSpec | int | Sequence["str | int | nn.Module"]
@@ -150,7 +147,7 @@ def explain(
     )  # fmt: skip
     if not request.methods:
         raise ValueError('method= is empty; pass at least one name, such as "gradcam".')
-    loaded = loading.load_model(model, size=size, processor=processor, preprocess=preprocess)
+    loaded = load_model(model, size=size, processor=processor, preprocess=preprocess)
     folder = None if output_path is None else Path(output_path)
     paths = paths_of(image)
     if paths is None:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from cam_engine.explanation.geometry import Geometry, Prepare, batched
+from cam_engine.geometry import Geometry, Prepare, batched
 from cam_engine.pictures import to_pictures
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")

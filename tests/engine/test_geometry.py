@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cam_engine.explanation.geometry import Geometry, letterbox, measured
+from cam_engine.geometry import Geometry, letterbox, measured
 
 
 def tensor_of(picture):

@@ -45,3 +45,8 @@ def test_a_function_is_not_hidden_by_a_module_imported_first():
 
 def test_subpackages_are_attributes():
     assert imported("import cam_engine; cam_engine.metrics.entropy, cam_engine.targets.ClassTarget") == ["torch"]
+
+
+@pytest.mark.parametrize("module", ["loading", "explanation", "explanation.pictures", "auto_save", "featuremaps"])
+def test_a_module_can_be_imported_first(module):
+    assert imported(f"import cam_engine.{module}") == ["torch"]
