@@ -48,7 +48,8 @@ def main() -> None:
             for close in page.get_by_role("button", name="Close").all():  # the assistant's panel
                 close.click()
             show_images(page, frame)
-            page.screenshot(path=options.folder / "mlflow.png")
+            where = page.get_by_text(re.compile("file://"))  # a folder of this machine
+            page.screenshot(path=options.folder / "mlflow.png", mask=[where], mask_color="white")
         browser.close()
 
 
