@@ -11,6 +11,7 @@ import torch
 from measure import Job, Pair, alternate, import_seconds, peak_of
 from torch import Tensor, nn
 
+from cam_callbacks import CAMMonitor, ProbeSet
 from cam_engine import CAM
 from cam_engine.methods.eigen import principal_map
 
@@ -242,6 +243,28 @@ def single_calls(given: Settings) -> Iterator[Line]:
     for name, peer in peers.items():
         times = given.side_by_side(lambda: jobs.explain(cam, images, classes), peer, given.rounds(5, 2))
         yield faster(f"{name}'s GradCAM / ours", times)
+
+
+@row("metrics")
+def default_metrics(given: Settings) -> Iterator[Line]:
+    """What a look's numbers cost, as the callback measures and aggregates them: default metrics, masks and a suspected region."""
+    count = 64
+    images = jobs.pictures(count)
+    masks = torch.zeros(count, 224, 224, dtype=torch.bool)
+    masks[:, 56:168, 56:168] = True
+    probe = ProbeSet(images, jobs.classes(count), masks=masks, nuisance=masks.roll(90, 2))
+    model = jobs.network("resnet18")
+    monitor = CAMMonitor(probe, ("eigencam", "gradcam"), LAST, reference="first", alerts=[])
+    monitor.look(model)  # which measures the noise floor too, with more forwards
+    record = monitor.look(model)
+    times = given.side_by_side(
+        lambda: monitor._measured(record, model), lambda: monitor.look(model), given.rounds(5, 2), calls=5
+    )
+    share, low, high = (100 * ratio for ratio in times.ratio())
+    what = "default metrics / the look that they describe, ResNet-18, 64 images, 2 methods"
+    yield Line(
+        what, _time(times.ours), _time(times.theirs), f"{share:.2f} % ({low:.2f}–{high:.2f})", "≤ 5 %", share <= 5
+    )
 
 
 @row("import")
