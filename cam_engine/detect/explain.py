@@ -50,7 +50,8 @@ class Explained:
     """What one image's boxes were explained by.
 
     ``detections``: the boxes that took part. ``parts``: one for all, for each class or for each box; none without boxes.
-    ``layers``: names of the explained layers. ``size``: (H, W) of the image. ``note``: why there is nothing, else "".
+    ``layers``: names of the explained layers. ``size``: (H, W) of the image. ``note``: why there is nothing, else "";
+    then ``features[method]`` (H, W) in [0, 1], of the methods that explain no score, is what all layers respond to.
     """
 
     detections: Detections
@@ -59,6 +60,7 @@ class Explained:
     layers: tuple[str, ...]
     size: tuple[int, int]
     note: str = ""
+    features: Mapping[str, Tensor] = field(default_factory=dict)
     _device: torch.device = field(default=torch.device("cpu"), repr=False)
 
     def heatmap(self, method: str) -> Tensor:
@@ -146,6 +148,7 @@ def explain_detections(
                     layers=tuple(look.captured.activations),
                     size=size,
                     note="" if parts else _nothing(family, wanted, confidence),
+                    features={} if parts else look.features(),
                     _device=image.device,
                 )
             )
@@ -194,6 +197,10 @@ class _Look:
             raw |= self._one_by_one(others, target)
         return self._composed(raw)
 
+    def features(self) -> dict[str, Tensor]:
+        """For each method that explains no score: (H, W) in [0, 1], of all layers."""
+        return self._composed(self._of_features)
+
     def _gradients(self, target: BoxTarget, *, needed: bool) -> dict[str, Tensor]:
         """Of the target, for each layer; none where there is none and it is not needed."""
         with torch.enable_grad():
@@ -241,7 +248,7 @@ class _Look:
         height, width = self.image.shape[-2:]
         factors = self.family.canvas(self.captured.outputs)
         result = CAMResult(raw, None, None, (round(height * factors[0]), round(width * factors[1])), self.cam.aggregate)
-        return {name: minmax(result[name][:, :height, :width])[0] for name in self.cam.methods}
+        return {name: minmax(result[name][:, :height, :width])[0] for name in result.methods}
 
 
 def _part(look: _Look, target: BoxTarget, members: tuple[int, ...], per: Per) -> Part:

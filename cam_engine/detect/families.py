@@ -48,12 +48,3 @@ def family_of(model: Any) -> Family:
         f"{type(model).__name__} is no detector of a known family. Known are: {known}. For another one, derive from "
         "cam_engine.detect.Family and pass it as family=."
     )
-
-
-def is_detector(model: Any) -> bool:
-    """Does :func:`family_of` know this model?"""
-    try:
-        family_of(model)
-    except TypeError:
-        return False
-    return True

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cam_engine.cam import CAM
-from cam_engine.methods.registry import get_method
 from cam_engine.names import friendly_names, resolve_names
 
 if TYPE_CHECKING:
@@ -105,8 +103,9 @@ def _of_method(
         )
     whole = explained.heatmap(method).float().cpu().numpy()
     message = explained.note
-    if not parts and _needs_no_detection(method, request):
-        whole = _features(method, explained, family, picture, request)
+    nothing_asked = request.target is None and request.per == "all" and family.indices(request.classes) is None
+    if nothing_asked and method in explained.features:
+        whole = explained.features[method].float().cpu().numpy()
         message += f"; {method} shows what the network's features respond to, whatever is detected"
     heatmap = picture.geometry.heatmap(whole).clip(0, 1)
     result = Explanation(
@@ -124,27 +123,3 @@ def _of_method(
     if parts:
         result["parts_sheet"] = parts_sheet(pixels, parts, request.alpha)
     return result
-
-
-def _needs_no_detection(method: str, request: Request) -> bool:
-    """Is this method's map the same whatever is explained, and was nothing particular asked for?"""
-    asked = request.classes or request.target is not None or request.per != "all"
-    return not asked and get_method(method).needs <= {"images", "generator"}
-
-
-def _features(
-    method: str, explained: Explained, family: Family, picture: Picture, request: Request
-) -> NDArray[np.float32]:
-    settings = {name: request.cam[name] for name in ("component", "center", "eigen_smooth") if name in request.cam}
-    size = (picture.tensor.shape[-2], picture.tensor.shape[-1])
-    reshape = request.cam.get("reshape") or family.reshape(size)
-    cam = CAM(
-        family.model,
-        method,
-        list(explained.layers),
-        forward=family.forward,
-        reshape=reshape,
-        aggregate="max",
-        **settings,
-    )
-    return np.asarray(cam(picture.tensor)[method][0].float().cpu().numpy())

@@ -725,6 +725,13 @@ def test_a_padded_batch_is_cut_back_to_the_image():
     enlarged = nn.functional.interpolate(whole[None], size=(150, 210), mode="bilinear")[0, 0, :, :200]
     expected = (enlarged - enlarged.min()) / (enlarged.max() - enlarged.min())
     torch.testing.assert_close(result.parts[0].heatmaps["eigencam"], expected, rtol=1e-3, atol=1e-4)
+    (nothing,) = explain_detections(net, x, ["eigencam", "gradcam"], layers=layer, confidence=1.1)
+    assert nothing.parts == [] and set(nothing.features) == {"eigencam"}
+    torch.testing.assert_close(nothing.features["eigencam"], expected, rtol=1e-3, atol=1e-4)
+    picture = Image.fromarray((x[0] * 255).round().byte().permute(1, 2, 0).numpy())
+    shown = explain(net, picture, "eigencam", layer, confidence=1.1)
+    np.testing.assert_allclose(shown["heatmap"], expected, atol=0.02)
+    assert "nothing was detected" in shown["message"] and "whatever is detected" in shown["message"]
 
 
 # ------------------------------------------------------------------------------------------------ explain

@@ -119,6 +119,10 @@ def test_nothing_detected_is_said(detecting, photo):
     assert "no 3 was detected" in found["message"] and found["parts"] == [] and found["score"] is None
     np.testing.assert_array_equal(found["overlay"], np.asarray(photo))
     assert not found["heatmap"].any()
+    for asked in ({"classes": 3}, {"classes": 0}, {"target": 0}, {"confidence": 1.1, "per": "class"}):
+        of_eigencam = explain(detecting, photo, "eigencam", size=160, **asked)
+        assert of_eigencam["message"] and not of_eigencam["heatmap"].any()
+        np.testing.assert_array_equal(of_eigencam["overlay"], np.asarray(photo))
     of_features = explain(detecting, photo, "eigencam", size=160, confidence=1.1)
     assert "whatever is detected" in of_features["message"] and of_features["heatmap"].max() > 0.5
 
