@@ -134,9 +134,29 @@ def _add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--layer", nargs="+", metavar="NAME", help="as 'cam-callbacks layers' lists them, or an index such as -2"
     )
     explain.add_argument("--target", type=int, metavar="CLASS", help="index of the class (default: the predicted one)")
-    explain.add_argument("--classes", nargs="+", metavar="NAME", help="detectors: only these classes")
+    explain.add_argument("--eigen-smooth", action="store_true", help="keep the maps' first principal component only")
     explain.add_argument(
-        "--per", choices=("all", "class", "detection"), default="all", help="detectors: a map for each"
+        "--aug-smooth", action="store_true", help="average over mirrored and scaled inputs (not for detectors)"
+    )
+    explain.add_argument(
+        "--alpha", type=float, default=0.5, metavar="X", help="share of the colour, 0 to 1 (default: %(default)s)"
+    )
+    detectors = explain.add_argument_group("detectors")
+    detectors.add_argument("--classes", nargs="+", metavar="NAME", help="only these classes, by name or index")
+    detectors.add_argument("--per", choices=("all", "class", "detection"), default="all", help="a map for each")
+    detectors.add_argument(
+        "--items",
+        nargs="+",
+        default=["class"],
+        metavar="NAME",
+        help="what of a detection: class, confidence, class_confidence, x_center, y_center, width, height, mask; several "
+        "are averaged (default: class)",
+    )
+    detectors.add_argument(
+        "--matching", choices=("exact", "overlap"), default="exact", help="rows of a detection (default: %(default)s)"
+    )
+    detectors.add_argument(
+        "--confidence", type=float, default=0.25, metavar="X", help="least of a detection (default: %(default)s)"
     )
     explain.add_argument(
         "-o", "--output", type=Path, metavar="FOLDER", help="a folder for each image goes here (default: runs/<method>)"
@@ -155,7 +175,8 @@ def run_explain(args: argparse.Namespace) -> int:
     paths = [path for image in args.images for path in paths_of(image) or [Path(image)]]
     folder = args.output or Path("runs", "_".join(args.method))
     method = args.method[0] if len(args.method) == 1 else args.method
-    settings |= {"classes": args.classes, "per": args.per, "target": args.target}
+    given = ("target", "eigen_smooth", "aug_smooth", "alpha", "classes", "per", "items", "matching", "confidence")
+    settings |= {name: getattr(args, name) for name in given}
     failed = 0
     for path in tqdm(paths, unit="image", disable=len(paths) < 2 or not sys.stderr.isatty()):
         try:

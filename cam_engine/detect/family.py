@@ -79,15 +79,18 @@ class Family(ABC):
         return self.names.get(label, str(label))
 
     def indices(self, classes: str | int | Iterable[str | int] | None) -> set[int] | None:
-        """Class names or indices as indices; None (all classes) stays None, and so does an empty list.
+        """Class names or indices as indices; None (all classes) stays None, an empty list is None.
+
+        A number as text that is no name is an index.
 
         Raises:
             UnknownNameError: (a KeyError) a name that the model does not know.
         """
         if classes is None:
             return None
-        wanted = [classes] if isinstance(classes, (str, int)) else list(classes)
         by_name = {name: index for index, name in self.names.items()}
+        given = [classes] if isinstance(classes, (str, int)) else classes
+        wanted = [int(c) if isinstance(c, str) and c not in by_name and c.isdecimal() else c for c in given]
         for name in wanted:
             if isinstance(name, str) and name not in by_name:
                 known = f"nearest names: {nearest(name, by_name)}" if by_name else "this model has no class names"

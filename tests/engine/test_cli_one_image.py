@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +58,14 @@ def test_explain_many_with_several_methods(project):
     found = sorted(str(path.relative_to(project)) for path in project.glob("runs/*/*/methods.png"))
     names = ("china", "china-2", "china-3", "china-4", "flower", "flower-2", "flower-3", "flower-4")
     assert found == sorted(f"runs/gradcam_eigencam/{name}/methods.png" for name in names)
+
+
+def test_many_images_have_a_progress_bar(project, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(["explain", "one_image_net:NET", "flower.png"]) == 0
+    assert "1/1" not in capsys.readouterr().err
+    assert main(["explain", "one_image_net:NET", "*.png"]) == 0
+    assert "2/2" in capsys.readouterr().err
 
 
 def test_layers_prints_a_table(project, capsys):

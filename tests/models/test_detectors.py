@@ -614,6 +614,7 @@ def test_classes_are_chosen_by_name_or_index(v5):
     by_name = BoxTarget(found, family=v5, classes=["b", "c"]).detections[0]
     assert set(by_index.labels.tolist()) == {1, 2}
     assert torch.equal(by_index.rows, by_name.rows)
+    assert v5.indices(["1", "c"]) == {1, 2}  # as a shell writes an index
     assert len(BoxTarget(found, family=v5, classes=[]).detections[0]) == 20
     with pytest.raises(KeyError, match=r"no class 'bb'; nearest names: b"):
         BoxTarget(found, family=v5, classes="bb")

@@ -5,12 +5,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from cam_callbacks.cli import main
 from cam_engine import AutoSave, autosave, explain, get_available_layer_names, save_feature_maps
 from cam_engine.names import friendly_names
 
@@ -136,6 +138,36 @@ def test_saving_a_detectors_parts(detecting, photo, tmp_path):
         assert (tmp_path / "out" / name).is_file()
     metadata = json.loads((tmp_path / "out" / "metadata.json").read_text())
     assert len(metadata["detections"]) == len(found["detections"]) and len(metadata["parts"]) == 2
+
+
+def test_the_shell_does_the_same(detecting, photo, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "shell_model", SimpleNamespace(YOLO=lambda: detecting))
+    monkeypatch.chdir(tmp_path)
+    photo.save("photo.png")
+    command = ["explain", "shell_model:YOLO", "photo.png", "--size", "160"]
+    options = (
+        "--method layercam --layer -2 neck_c2f21 --per class --classes 16 --items class width --matching overlap "
+        "--confidence 0.3 --alpha 0.7 -o out"
+    )
+    assert main([*command, *options.split()]) == 0
+    detector = {"per": "class", "classes": [16], "items": ["class", "width"], "matching": "overlap", "confidence": 0.3}
+    expected = explain(detecting, photo, "layercam", [-2, "neck_c2f21"], size=160, alpha=0.7, **detector)
+    assert [part["label"] for part in expected["parts"]] == ["16"]
+    heatmap = np.load("out/photo/parts/001_heatmap.npy")
+    np.testing.assert_allclose(heatmap, expected["parts"][0]["heatmap"], atol=1e-5)
+    np.testing.assert_array_equal(np.asarray(Image.open("out/photo/overlay.png")), expected["overlay"])
+
+    assert main([*command, "--eigen-smooth", "--layer", "model.21"]) == 0
+    expected = explain(detecting, photo, "gradcam", "model.21", eigen_smooth=True, size=160)["heatmap"]
+    np.testing.assert_allclose(np.load("runs/gradcam/photo/heatmap.npy"), expected, atol=1e-5)
+
+    wrong = {"--items size": "'size'", "--aug-smooth": "aug_smooth", "--classes cat": "no class 'cat'"}
+    for option, words in wrong.items():
+        assert main([*command, *option.split()]) == 2 and words in capsys.readouterr().err
+
+    assert main(["layers", "shell_model:YOLO", "--size", "160"]) == 0
+    table = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["model.21", "neck_c2f22", "C2f"] in [row[:3] for row in table]
 
 
 def test_no_trace_on_the_network(detecting, photo):
