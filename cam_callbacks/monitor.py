@@ -165,7 +165,7 @@ class CAMMonitor:
             step: Optimizer steps so far; by default the epoch.
 
         Raises:
-            LookError: Explaining failed, on any process; nothing was written.
+            LookError: Explaining or writing failed, or ``on_alert``, on any process.
         """
         started = time.perf_counter()
         if self._policy == "baseline" and self._baseline is None and not self._tracks:
@@ -192,11 +192,11 @@ class CAMMonitor:
         record = self._measured(record, model)
         record = replace(record, seconds=time.perf_counter() - started)
         record.metrics[plain_key("seconds", self.name)] = record.seconds
-        if self.store is not None and processes.rank() == 0:
-            self.write(model, record)
+        # Rank 0's part is done "everywhere" too: where it fails, no other process may go on by itself.
+        writes = self.store is not None and processes.rank() == 0
+        processes.everywhere(lambda: self.write(model, record) if writes else None)
         self.looks += 1
-        if processes.rank() == 0:
-            self._announce(record)
+        processes.everywhere(lambda: self._announce(record) if processes.rank() == 0 else None)
         return record
 
     def _announce(self, record: Record) -> None:
@@ -490,7 +490,15 @@ class CAMMonitor:
         """The maps of an MLflow run, or those of a checkpoint's weights, which are put in and taken out again."""
         name = str(self.reference)
         if baselines.kind_of(name) == "mlflow":
-            return baselines.from_mlflow(name, self.probe.fingerprint, self._target_name, self.tracking_uri)
+            found = processes.everywhere(
+                lambda: (
+                    baselines.from_mlflow(name, self.probe.fingerprint, self._target_name, self.tracking_uri)
+                    if processes.rank() == 0
+                    else None
+                )
+            )
+            assert found[0] is not None
+            return found[0]
 
         from cam_engine.loading import load_checkpoint
 

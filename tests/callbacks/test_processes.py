@@ -24,9 +24,13 @@ from cam_callbacks import CAMCallback, ProbeSet
 class Broken(CAMCallback):
     def on_validation_batch_start(self, trainer, module, *rest):
         if trainer.global_rank == int(sys.argv[2]) and trainer.current_epoch == 1:
-            module.net[0].forward = lambda x: 1 / 0
+            if sys.argv[3] == "explaining":
+                module.net[0].forward = lambda x: 1 / 0
+            else:
+                self._monitor.write = lambda *_: 1 / 0
         super().on_validation_batch_start(trainer, module, *rest)
         module.net[0].__dict__.pop("forward", None)
+        vars(self._monitor).pop("write", None)
 
 if __name__ == "__main__":
     folder = sys.argv[1]
@@ -45,11 +49,11 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_an_exception_on_one_rank_leaves_none_waiting(rank, tmp_path):
+@pytest.mark.parametrize(("rank", "during"), [(0, "explaining"), (1, "explaining"), (0, "writing")])
+def test_an_exception_on_one_rank_leaves_none_waiting(rank, during, tmp_path):
     (tmp_path / "ddp.py").write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, tmp_path / "ddp.py", tmp_path / "r", str(rank)],
+        [sys.executable, tmp_path / "ddp.py", tmp_path / "r", str(rank), during],
         capture_output=True, text=True, timeout=240, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
