@@ -7,7 +7,7 @@ import random
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +85,18 @@ class Background:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Wait until no other thread or process is inside with the same file, which is made; where the system can do that."""
+    """Wait until no other thread or process is inside with the same file, which is made.
+
+    Where the system has no such locks, or the file system (some shared ones of clusters), it goes on without.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
         yield
         return
     with open(path, "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from cam_callbacks import processes
 from cam_callbacks.alerts import Rule, make_rules
+from cam_callbacks.background import Background
 from cam_callbacks.clock import Clock
 from cam_callbacks.delivery import WAIT, Delivery, Ledger, Sink
 from cam_callbacks.failures import Failures
@@ -36,6 +37,7 @@ from cam_engine.guard import random_streams
 from cam_engine.metrics import get_metrics
 
 DISABLED = "CAM_CALLBACKS_DISABLED"
+NAME_WAIT = 3.0  # seconds for an MLflow server to tell a run's name
 
 if TYPE_CHECKING:
     Base = pytorch_lightning.Callback
@@ -573,12 +575,17 @@ def _mlflow_run_name(logger: Any) -> str:
     """The name that MLflow shows for a logger's run; on other ranks than 0, which have no run, any name will do."""
     if logger.run_id is None:
         return "run"
-    try:
-        check_reachable(logger.experiment.tracking_uri)
-        run = logger.experiment.get_run(logger.run_id)
-        return str(run.data.tags.get("mlflow.runName") or logger.run_id)
-    except Exception:  # a server that is down, or a run that it has yet to make
-        return str(logger._run_name or logger.run_id)
+    client, run_id = logger.experiment, str(logger.run_id)
+    found: list[str] = []
+
+    def ask() -> None:
+        check_reachable(client.tracking_uri)
+        found.append(client.get_run(run_id).data.tags.get("mlflow.runName") or run_id)
+
+    asking = Background("cam-callbacks run name", ask)  # a server that listens and is silent would hold us for minutes
+    asking.flush(NAME_WAIT)
+    asking.stop()
+    return found[0] if found else str(logger._run_name or run_id)
 
 
 def _folder_name(run: str) -> str:

@@ -29,6 +29,7 @@ from cam_callbacks.records import write_atomically
 log = logging.getLogger(__name__)
 
 RUN = "run.json"
+QUEUED = "queued-"  # begins the id of a run that the server has yet to make
 QUEUE_TAG = "cam_callbacks.queue"  # finds the run again that was made just before a crash
 MOST_METRICS = 1000  # that MLflow takes in one call
 _CALL = re.compile(r"(\d{8,})\.json")
@@ -48,7 +49,7 @@ class Outbox:
     def __init__(self, folder: Path, run: dict[str, Any] | None = None, tracking_uri: str | None = None) -> None:
         self.folder = folder.absolute()
         self.run: dict[str, Any] = run or json.loads((self.folder / RUN).read_text(encoding="utf-8"))
-        self.run.setdefault("id", f"queued-{uuid.uuid4().hex}")
+        self.run.setdefault("id", f"{QUEUED}{uuid.uuid4().hex}")
         self.tracking_uri = tracking_uri or self.run["tracking_uri"]
         self.background = Background(f"cam-callbacks {self.folder.name}", self.deliver)
         self._client: Any = None
@@ -94,7 +95,11 @@ class Outbox:
             with alone(self.folder / ".lock"):  # a training may still be at it while somebody calls sync
                 run_id = self.ensure_run()
                 for numbers, call in self._calls():
-                    self._send(call, run_id)
+                    try:
+                        self._send(call, run_id)
+                    except TypeError as error:  # arguments that the call does not take
+                        self._set_aside(numbers, error)
+                        continue
                     for number in numbers:
                         self._remove(number)
         except Exception as error:
@@ -143,13 +148,13 @@ class Outbox:
         for number in self.waiting():
             try:
                 call = json.loads(self._path(number).read_text(encoding="utf-8"))
-                arguments = call["arguments"]
+                arguments = dict(call["arguments"])
+                only_metrics = call["call"] == "log_batch" and set(arguments) == {"metrics"}
+                self._check(number, call)
             except (ValueError, KeyError, TypeError) as error:
-                log.warning("cam-callbacks: %s is damaged and left out (%s)", self._path(number), one_line(error))
-                self._path(number).rename(self._path(number).with_suffix(".damaged"))
+                self._set_aside([number], error)
                 continue
             call["number"] = number
-            only_metrics = call["call"] == "log_batch" and set(arguments) == {"metrics"}
             if together and (not only_metrics or len(metrics) + len(arguments["metrics"]) > MOST_METRICS):
                 yield together, {"call": "log_batch", "arguments": {"metrics": metrics}}
                 together, metrics = [], []
@@ -160,6 +165,17 @@ class Outbox:
                 yield [number], call
         if together:
             yield together, {"call": "log_batch", "arguments": {"metrics": metrics}}
+
+    def _check(self, number: int, call: dict[str, Any]) -> None:
+        """Raise ValueError, KeyError or TypeError where this can never be sent."""
+        from mlflow.entities import Metric
+
+        for metric in call["arguments"].get("metrics", ()):
+            Metric(**metric)
+        if call["call"] in ("log_artifact", "log_artifacts"):
+            path = self._file(number, call)
+            if path.is_dir() != (call["call"] == "log_artifacts") or not path.exists():
+                raise ValueError(f"{path.name} is not there")
 
     def _send(self, call: dict[str, Any], run_id: str) -> None:
         from mlflow.entities import Metric, Param, RunTag
@@ -176,7 +192,7 @@ class Outbox:
                     tags=[RunTag(*t) for t in arguments.get("tags", ())],
                 )
             elif call["call"] in ("log_artifact", "log_artifacts"):
-                path = self._files(call["number"]) / Path(call["file"]).name
+                path = self._file(call["number"], call)
                 getattr(self._client, call["call"])(run_id, str(path), **arguments)
             elif call["call"] in ("set_terminated", "delete_tag", "update_run"):
                 getattr(self._client, call["call"])(run_id, **arguments)
@@ -184,6 +200,12 @@ class Outbox:
             if error.error_code not in _REFUSED:
                 raise
             log.warning("cam-callbacks: MLflow refused %s (%s)", call["call"], one_line(error))
+
+    def _set_aside(self, numbers: list[int], error: Exception) -> None:
+        """Keep what can never be sent, as it is, where it holds up nothing."""
+        for number in numbers:
+            log.warning("cam-callbacks: %s is damaged and left out (%s)", self._path(number), one_line(error))
+            self._path(number).rename(self._path(number).with_suffix(".damaged"))
 
     def _remove(self, number: int) -> None:
         self._path(number).unlink(missing_ok=True)
@@ -194,6 +216,10 @@ class Outbox:
 
     def _files(self, number: int) -> Path:
         return self.folder / f"{number:08d}"
+
+    def _file(self, number: int, call: dict[str, Any]) -> Path:
+        """What a call sends; inside the queue, whatever the call says."""
+        return self._files(number) / Path(call["file"]).name
 
     def _write_run(self) -> None:
         run = self.run | {"tracking_uri": without_password(self.run["tracking_uri"])}

@@ -18,7 +18,7 @@ from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from cam_callbacks.delivery import WAIT, one_line
-from cam_callbacks.outbox import Outbox, new_folder
+from cam_callbacks.outbox import QUEUED, Outbox, new_folder
 
 log = logging.getLogger(__name__)
 
@@ -175,13 +175,16 @@ class DurableMLFlowLogger(MLFlowLogger):
         tags = dict(self.tags or {})
         if self._run_name is not None:
             tags["mlflow.runName"] = self._run_name
+        # A copy of a logger (pickled, or in another process) whose run the server had yet to make: it is the same run.
+        waited_for = {"id": self._run_id} if str(self._run_id).startswith(QUEUED) else {}
         queue = Outbox(
             new_folder(self._queue_folder),
             {
                 "tracking_uri": self._tracking_uri,
-                "run_id": self._run_id,
+                "run_id": None if waited_for else self._run_id,
                 "experiment_name": self._experiment_name,
                 "artifact_location": self._artifact_location,
+                **waited_for,
                 "tags": {str(key): str(value) for key, value in resolve_tags(tags).items()},
             },
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import random
 import socket
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +18,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from cam_callbacks.background import Background
+from cam_callbacks.callback import _mlflow_run_name
 from cam_callbacks.delivery import Delivery, Ledger
-from cam_callbacks.loggers.durable import DurableClient
+from cam_callbacks.loggers.durable import DurableClient, DurableMLFlowLogger
 from cam_callbacks.outbox import Outbox
 from cam_callbacks.records import Record, RecordStore
+from cam_callbacks.sync import sync
 
 
 class Sink:
@@ -130,6 +135,14 @@ def test_a_failing_server_draws_nothing_from_pythons_random_stream(monkeypatch):
     listening.close()
 
 
+def test_a_server_that_listens_and_is_silent_does_not_hold_the_first_look(monkeypatch):
+    monkeypatch.setattr("cam_callbacks.callback.NAME_WAIT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = MlflowClient(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        logger = SimpleNamespace(run_id="0" * 32, experiment=client, _run_name="blue")
+        assert _mlflow_run_name(logger) == "blue"  # MLflow's own patience is minutes
+
+
 def test_a_forked_process_has_no_thread(store):
     sink = Sink()
     delivery = Delivery(store, [sink])
@@ -221,11 +234,50 @@ class TestOutbox:
         box = Outbox(tmp_path / "q", run)
         assert "secret" not in (box.folder / "run.json").read_text() and "secret" in box.tracking_uri
 
-    def test_a_path_in_a_queue_leads_nowhere_else(self, box, tmp_path, monkeypatch):
+    def test_a_path_in_a_queue_leads_nowhere_else(self, box, uri, tmp_path, monkeypatch, caplog):
         monkeypatch.setattr(Background, "wake", lambda background: None)
         (tmp_path / "secret.txt").write_text("secret")
         (box.folder / "00000000.json").write_text(
             '{"call": "log_artifact", "file": "../../secret.txt", "arguments": {"artifact_path": null}}'
         )
-        with pytest.raises(Exception, match="No such file"):
-            box.deliver()
+        box.deliver()
+        assert "00000000.json is damaged" in caplog.text and box.waiting() == []
+        assert MlflowClient(uri).list_artifacts(box.run["run_id"]) == []
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            {"call": "log_artifact", "file": "gone.txt", "arguments": {"artifact_path": None}},
+            {"call": "log_artifact", "file": None, "arguments": {}},
+            {"call": "log_batch", "arguments": {"metrics": [{"name": "loss"}]}},
+            {"call": "update_run", "arguments": {"colour": "red"}},
+            {"call": "log_batch", "arguments": 5},
+        ],
+    )
+    def test_a_call_that_can_never_be_sent_holds_up_no_other(self, box, uri, call, monkeypatch):
+        monkeypatch.setattr(Background, "wake", lambda background: None)
+        DurableClient(box).log_metric(box.run["id"], "before", 1.0)
+        (box.folder / "00000001.json").write_text(json.dumps(call))
+        again = Outbox(box.folder)
+        DurableClient(again).log_metric(box.run["id"], "after", 2.0)
+        again.deliver()
+        assert again.waiting() == [] and (box.folder / "00000001.damaged").is_file()
+        assert MlflowClient(uri).get_run(again.run["run_id"]).data.metrics == {"before": 1.0, "after": 2.0}
+
+    def test_a_file_system_without_locks_is_delivered_from(self, box, uri, monkeypatch):
+        monkeypatch.setattr(Background, "wake", lambda background: None)
+        monkeypatch.setattr("fcntl.flock", lambda *_: exec("raise OSError(38, 'Function not implemented')"))
+        DurableClient(box).log_metric(box.run["id"], "loss", 1.0)
+        box.deliver()
+        assert box.waiting() == []
+
+    def test_a_copy_of_a_logger_whose_server_was_down_logs_to_the_same_run(self, tmp_path, uri, monkeypatch):
+        down = "http://127.0.0.1:9"
+        logger = DurableMLFlowLogger("e", tracking_uri=down, queue=tmp_path / "queues", wait=0)
+        logger.log_metrics({"a": 1.0}, 0)
+        copy = pickle.loads(pickle.dumps(logger))
+        copy.log_metrics({"b": 2.0}, 1)
+        assert copy.run_id == logger.run_id and copy.run_id.startswith("queued-")
+        assert len(sync(tmp_path / "queues", uri)) == 2
+        (run,) = MlflowClient(uri).search_runs(["1"])
+        assert run.data.metrics == {"a": 1.0, "b": 2.0}
