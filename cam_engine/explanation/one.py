@@ -109,7 +109,8 @@ def explain(
         classes: For detectors: names or indices of the classes whose detections are explained; None or empty is all.
         per: ``"all"`` (one map), ``"class"`` or ``"detection"``.
         items: What of a detection is explained; several are averaged: ``"class"``, ``"confidence"``,
-            ``"class_confidence"``, ``"x_center"``, ``"y_center"``, ``"width"``, ``"height"``.
+            ``"class_confidence"``, ``"x_center"``, ``"y_center"``, ``"width"``, ``"height"``, ``"mask"`` (of an
+            instance segmenter).
         matching: ``"exact"`` (the row that a box came from) or ``"overlap"`` (the rows that overlap it most).
         confidence: Detections above it are explained.
         processor: Image processor of a transformers model.
