@@ -22,6 +22,7 @@ from cam_engine.render import COLORMAPS, colorize, contours
 
 FORMAT = 1
 BUDGET = 12_000_000  # cells of maps in one page: 16 MB of base64, where a browser still opens it at once
+SIDE_BY_SIDE = 10  # runs whose curves and images the page opens with
 FEWEST_PLACES = 24  # of the time axis that keep their maps before images are left out
 
 
@@ -40,6 +41,10 @@ def page_data(runs: Sequence[Run], budget: int = BUDGET) -> dict[str, Any]:
     agreed = agreement(runs)
     probes = _probes(runs)
     places, images, notes = _kept(runs, probes, budget)
+    if len(runs) > SIDE_BY_SIDE:
+        notes.append(
+            f"Curves and images open with the first {SIDE_BY_SIDE} of {len(runs)} runs; the names above the curves show others."
+        )
     return {
         "format": FORMAT,
         "title": " · ".join(run.name for run in runs),

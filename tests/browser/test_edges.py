@@ -26,6 +26,19 @@ def test_it_fits_the_window(count, width, runs, tmp_path, open_page):
     assert page.locator(".bar").bounding_box()["height"] < 160
 
 
+def test_more_than_ten_runs_open_with_ten(runs, tmp_path, open_page):
+    many = [replace(runs[i % 2], name=f"run {i}") for i in range(12)]
+    page = open_page(write_page(many, tmp_path / "page.html"))
+    show_images(page)
+    assert "the first 10 of 12 runs" in page.locator(".notes").inner_text()
+    assert page.locator("section.summary table").first.locator("tbody tr").count() == 12
+    assert page.locator(".card").first.locator(".panel").count() == 10
+    page.locator(".chips .chip", has_text="run 0").click()
+    page.locator(".chips .chip", has_text="run 11").click()
+    shown = page.locator(".card").first.locator(".panel").evaluate_all("all => all.map(it => Number(it.dataset.run))")
+    assert shown == [*range(1, 10), 11]
+
+
 HOSTILE = [
     '"><script>alert(1)</script>',
     "</script><img src=x onerror=alert(1)>",

@@ -27,6 +27,20 @@ def test_the_summary_is_read_without_touching_anything(two, runs, open_page):
     assert "Same probe" in page.locator("header.top").inner_text()
 
 
+def test_parameters_that_differ_are_read_without_touching_anything(runs, tmp_path, open_page):
+    named = [replace(run, params={"lr": lr, "batch": "64"}) for run, lr in zip(runs, ("0.0125", "0.0034"), strict=True)]
+    page = open_page(write_page(named, tmp_path / "page.html"))
+    differs = page.locator("table.differs")
+    assert "0.0125" in differs.inner_text() and "0.0034" in differs.inner_text()
+    assert "batch" not in page.locator("section.summary").inner_text()
+    page.get_by_text("What the runs share").click()
+    assert "SmallConvNet" in page.locator("section.summary").inner_text()
+    for table in page.locator("table.facts").all():
+        for column in (1, 2):
+            head, cell = (table.locator(part).nth(column).bounding_box() for part in ("thead tr > *", "tbody tr > *"))
+            assert head["x"] == pytest.approx(cell["x"], abs=1)
+
+
 def test_scrubbing_moves_all_panels_and_curves(two, open_page):
     page = open_page(two)
     show_images(page)
@@ -91,6 +105,40 @@ def test_a_click_on_a_curve_moves_the_slider(two, open_page):
     assert place(page) == "epoch 2 of 5"
 
 
+def test_curves_of_the_worst_images_and_a_metric_beside(two, runs, open_page):
+    page = open_page(two)
+    plot = page.locator(".plot[data-metric='on_target_enrichment']")
+    choose(page, "Lines", "all")
+    worst = [run.records[-1].aggregates["on_target_enrichment/gradcam"] for run in runs]
+    read = plot.locator(".readout").inner_text()
+    for of_run in worst:
+        for aggregate in ("worst_tenth", "worst_class"):
+            assert f"{of_run[aggregate]:.3f}" in read
+    axes = plot.locator(".u-axis").count()
+    choose(page, "Beside", "val_acc")
+    assert plot.locator(".u-axis").count() == axes + 1
+
+
+def test_a_fixed_scale_is_the_same_at_every_epoch(two, runs, open_page):
+    """Of each map: the brightest cell is at the scale's end at every look. Fixed: colours follow the share of the focus."""
+    page = open_page(two, hash="#outlines=0&opacity=1&cells=1&sort=probe&colormap=viridis")
+    show_images(page)
+    shares = [run.records[-1].maps["gradcam", "features"] for run in runs]
+    shares = [maps / maps.sum((1, 2), keepdims=True) for maps in shares]
+    peaks = np.array([[maps[image].max() for image in range(4)] for maps in shares])
+
+    def brightest():
+        return np.array([[pixels(page, run, image)[..., 1].max() for image in range(4)] for run in (0, 1)], int)
+
+    assert np.ptp(brightest()) <= 2
+    choose(page, "Scale", "fixed")
+    settle(page)
+    assert "chance" in page.locator(".legend").inner_text()
+    green = brightest()  # rises along viridis
+    order = np.argsort(peaks, axis=None)
+    assert (np.diff(green.ravel()[order]) >= -2).all() and np.ptp(green) > 5
+
+
 def test_images_are_sorted_and_filtered(two, runs, open_page):
     page = open_page(two)
     last = [run.records[-1] for run in runs]
@@ -118,6 +166,11 @@ def test_images_are_sorted_and_filtered(two, runs, open_page):
     choose(page, "Filter", "all")
     choose(page, "Class", "3")
     assert set(shown_images(page)[1:]) == set(np.flatnonzero(labels == 3))
+
+    choose(page, "Class", "")
+    choose(page, "Group", "left")
+    groups = np.array(runs[0].manifest["probe"]["groups"])
+    assert set(shown_images(page)[1:]) == set(np.flatnonzero(groups == "left"))
 
 
 def test_predictions_that_flipped_since_the_reference(two, runs, open_page):

@@ -12,7 +12,7 @@ export function summary(data) {
     h("p", { class: "muted" }, `↑ more is better, ↓ less is better; best @ ${data.axis}. A number without an arrow is a magnitude and no verdict: stable is not the same as right.`),
     data.parts.some((part) => part.jsd) && distances(data),
     data.tables.map(extra),
-    h("details", {}, h("summary", {}, data.runs.length > 1 ? "About the runs, and what differs" : "About the run"), facts(data)));
+    facts(data));
 }
 
 function alerts(data) {
@@ -59,7 +59,7 @@ function distances(data) {
     h("p", { class: "muted" }, "Jensen–Shannon divergence between their final maps, mean over the images: 0 the same focus, 1 disjoint."),
     h("div", { class: "tables" }, parts.map((part) => table(`divergence, ${part.title}`,
       [h("th", { scope: "col", class: "corner" }, named(part.title, 80)), ...part.runs.map((run) => h("th", { scope: "col" }, swatch(run), named(data.runs[run].name, 18)))],
-      part.jsd.map((row, i) => [h("th", { scope: "row" }, swatch(part.runs[i]), named(data.runs[part.runs[i]].name, 26)), ...row.map((it, j) => distance(it, i === j))]), "matrix"))));
+      part.jsd.map((row, i) => [h("th", { scope: "row" }, swatch(part.runs[i]), named(data.runs[part.runs[i]].name, 26)), ...row.map((it, j) => distance(it, i === j))]), data.runs.length > 5 ? "matrix many" : "matrix"))));
 }
 
 function distance(value, own) {
@@ -67,9 +67,17 @@ function distance(value, own) {
   return h("td", { class: "heat", vars: { heat: `${Math.round(Math.min(1, value ?? 0) * 100)}%` } }, shown(value));
 }
 
+/** What the runs are: in sight what differs between them, such as a parameter; what they share on demand. */
 function facts(data) {
-  return table("About the runs", [h("td", {}), ...data.runs.map((run) => h("th", { scope: "col" }, swatch(run.index), named(run.name, 40)))],
-    data.facts.map((fact) => [h("th", { scope: "row" }, named(fact.title, 60)), ...fact.values.map((it) => h("td", {}, named(it, 100)))]), "facts");
+  const differs = (fact) => new Set(fact.values).size > 1;
+  const differing = data.facts.filter(differs);
+  const shared = data.facts.filter((fact) => !differs(fact));
+  const rows = (label, some, kind) => table(label, [h("td", {}), ...data.runs.map((run) => h("th", { scope: "col" }, swatch(run.index), named(run.name, 40)))],
+    some.map((fact) => [h("th", { scope: "row" }, named(fact.title, 60)), ...fact.values.map((it) => h("td", {}, named(it, 100)))]), kind);
+  return [
+    differing.length > 0 && h("div", {}, h("h3", {}, "What differs between the runs"), rows("what differs", differing, "facts differs")),
+    shared.length > 0 && h("details", {}, h("summary", {}, data.runs.length > 1 ? "What the runs share" : "About the run"), rows("what is shared", shared, "facts")),
+  ];
 }
 
 /** A table that whoever made the data adds: { title, note, head: [text], rows: [[text]] }. */

@@ -10,6 +10,7 @@ import { State } from "./state.js";
 import { summary } from "./summary.js";
 import "./viewer.css";
 
+const MOST = 10; // runs side by side at first; `data.notes` says so
 const root = document.getElementById("cam-viewer");
 const source = document.getElementById("cam-data");
 let parts = [];
@@ -26,7 +27,7 @@ function show(raw) {
   const method = data.methods.at(-1) ?? "";
   const fresh = new State({
     place: last, at: last, probe: 0, method, layer: data.layers(method).at(-1) ?? "", colormap: "inferno", scale: "map", opacity: 0.5,
-    cells: false, outlines: true, show: "maps", sort: "drift", filter: "all", class: "", group: "", lines: data.runs.length > 1 ? "mean" : "all", beside: "", detail: null, hidden: new Set(),
+    cells: false, outlines: true, show: "maps", sort: "drift", filter: "all", class: "", group: "", lines: data.runs.length > 1 ? "mean" : "all", beside: "", detail: null, hidden: new Set(data.runs.slice(MOST).map((run) => run.index)),
   }, state);
   if (state && following) Object.assign(fresh, { place: last, at: last });
   mend(fresh, data);
