@@ -1,8 +1,10 @@
 """The page where people see it: in TensorBoard's tab, and in MLflow's artifact pane, which is a sandboxed frame."""
 
+import json
 import shutil
 import time
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import pytest
 from mlflow import MlflowClient
@@ -59,7 +61,7 @@ def test_the_tab_in_tensorboard_shows_the_runs_and_follows_them(start_tensorboar
         live.write(shortcut.read(look))
     tab.locator(".bar label", has_text="6 looks").nth(1).wait_for()
     deadline = time.monotonic() + 60
-    while viewer.locator("table.facts").text_content().count("6, to epoch 5") < 2:
+    while viewer.locator("section.summary").text_content().count("6, to epoch 5") < 2:
         assert time.monotonic() < deadline
         time.sleep(0.5)
 
@@ -93,6 +95,25 @@ def test_the_report_in_mlflows_artifact_pane(mlflow_server, folders, window, tmp
     slider.press("Home")
     opened.page.screenshot(path=tmp_path / "mlflow.png")
     assert [line for line in opened.trouble if "blob:" in line or "sandbox" in line] == []
+
+    names = quote(json.dumps(runs)), quote(json.dumps([experiment]))
+    opened = window(f"{mlflow_server}/#/compare-runs?runs={names[0]}&experiments={names[1]}")
+    file = opened.page.get_by_text("cam_report.html").first
+    file.wait_for(state="attached")
+    file.evaluate("file => file.click()")  # MLflow's panes move and cover it
+    for place, name in enumerate(("clean", "shortcut")):
+        side = opened.page.frame_locator("iframe").nth(place)
+        side.locator("h1", has_text=name).wait_for()
+        side.get_by_role("button", name="epoch before").evaluate("button => button.click()")
+        assert side.locator(".bar .where").inner_text() == "epoch 4 of 5"
+        assert side.locator("html").evaluate("root => root.scrollWidth <= root.clientWidth")
+    assert [line for line in opened.trouble if "blob:" in line or "sandbox" in line] == []
+    file = opened.page.get_by_text("cam_latest.png").first
+    file.evaluate("file => file.click()")
+    pictures = opened.page.locator("img[src^='blob:']")
+    pictures.nth(1).wait_for(state="attached")
+    opened.page.wait_for_timeout(500)
+    opened.page.screenshot(path=tmp_path / "side_by_side.png")
 
     comparison = compare_runs(*runs, tracking_uri=mlflow_server).log(mlflow_server, "digits")
     opened = window(f"{mlflow_server}/#/experiments/{experiment}/runs/{comparison}/artifacts/cam_compare.html")
