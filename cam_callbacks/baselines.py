@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cam_callbacks.records import Maps, RecordError, RecordStore
+from cam_callbacks.records import Maps, Record, RecordError, RecordStore
 
 POLICIES = ("settled", "first")
 Kind = Literal["policy", "look", "folder", "mlflow", "checkpoint"]
@@ -53,8 +53,8 @@ def kind_of(reference: str | int | os.PathLike[str]) -> Kind:
     )
 
 
-def from_folder(folder: str, fingerprint: str, target: str | int) -> Baseline:
-    """The last look in a folder of records.
+def from_folder(folder: str, fingerprint: str, target: str | int, targets: NDArray[np.int64] | None) -> Baseline:
+    """The last look in a folder of records. ``targets`` (N,): the classes that this run explains, where they are fixed.
 
     Raises:
         ValueError: It is of another probe or target, or cannot be read.
@@ -65,10 +65,17 @@ def from_folder(folder: str, fingerprint: str, target: str | int) -> Baseline:
     except RecordError as error:
         raise ValueError(f"the baseline {folder!r} cannot be read: {error}") from error
     _check(folder, manifest, fingerprint, target)
+    _check_targets(folder, record, targets)
     return Baseline(folder, record.maps, record.predictions)
 
 
-def from_mlflow(run_id: str, fingerprint: str, target: str | int, tracking_uri: str | None = None) -> Baseline:
+def from_mlflow(
+    run_id: str,
+    fingerprint: str,
+    target: str | int,
+    targets: NDArray[np.int64] | None,
+    tracking_uri: str | None = None,
+) -> Baseline:
     """The last look in an MLflow run's artifacts.
 
     Raises:
@@ -78,6 +85,7 @@ def from_mlflow(run_id: str, fingerprint: str, target: str | int, tracking_uri: 
 
     run = load_run(run_id, tracking_uri)
     _check(run_id, run.manifest, fingerprint, target)
+    _check_targets(run_id, run.records[-1], targets)
     return Baseline(run_id, run.records[-1].maps, run.records[-1].predictions)
 
 
@@ -111,4 +119,15 @@ def _check(name: str, manifest: dict[str, object], fingerprint: str, target: str
         raise ValueError(
             f"the baseline {name!r} explained target={manifest.get('target')!r}, this run explains target={target!r}: "
             "their maps show different things."
+        )
+
+
+def _check_targets(name: str, record: Record, targets: NDArray[np.int64] | None) -> None:
+    """Two lists of classes are both called "custom"."""
+    if record.targets is None or targets is None:
+        return
+    if different := np.flatnonzero(record.targets != targets).tolist():
+        raise ValueError(
+            f"the baseline {name!r} explained another class than this run in {len(different)} of {len(targets)} images, "
+            f"first in image {different[0]}: their maps show different things."
         )

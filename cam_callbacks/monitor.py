@@ -142,7 +142,9 @@ class CAMMonitor:
         self._regions: dict[tuple[int, int], dict[str, NDArray[np.float64]]] = {}
         self._baseline: baselines.Baseline | None = None
         if baselines.kind_of(self.reference) == "folder":  # the others wait for a model or a server
-            self._baseline = baselines.from_folder(str(self.reference), probe.fingerprint, self._target_name)
+            self._baseline = baselines.from_folder(
+                str(self.reference), probe.fingerprint, self._target_name, self._fixed_targets()
+            )
 
     def resolve(self, model: nn.Module) -> tuple[str, ...]:
         """Settle which layers are watched, by one forward of one image; they stay the same for the rest of the run."""
@@ -492,7 +494,9 @@ class CAMMonitor:
         if baselines.kind_of(name) == "mlflow":
             found = processes.everywhere(
                 lambda: (
-                    baselines.from_mlflow(name, self.probe.fingerprint, self._target_name, self.tracking_uri)
+                    baselines.from_mlflow(
+                        name, self.probe.fingerprint, self._target_name, self._fixed_targets(), self.tracking_uri
+                    )
                     if processes.rank() == 0
                     else None
                 )

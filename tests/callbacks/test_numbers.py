@@ -157,6 +157,15 @@ def test_a_baseline_that_differs_is_refused_with_the_difference_named(net, data,
         CAMMonitor(probe, **arguments, reference=tmp_path / "old").look(net)
 
 
+def test_a_baseline_of_another_list_of_targets_is_refused(net, data, tmp_path):
+    probe = ProbeSet(data.tensors[0][:4], data.tensors[1][:4])
+    CAMMonitor(probe, "gradcam", "8", target=[0, 1, 2, 3], folder=tmp_path / "old").look(net)
+    again = CAMMonitor(probe, "gradcam", "8", target=[0, 1, 2, 3], reference=tmp_path / "old").look(net)
+    assert again.metrics["cam/drift_ref/gradcam"] == 0
+    with pytest.raises(ValueError, match="another class than this run in 2 of 4 images, first in image 1"):
+        CAMMonitor(probe, "gradcam", "8", target=[0, 2, 1, 3], reference=tmp_path / "old")
+
+
 # --- targets, groups, counterfactuals ---
 
 
