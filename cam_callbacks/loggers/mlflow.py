@@ -17,6 +17,7 @@ from cam_engine.render import write_png
 log = logging.getLogger(__name__)
 
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.-]+")
+_LONGEST_TAG = 8000
 _LONGEST = 140  # MLflow makes one file name of a key, with a step, a time and a uuid in it
 
 
@@ -116,8 +117,9 @@ class MLflowSink:
 
     def _mark_alerts(self, record: Record, drawing: Drawing) -> None:
         new = [alert for alert in record.alerts if alert.new]
-        for alert in new:
-            self.client.set_tag(self.run_id, f"{_prefix(drawing)}.alert.{alert.name}", str(alert))
+        for name in dict.fromkeys(alert.name for alert in new):  # of every method and layer that raised it at this look
+            text = "\n".join(str(alert) for alert in new if alert.name == name)
+            self.client.set_tag(self.run_id, f"{_prefix(drawing)}.alert.{name}", text[:_LONGEST_TAG])
         if new:
             text = "\n\n".join(map(str, new))
             self.client.log_text(self.run_id, text, f"{_folder(drawing)}/alerts/look-{record.look:06d}.txt")
