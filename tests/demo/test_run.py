@@ -9,7 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cam_callbacks import RecordStore
 from cam_callbacks.demo.data import make_probe, make_scenes
 from cam_callbacks.demo.main import EXPERIMENT, run
-from cam_callbacks.demo.report import Outcome, commands, story, table
+from cam_callbacks.demo.report import Outcome, alerts, commands, story, table
+from cam_callbacks.records import Alert, Record
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,27 @@ def test_the_story_is_told_only_where_the_numbers_tell_it():
     rows = table([clean, shortcut]).splitlines()
     assert next(row.split()[-2:] for row in rows if row.startswith("validation accuracy")) == ["93.0%", "100.0%"]
     assert next(row.split()[-2:] for row in rows if row.strip().startswith("on the tag")) == ["0.10", "5.60"]
+
+
+def test_each_alert_is_named_once_at_the_epoch_where_it_was_first_raised(printed):
+    def look(epoch, *raised):
+        of_look = [
+            Alert(name, method, "features", epoch, epoch, epoch, epoch, new, f"{name} measured at {epoch}", (), "Look.")
+            for name, method, new in raised
+        ]
+        return Record(look=epoch, epoch=epoch, step=epoch, metrics={}, maps={}, alerts=tuple(of_look))
+
+    off, old, diffuse = ("off_target", "gradcam", True), ("off_target", "gradcam", False), ("diffuse", "eigencam", True)
+    store = [look(0), look(1, diffuse), look(2, off), look(3, old), look(4), look(5, off)]
+    head, clean, *said = alerts(
+        [Numbers("clean", [look(0)], 0.9, 0.9), Numbers("shortcut", store, 1.0, 0.0)]
+    ).splitlines()
+    assert clean.split() == ["clean", "none"]
+    assert [line.split() for line in said] == [
+        ["shortcut", "epoch", "2", "diffuse", "(eigencam):", "diffuse", "measured", "at", "1"],
+        ["epoch", "3", "off_target", "(gradcam):", "off_target", "measured", "at", "2"],
+    ]
+    assert head in printed
 
 
 def test_commands_quote_what_a_shell_would_split(tmp_path):
