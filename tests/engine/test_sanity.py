@@ -1,5 +1,7 @@
 """Cascading randomisation: drift rises, and the model is left bit for bit as it was."""
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -10,10 +12,10 @@ def test_drift_rises_and_the_model_stays(cnn, photos):
     before = {name: tensor.clone() for name, tensor in cnn.state_dict().items()}
     state = torch.get_rng_state()
     stages = cascading_randomisation(cnn, photos, 1, ("eigencam", "gradcam"), "stage1")
-    last = stages[-1].drift
-    assert last["gradcam"] > 0.01 and last["eigencam"] > 0.01
-    assert stages[0].drift["eigencam"] < 1e-9  # nothing before the explained layer is random yet
-    assert max(stage.drift["gradcam"] for stage in stages[1:]) > stages[0].drift["eigencam"]
+    eigencam = [stage.drift["eigencam"] for stage in stages]
+    assert eigencam[0] < 1e-9  # nothing before the explained layer is random yet
+    assert all(later > drift - 1e-9 for drift, later in pairwise(eigencam)) and eigencam[-1] > 0.3
+    assert min(stage.drift["gradcam"] for stage in stages) > 0.3  # through the gradients, from the first layer on
     assert all(torch.equal(tensor, before[name]) for name, tensor in cnn.state_dict().items())
     assert torch.equal(state, torch.get_rng_state())
     again = cascading_randomisation(cnn, photos, 1, ("eigencam", "gradcam"), "stage1")
