@@ -112,7 +112,7 @@ def test_the_report_in_mlflows_artifact_pane(mlflow_server, folders, window, tmp
     file.evaluate("file => file.click()")
     pictures = opened.page.locator("img[src^='blob:']")
     pictures.nth(1).wait_for(state="attached")
-    opened.page.wait_for_timeout(500)
+    pictures.nth(1).evaluate("picture => picture.decode().then(() => picture.scrollIntoView())")
     opened.page.screenshot(path=tmp_path / "side_by_side.png")
 
     comparison = compare_runs(*runs, tracking_uri=mlflow_server).log(mlflow_server, "digits")
