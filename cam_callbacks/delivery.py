@@ -114,8 +114,10 @@ class Delivery:
         return {worker.sink.name: len(worker.pending()) for worker in self._workers}
 
     def offer(self) -> None:
-        """There is a new look on disk. Returns at once."""
+        """The looks on disk are complete, as one that the trainer's numbers are yet to join is not. Returns at once."""
+        newest = max(self.store.looks, default=-1)
         for worker in self._workers:
+            worker.newest = newest
             worker.background.wake()
 
     def finish(self, wait: float = WAIT) -> bool:
@@ -149,6 +151,7 @@ class _Worker:
     def __init__(self, store: RecordStore, sink: Sink, drawing: Drawing, ledger: Ledger) -> None:
         self.store, self.sink, self.drawing, self.ledger = store, sink, drawing, ledger
         self.closing = False
+        self.newest = -1  # look that was offered
         self.background = Background(f"cam-callbacks {sink.name}", self._attempt)
         self._refused: set[int] = set()
         self._warned = False
@@ -166,7 +169,8 @@ class _Worker:
 
     def _deliver(self) -> None:
         closing = self.closing  # looks that come while others are delivered have a signal of their own
-        for look in self.pending():
+        newest = self.newest
+        for look in (n for n in self.pending() if closing or n <= newest):
             with self._warning(f"could not take look {look}"):
                 try:
                     record = self.store.read(look)

@@ -84,6 +84,17 @@ def test_a_sink_that_fails_holds_up_no_other_and_gets_it_later(store, caplog):
     assert Delivery(store, [broken]).finish() and broken.taken == [0, 1, 2]
 
 
+def test_a_look_is_delivered_when_it_was_offered_and_not_before(store):
+    """A thread that tries again must not take the look that is being made: the trainer's numbers are yet to join it."""
+    sink = Sink()
+    delivery = Delivery(store, [sink])
+    delivery.offer()
+    store.write(record(3))
+    (worker,) = delivery._workers
+    assert worker.background.flush(20) and sink.taken == [0, 1, 2]
+    assert delivery.finish(20) and sink.taken == [0, 1, 2, 3]
+
+
 def test_a_damaged_record_holds_up_no_other(store, caplog):
     store.path(1).write_bytes(b"damaged")
     sink = Sink()
