@@ -44,7 +44,7 @@ def sync(folder: str | os.PathLike[str], tracking_uri: str | None = None, wait: 
             left.append(f"{len(queue.waiting())} calls in {path} ({error})")
         else:
             said.append(f"{path}: {waiting} calls delivered to MLflow run {queue.run['run_id']}")
-        runs[str(path)] = queue.run
+        runs[queue.run["id"]] = queue.run
     for store in stores:
         said_here, left_here = _sync_records(store, tracking_uri, wait, runs)
         said += said_here
@@ -83,7 +83,7 @@ def _sink(address: dict[str, Any], tracking_uri: str | None, runs: dict[str, dic
 
         from cam_callbacks.loggers.mlflow import MLflowSink
 
-        run = runs.get(address.get("queue") or "", {})
+        run = runs.get(address["run_id"], {})  # by id: a folder may have been moved since
         client = MlflowClient(tracking_uri or address["tracking_uri"])
         sink = MLflowSink(client, run.get("run_id") or address["run_id"], every)
     # Under the name and the address that the training gave it, so that ledger and addresses stay as they are.

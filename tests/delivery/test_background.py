@@ -21,6 +21,7 @@ from cam_callbacks.background import Background
 from cam_callbacks.callback import _mlflow_run_name
 from cam_callbacks.delivery import Delivery, Ledger
 from cam_callbacks.loggers.durable import DurableClient, DurableMLFlowLogger
+from cam_callbacks.loggers.mlflow import MLflowSink
 from cam_callbacks.outbox import Outbox
 from cam_callbacks.records import Record, RecordStore
 from cam_callbacks.sync import sync
@@ -292,3 +293,13 @@ class TestOutbox:
         assert len(sync(tmp_path / "queues", uri)) == 2
         (run,) = MlflowClient(uri).search_runs(["1"])
         assert run.data.metrics == {"a": 1.0, "b": 2.0}
+
+    def test_records_find_the_run_of_a_queue_whose_folder_was_moved(self, box, uri, tmp_path, monkeypatch):
+        store, asked = RecordStore(tmp_path / "cam"), []
+        Delivery(store, [MLflowSink(DurableClient(box), box.run["id"])])  # writes down where the records go
+        box.folder.rename(tmp_path / "moved")
+        monkeypatch.setattr(
+            "cam_callbacks.sync.Delivery.finish", lambda d, _: asked.append(d._workers[0].sink.run_id) or True
+        )
+        sync(tmp_path, uri)
+        assert asked == [run.info.run_id for run in MlflowClient(uri).search_runs(["1"])] and len(asked) == 1
