@@ -110,8 +110,8 @@ def test_the_report_in_mlflows_artifact_pane(mlflow_server, folders, window, tmp
     assert [line for line in opened.trouble if "blob:" in line or "sandbox" in line] == []
     file = opened.page.get_by_text("cam_latest.png").first
     file.evaluate("file => file.click()")
-    pictures = opened.page.locator("img[src^='blob:']")
-    pictures.nth(1).wait_for(state="attached")
+    pictures = opened.page.locator("img[src^='blob:']:visible")
+    pictures.nth(1).wait_for()
     pictures.nth(1).evaluate("picture => picture.decode().then(() => picture.scrollIntoView())")
     opened.page.screenshot(path=tmp_path / "side_by_side.png")
 
