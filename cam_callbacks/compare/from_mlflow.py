@@ -41,24 +41,14 @@ def load_mlflow_run(run_id: str, path: str | None, *, source: str, tracking_uri:
     Raises:
         LoadError: No such run, server or database; no records in the run, or those of several callbacks.
     """
-    with patient():
-        import mlflow
-        from mlflow.exceptions import MlflowException
-
-        uri = tracking_uri or mlflow.get_tracking_uri()
-        _check_database(uri)
-        try:
-            client = mlflow.MlflowClient(tracking_uri=uri)
-            run = client.get_run(run_id)
-            folder = path or _records_path(client, run_id, uri)
-            with tempfile.TemporaryDirectory(prefix="cam-compare-") as temporary:
-                local = Path(client.download_artifacts(run_id, folder, temporary))
-                if not (local / "manifest.json").is_file():
-                    raise LoadError(f"the artifacts {folder!r} of MLflow run {run_id} hold no manifest.json.")
-                return read_folder(local, source, name=run.info.run_name, params=dict(run.data.params))
-        except (MlflowException, OSError) as error:
-            reason = printable(str(error))[:300]
-            raise LoadError(f"MLflow run {run_id} cannot be read at {uri!r}: {reason}") from error
+    with _client(tracking_uri, f"run {run_id}") as (client, uri):
+        run = client.get_run(run_id)
+        folder = path or _records_path(client, run_id, uri)
+        with tempfile.TemporaryDirectory(prefix="cam-compare-") as temporary:
+            local = Path(client.download_artifacts(run_id, folder, temporary))
+            if not (local / "manifest.json").is_file():
+                raise LoadError(f"the artifacts {folder!r} of MLflow run {run_id} hold no manifest.json.")
+            return read_folder(local, source, name=run.info.run_name, params=dict(run.data.params))
 
 
 def experiment_runs(name: str, tracking_uri: str | None, last: int | None, query: str | None) -> list[str]:
@@ -67,30 +57,19 @@ def experiment_runs(name: str, tracking_uri: str | None, last: int | None, query
     Raises:
         LoadError: No such experiment, server or database; a query that MLflow does not understand; no run.
     """
-    with patient():
-        import mlflow
-        from mlflow.exceptions import MlflowException
-
-        uri = tracking_uri or mlflow.get_tracking_uri()
-        _check_database(uri)
-        try:
-            client = mlflow.MlflowClient(tracking_uri=uri)
-            experiment = client.get_experiment_by_name(name)
-            if experiment is None:
-                known = ", ".join(repr(e.name) for e in client.search_experiments(max_results=10))
-                raise LoadError(f"no MLflow experiment {name!r} at {uri!r}; there are {known}.")
-            found: list[str] = []
-            page: Any = None
-            while page is None or (page.token and len(found) < (last or MOST)):
-                page = client.search_runs(
-                    [experiment.experiment_id], query or "", order_by=["attributes.start_time DESC"],
-                    page_token=page and page.token,
-                )  # fmt: skip
-                found += [run.info.run_id for run in page if any(map(_RECORDS_TAG.fullmatch, run.data.tags))]
-        except (MlflowException, OSError) as error:
-            raise LoadError(
-                f"MLflow experiment {name!r} cannot be read at {uri!r}: {printable(str(error))[:300]}"
-            ) from error
+    with _client(tracking_uri, f"experiment {name!r}") as (client, uri):
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            known = ", ".join(repr(e.name) for e in client.search_experiments(max_results=10))
+            raise LoadError(f"no MLflow experiment {name!r} at {uri!r}; there are {known}.")
+        found: list[str] = []
+        page: Any = None
+        while page is None or (page.token and len(found) < (last or MOST)):
+            page = client.search_runs(
+                [experiment.experiment_id], query or "", order_by=["attributes.start_time DESC"],
+                page_token=page and page.token,
+            )  # fmt: skip
+            found += [run.info.run_id for run in page if any(map(_RECORDS_TAG.fullmatch, run.data.tags))]
     if not found:
         which = f" that match {query!r}" if query else ""
         raise LoadError(f"the MLflow experiment {name!r} has no runs with records{which}.")
@@ -99,6 +78,22 @@ def experiment_runs(name: str, tracking_uri: str | None, last: int | None, query
             f"the MLflow experiment {name!r} has more than {MOST} runs with records; choose with --last or --query."
         )
     return found[:last][::-1]
+
+
+@contextmanager
+def _client(tracking_uri: str | None, what: str) -> Iterator[tuple[Any, str]]:
+    """A patient client and its URI; what goes wrong on it is a LoadError that names ``what`` was read."""
+    with patient():
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        uri = tracking_uri or mlflow.get_tracking_uri()
+        _check_database(uri)
+        try:
+            yield mlflow.MlflowClient(tracking_uri=uri), uri
+        except (MlflowException, OSError) as error:
+            reason = printable(str(error))[:300]
+            raise LoadError(f"MLflow {what} cannot be read at {uri!r}: {reason}") from error
 
 
 def _records_path(client: Any, run_id: str, uri: str) -> str:
