@@ -23,12 +23,6 @@ def new_folder(folder: Path) -> Path:
     raise AssertionError("unreachable")
 
 
-def new_file(path: Path) -> Path:
-    """The path, or the first of ``name-2``, ``name-3``, … that does not exist; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return next(candidate for candidate in _numbered(path) if not candidate.exists())
-
-
 def save_explanation(explained: Mapping[str, Any], folder: Path, settings: Mapping[str, Any]) -> Path:
     """Write ``overlay.png``, ``heatmap.png``, ``heatmap.npy`` and ``metadata.json``; for a detector each part's the same,
     numbered, in ``parts/``, and ``parts.png``, a sheet of them. Of several methods each has a folder, beside ``methods.png``."""
