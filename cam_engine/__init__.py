@@ -51,7 +51,7 @@ _HOMES = {
     "methods": ("available_methods", "register"),
     "names": ("get_available_layer_names",),
 }
-_PACKAGES = ("detect", "methods", "metrics", "render", "targets")
+_PACKAGES = ("detect", "exchange", "methods", "metrics", "render", "targets")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
