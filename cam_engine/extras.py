@@ -94,12 +94,21 @@ class Extras:
         return self._bias_terms
 
     def rescore_images(self, layer: str) -> Callable[[Variant, int], Tensor]:
+        return self._rescore_images(self.score)
+
+    def rescore_evidence(self, layer: str) -> Callable[[Variant, int], Tensor]:
+        if self.class_target is None:
+            return self._rescore_images(self.score)
+        target = self.class_target.measured_as("log_probability")
+        return self._rescore_images(lambda outputs: target(self.picked(outputs)))
+
+    def _rescore_images(self, score: Score) -> Callable[[Variant, int], Tensor]:
         def run(variant: Variant, count: int) -> Tensor:
             def outputs(chunk: Tensor) -> Any:
                 changed = variant(chunk).flatten(0, 1).to(self.images.dtype)
                 return self._laid_out(lambda given: rescore(self.model, given, forward=self.forward), changed)
 
-            return self._in_chunks(outputs, count, self._default_batch)
+            return self._in_chunks(outputs, count, self._default_batch, score)
 
         return run
 
@@ -114,7 +123,7 @@ class Extras:
 
             # Each chunk costs a few images' way to the layer, so late and small ones come in greater numbers.
             room = 2 * self._default_batch * self.images[0].numel() // raw[0].numel()
-            return self._in_chunks(outputs, count, max(room, self._default_batch))
+            return self._in_chunks(outputs, count, max(room, self._default_batch), self.score)
 
         return run
 
@@ -162,7 +171,7 @@ class Extras:
 
     _replay_whole = False
 
-    def _in_chunks(self, outputs: Callable[[Tensor], Any], count: int, default: int) -> Tensor:
+    def _in_chunks(self, outputs: Callable[[Tensor], Any], count: int, default: int, score: Score) -> Tensor:
         """(B, count) scores of variants; ``outputs`` takes indices (K,) and returns what the model says of B·K images."""
         batch = len(self.images)
         step = max(1, (self.batch_size or default) // batch)
@@ -172,7 +181,7 @@ class Extras:
             with self._autocast():
                 answer = outputs(chunk)
                 for k in range(len(chunk)):
-                    scored.append(self.score(_tree.map_tensors(_every(len(chunk), k), answer)).detach())
+                    scored.append(score(_tree.map_tensors(_every(len(chunk), k), answer)).detach())
         together = torch.stack(scored, dim=1)
         return together if together.dtype == torch.float64 else together.float()
 

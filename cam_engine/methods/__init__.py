@@ -23,6 +23,7 @@ from cam_engine.methods.finercam import finercam
 from cam_engine.methods.segeigencam import segeigencam
 from cam_engine.methods.cam import cam
 from cam_engine.methods.smoothgradcampp import smoothgradcampp
+from cam_engine.methods.exchangecam import exchangecam
 from cam_engine.methods.randomcam import randomcam
 from cam_engine.methods.registry import Method, available_methods, get_method, register
 from cam_engine.methods.weighting import collapse
@@ -36,6 +37,7 @@ __all__ = [
     "collapse",
     "eigencam",
     "eigengradcam",
+    "exchangecam",
     "fem",
     "finercam",
     "fullgrad",

@@ -24,6 +24,7 @@ NEEDS = {
     "images": "(B, channels, H, W)",
     "layer": "the module that is explained",
     "rescore_images": "callable (variant, count) -> (B, count); count forwards",
+    "rescore_evidence": "as rescore_images, but of a class the log-probability",
     "rescore_activations": "callable (variant, count) -> (B, count); count forwards from the layer on",
     "generator": "torch.Generator on the CPU, seeded alike at every call",
 }

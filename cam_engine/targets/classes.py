@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -87,6 +88,12 @@ class ClassTarget:
             return self
         logits = class_scores(outputs)
         return self if logits.shape[1] == 1 else _FixedTarget(logits.argmax(1), self.of)
+
+    def measured_as(self, of: Quantity) -> ClassTarget:
+        """The same classes, by another quantity."""
+        other = copy.copy(self)
+        other.of = of
+        return other
 
     def _dense(self, outputs: Any) -> bool:
         places = isinstance(outputs, Tensor) and outputs.ndim == 4 and outputs.shape[2:].numel() > 1
