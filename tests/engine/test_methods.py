@@ -58,14 +58,19 @@ def layercam(A, g):  # Jiang et al. 2021, eq. 5 and 6
     return out
 
 
-def eigencam(A, g=None, component=0, center=True):  # Muhammad & Yeasin 2020, eq. 3; sign as DESIGN states it
+def cell_energy(A):  # how far each cell is from the mean cell, and from its own mean over the channels
+    M = A.reshape(len(A), -1).T
+    return ((M - M.mean(0)) ** 2).sum(1) + ((M - M.mean(1)[:, None]) ** 2).sum(1)
+
+
+def eigencam(A, g=None, component=0, center=True):  # Muhammad & Yeasin 2020, eq. 3; the sign is that of the energy
     M = A.reshape(len(A), -1).T
     if center:
         M = M - M.mean(0)
     out = M @ np.linalg.svd(M, full_matrices=False)[2][component]
-    mean = M.mean(1)
-    covariance = ((out - out.mean()) * (mean - mean.mean())).sum()
-    if abs(covariance) > 1e-6 * out.std() * mean.std() * len(out):
+    energy = cell_energy(A)
+    covariance = ((out - out.mean()) * (energy - energy.mean())).sum()
+    if abs(covariance) > 1e-6 * out.std() * energy.std() * len(out):
         out = out * np.sign(covariance)
     elif out[np.abs(out).argmax()] < 0:
         out = -out
@@ -195,20 +200,56 @@ def test_a_component_that_is_no_count_is_refused_at_once(component, cnn):
         CAM(cnn, "eigencam", component=component)
 
 
-def test_eigencam_is_oriented_like_the_mean_activation():
-    A, _ = random_signed(3)
-    for sign in (1, -1):  # negated activations have the same singular vectors, up to their sign
-        maps = methods.eigencam(sign * A)
-        for one, mean in zip(maps.numpy(), (sign * A).mean(1).numpy(), strict=True):
-            assert np.corrcoef(one.ravel(), mean.ravel())[0, 1] > 0
+def test_eigencam_is_oriented_by_the_energy_of_the_cells():
+    A, _ = random_signed(3, (8, 6, 5, 7))
+    maps = methods.eigencam(A)
+    correlations = [
+        np.corrcoef(one.ravel(), cell_energy(a))[0, 1] for one, a in zip(maps.numpy(), A.numpy(), strict=True)
+    ]
+    assert min(correlations) > 0
+    means = [np.corrcoef(one.ravel(), a.mean(0).ravel())[0, 1] for one, a in zip(maps.numpy(), A.numpy(), strict=True)]
+    assert min(means) < -0.05, "the channel mean would have turned one around"
+
+
+def test_an_object_of_negative_activations_is_not_dark():
+    """A linear bottleneck may well say "object" with negative numbers."""
+    A = 0.1 * torch.randn(1, 12, 7, 7)
+    A[..., 2:4, 3:5] -= 3 * torch.rand(1, 12, 1, 1)
+    assert methods.eigencam(A)[0].flatten().topk(4).indices.sort().values.tolist() == [17, 18, 24, 25]
+    torch.testing.assert_close(methods.eigencam(-A), methods.eigencam(A))
+
+
+def object_and_ground(rows):
+    """(1, 12, 8, 8): cells of one kind, the object, in the first ``rows`` rows, of another in the rest, which is weaker."""
+    A = 0.3 * torch.randn(12, 1, 1) + 0.05 * torch.randn(1, 12, 8, 8)
+    A[..., :rows, :] = torch.randn(12, 1, 1) + 0.05 * torch.randn(1, 12, rows, 8)
+    return A
+
+
+def test_an_object_that_fills_most_of_the_image_is_bright():
+    """The mean cell is then the object, and the ground is far from it."""
+    A = object_and_ground(6)
+    distance = (A - A.mean((2, 3), keepdim=True)).square().sum(1)[0]
+    assert distance[:6].max() < distance[6:].min()
+    raw = methods.eigencam(A)[0]
+    assert raw[:6].min() > 0 > raw[6:].max()
+
+
+def test_a_small_object_is_bright_behind_a_layer_norm():
+    """All cells are then equally far from their own mean over the channels."""
+    A = torch.nn.functional.layer_norm(object_and_ground(2).permute(0, 2, 3, 1), (12,)).permute(0, 3, 1, 2)
+    assert A.square().sum(1).std() < 1e-3
+    raw = methods.eigencam(A)[0]
+    assert raw[:2].min() > 0 > raw[2:].max()
 
 
 def test_eigencam_without_correlation_puts_its_peak_above_zero():
-    pattern = torch.tensor([[3.0, -1.0], [-1.0, -1.0]])
+    # Its sum and the sum of its cubes are zero (Prouhet, Tarry and Escott), so it says nothing of its square.
+    pattern = torch.tensor([[1.0, 5.0, 8.0, 12.0], [-2.0, -3.0, -10.0, -11.0]])
     for flipped in (pattern, -pattern):
         A = torch.stack([flipped, -flipped])[None]  # the channel mean is zero everywhere
         raw = methods.eigencam(A)[0]
-        np.testing.assert_allclose(raw, pattern * 2**0.5, atol=1e-5)
+        np.testing.assert_allclose(raw, pattern * 2**0.5, atol=1e-4)
 
 
 @pytest.mark.parametrize("value", [1.0, 1e4, 0.1])
@@ -280,8 +321,14 @@ def test_half_precision_models_are_explained_in_float32(exact_net, photos):
     half = copy.deepcopy(exact_net).bfloat16()
     raw = CAM(half, SEVEN, "stage2")(photos, 1).raw
     exact = CAM(exact_net, SEVEN, "stage2")(photos, 1).raw
+    A, _ = activations_and_gradients(exact_net, "stage2", photos.double(), torch.ones(8, dtype=torch.long))
+    one_each = zip(methods.eigencam(A).numpy(), A.numpy(), strict=True)
+    decided = torch.tensor([np.corrcoef(m.ravel(), cell_energy(a))[0, 1] > 0.05 for m, a in one_each])
+    assert decided.sum() > 5, "a sign at chance is rounding's to choose"
     for method in SEVEN:
         assert raw[method, "stage2"].dtype == torch.float32
         a, b = raw[method, "stage2"].flatten(1).double(), exact[method, "stage2"].flatten(1)
         alive = (b.amax(1) > 0) & (a.amax(1) > 0)
+        if method == "eigencam":
+            alive &= decided
         assert torch.nn.functional.cosine_similarity(a[alive], b[alive]).mean() > 0.98, method

@@ -79,11 +79,16 @@ def scaled(values):
 
 
 def first_component(M, component=0, center=True):
-    """Of (cells, channels), by a full SVD; sign as DESIGN states it."""
-    M = M - M.mean(0) if center else M
-    out = M @ np.linalg.svd(M, full_matrices=False)[2][component]
-    covariance = ((out - out.mean()) * (M.mean(1) - M.mean())).sum()
-    return out * np.sign(covariance)
+    """Of (cells, channels), by a full SVD; the sign is that of the energy."""
+    centred = M - M.mean(0) if center else M
+    out = centred @ np.linalg.svd(centred, full_matrices=False)[2][component]
+    return oriented(out, M)
+
+
+def oriented(out, M):
+    """Correlates positively with how far each of the (cells, channels) is from the mean cell, and from its own mean."""
+    energy = ((M - M.mean(0)) ** 2).sum(1) + ((M - M.mean(1)[:, None]) ** 2).sum(1)
+    return out * np.sign(((out - out.mean()) * (energy - energy.mean())).sum())
 
 
 def cells(A):
@@ -131,10 +136,8 @@ def kpcacam(A, g=None, component=0):
     from sklearn.decomposition import KernelPCA
 
     M = cells(A)
-    M = M - M.mean(0)
-    out = KernelPCA(component + 1, kernel="sigmoid").fit_transform(M)[:, component]
-    mean = M.mean(1)
-    return (out * np.sign(((out - out.mean()) * (mean - mean.mean())).sum())).reshape(A.shape[1:])
+    out = KernelPCA(component + 1, kernel="sigmoid").fit_transform(M - M.mean(0))[:, component]
+    return oriented(out, M).reshape(A.shape[1:])
 
 
 @pytest.fixture(scope="module")
@@ -980,8 +983,9 @@ def test_eigen_signs_survive_noise_on_the_image(method, layer, exact_net, photos
     for component in range(4):
         maps = [function(torch.from_numpy(m), component=component).numpy() for m in (before, after)]
         for a, b, matrix in zip(*maps, before, strict=True):
-            mean = (matrix - matrix.mean((1, 2), keepdims=True)).mean(0)
-            correlation = np.corrcoef(a.ravel(), mean.ravel())[0, 1]
+            M = cells(matrix)
+            energy = ((M - M.mean(0)) ** 2).sum(1) + ((M - M.mean(1)[:, None]) ** 2).sum(1)
+            correlation = np.corrcoef(a.ravel(), energy)[0, 1]
             assert correlation > 0
             if correlation > 0.05:
                 decided += 1
