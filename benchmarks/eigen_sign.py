@@ -71,23 +71,28 @@ def main() -> None:
         for stage, layers in (("last", LAST[name]), ("middle", MIDDLE[name])):
             for layer in layers:
                 agreed = agreement(net, layer, images)
-                found[stage][f"{name} {layer}"] = {rule: right.tolist() for rule, right in agreed.items()}
-                print(f"{name} {layer}:", {rule: f"{int(r.sum())}/{len(r)}" for rule, r in agreed.items()}, flush=True)
+                found[stage][f"{name} {layer}"] = counted(f"{name} {layer}", agreed)
     small = F.interpolate(images, (SIZE, SIZE), mode="bilinear", antialias=True)
     for name, net, layers in small_networks():
         for state in ("untrained", "trained"):
             net = trained(net) if state == "trained" else net
             turned = flips(net, layers, small)
-            found["flips"][f"{name}, {state}"] = {rule: t.tolist() for rule, t in turned.items()}
-            print(f"{name}, {state}:", {rule: f"{int(t.sum())}/{len(t)}" for rule, t in turned.items()}, flush=True)
+            found["flips"][f"{name}, {state}"] = counted(f"{name}, {state}", turned)
     print("\n" + table(found))
     if given.out:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(json.dumps({"photographs": list(photographs()), **found}, indent=1) + "\n")
 
 
-def table(found: dict[str, dict[str, dict[str, list[bool]]]]) -> str:
-    """Markdown, a line for each rule."""
+def counted(what: str, cases: dict[str, Tensor]) -> dict[str, str]:
+    """For each rule how many of (n,) bool are true, ``"8 of 9"``, printed too."""
+    counts = {rule: f"{int(of.sum())} of {len(of)}" for rule, of in cases.items()}
+    print(f"{what}:", counts, flush=True)
+    return counts
+
+
+def table(found: dict[str, dict[str, dict[str, str]]]) -> str:
+    """Markdown, a line for each rule, cases added up."""
     columns = {
         "last stage, as Grad-CAM": list(found["last"].values()),
         "middle layers": list(found["middle"].values()),
@@ -96,8 +101,8 @@ def table(found: dict[str, dict[str, dict[str, list[bool]]]]) -> str:
     }
     lines = ["| sign by | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for rule in RULES:
-        pooled = [np.concatenate([of[rule] for of in cases]) for cases in columns.values()]
-        lines.append(f"| {rule} | " + " | ".join(f"{int(p.sum())} of {len(p)}" for p in pooled) + " |")
+        cells = [np.array([of[rule].split(" of ") for of in cases], int).sum(0) for cases in columns.values()]
+        lines.append(f"| {rule} | " + " | ".join(f"{right} of {n}" for right, n in cells) + " |")
     return "\n".join(lines)
 
 
