@@ -169,7 +169,7 @@ def run_explain(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from cam_engine import explain
-    from cam_engine.explanation.pictures import paths_of
+    from cam_engine.explanation.reading import paths_of
 
     model, settings = _model(args)
     paths = [path for image in args.images for path in paths_of(image) or [Path(image)]]
@@ -329,7 +329,7 @@ def run_sanity(args: argparse.Namespace) -> int:
     import torch
     from PIL import Image
 
-    from cam_engine.explanation.pictures import paths_of
+    from cam_engine.explanation.reading import paths_of
     from cam_engine.loading import load_model
     from cam_engine.metrics.sanity import cascading_randomisation
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -25,17 +26,18 @@ FAMILIES: tuple[type[Family], ...] = (
 )
 
 
-def family_of(model: Any) -> Family:
+def family_of(model: Any, names: Mapping[int, str] | None = None) -> Family:
     """The family of a detector, bound to the network inside it.
 
     Args:
         model: A detector, or what holds one as its ``.model``: an ultralytics ``YOLO``, a libreyolo model, a
             LightningModule.
+        names: Class names by index, for a model that knows none.
 
     Raises:
         TypeError: No known family; the message lists them.
     """
-    names, inner = None, model
+    inner = model
     for _ in range(4):
         if isinstance(inner, nn.Module):
             for family in FAMILIES:
