@@ -5,6 +5,7 @@ A store is one folder for one run:
     manifest.json      schema version, and what the looks have in common (probe, methods, layers, target, versions)
     probe.npz          the probe images as a person sees them, labels, masks
     look-000000.npz    one file a look: maps, per-image numbers, and a JSON header with everything else
+    look-000000.user.json    what else the trainer had logged by the end of that validation, which is later than the look
 
 Every file is written to a temporary name, flushed to disk and renamed, so that a reader never sees half of one. Nothing
 is pickled.
@@ -21,7 +22,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -36,6 +37,7 @@ PROBE = "probe.npz"
 LARGEST = 2**30  # bytes that a file may unpack to
 UNWRITTEN_LOOKS = 16  # kept in memory while the disk is full
 LOOK = re.compile(r"look-(\d{6,})\.npz")
+_FILE = re.compile(rf"{re.escape(MANIFEST)}|{re.escape(PROBE)}|look-\d{{6,}}\.(?:npz|user\.json)")
 
 Maps = dict[tuple[str, str], NDArray[np.float32]]
 
@@ -178,6 +180,7 @@ class RecordStore:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self._unwritten: dict[str, bytes] = {}
+        self._warned_of: set[str] = set()
 
     def __repr__(self) -> str:
         return f"RecordStore({str(self.folder)!r}, {len(self)} looks)"
@@ -211,15 +214,22 @@ class RecordStore:
     def path(self, look: int) -> Path:
         return self.folder / f"look-{look:06d}.npz"
 
+    def files(self, look: int) -> list[str]:
+        """Names of the files of a look that exist, on disk or still in memory, the record's first."""
+        path = self.path(look)
+        return [name for name in (path.name, _annotation(path).name) if self.has(name)]
+
     def read(self, look: int) -> Record:
-        """Read the record of a look (not an index: looks may have gaps).
+        """Read the record of a look (not an index: looks may have gaps), with what :meth:`annotate` put beside it.
 
         Raises:
             FileNotFoundError: No such look.
             RecordError: Its file is damaged or of a newer schema.
         """
         path = self.path(look)
-        return Record.from_bytes(self.data(path.name), str(path))
+        record = Record.from_bytes(self.data(path.name), str(path))
+        beside = _annotation(path)
+        return replace(record, user_metrics=self._user_metrics(beside)) if self.has(beside.name) else record
 
     def write(self, record: Record) -> Path:
         """Write a record, atomically; a look already there is replaced.
@@ -227,7 +237,23 @@ class RecordStore:
         Where the disk is full or refuses, a warning is logged and the record stays in memory, for those who hold this
         store; the last 16 at most.
         """
-        return self._write(self.path(record.look).name, record.to_bytes())
+        path = self.path(record.look)
+        with suppress(OSError):  # a disk that refuses
+            self._remove(_annotation(path).name)  # of the look that is replaced
+        return self._write(path.name, record.to_bytes())
+
+    def annotate(self, look: int, user_metrics: Mapping[str, float]) -> Path:
+        """Put :attr:`Record.user_metrics` beside a look's record, atomically, in place of those before.
+
+        A small file of its own: they are known only after the look, and maps need not be compressed again for them.
+        """
+        content = to_json({"schema": SCHEMA, "user_metrics": user_metrics})
+        return self._write(_annotation(self.path(look)).name, content.encode())
+
+    def remove(self, look: int) -> None:
+        """Remove all files of a look, if there are any."""
+        for name in self.files(look):
+            self._remove(name)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -278,6 +304,22 @@ class RecordStore:
         unwritten = self._unwritten.get(name)
         return (self.folder / name).read_bytes() if unwritten is None else unwritten
 
+    def _user_metrics(self, path: Path) -> dict[str, float]:
+        """What :meth:`annotate` wrote; a damaged file is said once, and costs these numbers but no look."""
+        try:
+            content = from_json(self.data(path.name).decode())
+            check_schema(content, str(path))
+            return {str(key): float(value) for key, value in content["user_metrics"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            if path.name not in self._warned_of:
+                log.warning("cam-callbacks: %s is damaged; the look has no numbers of the trainer's (%s)", path, error)
+                self._warned_of.add(path.name)
+            return {}
+
+    def _remove(self, name: str) -> None:
+        self._unwritten.pop(name, None)
+        (self.folder / name).unlink(missing_ok=True)
+
     def _write(self, name: str, data: bytes) -> Path:
         self._unwritten[name] = data
         for waiting in list(self._unwritten):
@@ -294,7 +336,18 @@ class RecordStore:
         waiting_looks = [name for name in self._unwritten if LOOK.fullmatch(name)]
         for forgotten in waiting_looks[:-UNWRITTEN_LOOKS]:
             del self._unwritten[forgotten]
+            self._unwritten.pop(_annotation(Path(forgotten)).name, None)
         return self.folder / name
+
+
+def is_record_file(name: str) -> bool:
+    """Is this the name of a file that a :class:`RecordStore` writes?"""
+    return _FILE.fullmatch(name) is not None
+
+
+def _annotation(record: Path) -> Path:
+    """The file beside a look's record: ``look-000003.npz`` → ``look-000003.user.json``."""
+    return record.with_suffix(".user.json")
 
 
 def free_folder(folder: Path) -> Path:
