@@ -12,7 +12,6 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -291,7 +290,7 @@ class CAMCallback(Base):
             if self.store is None or processes.rank() != 0:
                 return
             logged = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.startswith(plain_key("", None))}
-            self.store.write(replace(record, user_metrics=logged))
+            self.store.annotate(record.look, logged)
             if self._delivery is None:
                 self._delivery = Delivery(self.store, self._sinks(trainer), self.max_images)
             self._delivery.offer()
@@ -454,7 +453,7 @@ class CAMCallback(Base):
                     shutil.copy2(path, folder / path.name)
         for look in store.looks:  # looks after the checkpoint are made again
             if look >= state["looks"]:
-                store.path(look).unlink()
+                store.remove(look)
         Ledger(folder).forget_from(state["looks"])
         return folder
 

@@ -19,7 +19,8 @@ from zlib import crc32
 
 from cam_callbacks.background import Background, alone
 from cam_callbacks.drawing import Drawing
-from cam_callbacks.records import Record, RecordError, RecordStore, write_atomically
+from cam_callbacks.records import Record, RecordError, RecordStore
+from cam_callbacks.records.files import write_atomically
 
 log = logging.getLogger(__name__)
 

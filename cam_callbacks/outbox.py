@@ -24,7 +24,7 @@ from typing import Any
 from cam_callbacks.background import Background, alone
 from cam_callbacks.delivery import one_line
 from cam_callbacks.loggers.mlflow import check_reachable, without_password
-from cam_callbacks.records import write_atomically
+from cam_callbacks.records.files import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -59,7 +59,8 @@ class MLflowSink:
             check_reachable(self.client.tracking_uri)
         self._describe(drawing)
         store = drawing.store
-        self._log_stored(store, store.path(record.look).name, f"{_folder(drawing)}/records")
+        for name in store.files(record.look):
+            self._log_stored(store, name, f"{_folder(drawing)}/records")
         self._mark_alerts(record, drawing)
         if not record.look % self.every_n_looks:
             self._draw(record, drawing)

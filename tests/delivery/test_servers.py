@@ -86,7 +86,8 @@ def check_run(uri: str, run_id: str, epochs: int = 3) -> None:
     )
     assert images == {f"images/cam~gradcam~{i}+step+{e}": 1 for i in range(3) for e in range(epochs)}
     records = {Path(f.path).name for f in client.list_artifacts(run_id, "cam/records")}
-    assert records == {"manifest.json", "probe.npz", *(f"look-{e:06d}.npz" for e in range(epochs))}
+    looks = {f"look-{e:06d}.{kind}" for e in range(epochs) for kind in ("npz", "user.json")}
+    assert records == {"manifest.json", "probe.npz"} | looks
     assert {"cam_report.html", "cam_latest.png", "last"} <= {f.path for f in client.list_artifacts(run_id)}
 
 
