@@ -61,7 +61,7 @@ _HOMES = {
     "layers": ("LayerInfo", "available_layers"),
     "methods": ("available_methods", "register"),
 }
-_PACKAGES = ("detect", "methods", "metrics", "render", "targets")
+_PACKAGES = ("detect", "exchange", "methods", "metrics", "render", "targets")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
