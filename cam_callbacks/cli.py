@@ -304,7 +304,7 @@ def run_sync(args: argparse.Namespace) -> int:
 
     # Here somebody waits for an answer: minutes of silent retries, MLflow's default, would look like a hang.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    from cam_callbacks.sync import sync
+    from cam_callbacks.delivery.sync import sync
 
     print("\n".join(sync(args.folder, args.tracking_uri)))
     return 0
