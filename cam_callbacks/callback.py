@@ -30,6 +30,7 @@ from cam_callbacks.keys import check_name, plain_key
 from cam_callbacks.loggers.registry import is_a, sinks_of
 from cam_callbacks.mlflow_server import check_reachable
 from cam_callbacks.monitor import CAMMonitor, Target, check_arguments, neutral, shown_layers
+from cam_callbacks.picture_step import picture_step_of
 from cam_callbacks.probe import ProbeSet, loader_dataset
 from cam_callbacks.records import Alert, Record, RecordStore, free_folder
 from cam_engine.capture import Forward
@@ -243,7 +244,7 @@ class CAMCallback(Base):
         with self.failures.guarded("look skipped", look=True):
             processes.everywhere(lambda: self._begin(trainer, pl_module))
             assert self._monitor is not None
-            self._monitor.picture_step = "epoch" if _validates_once(trainer) else "look"
+            self._monitor.picture_step = picture_step_of(trainer)
             record = self._monitor.look(self._explained(pl_module), trainer.current_epoch, trainer.global_step)
             seconds, overhead = processes.from_rank_0((record.seconds, self._clock.spend(record.seconds)))
             record.metrics.update(
@@ -549,12 +550,6 @@ def _stopping(given: bool | Sequence[str], known: Sequence[str]) -> frozenset[st
 def _uri(logger: Any) -> str | None:
     """The tracking server of an MLFlowLogger."""
     return getattr(logger, "_tracking_uri", None)
-
-
-def _validates_once(trainer: Any) -> bool:
-    """Is there at most one validation an epoch?"""
-    interval = trainer.val_check_batch
-    return interval is None or interval >= trainer.num_training_batches
 
 
 def _mlflow_run_name(logger: Any) -> str:
