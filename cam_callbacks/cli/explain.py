@@ -73,7 +73,7 @@ def run_explain(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from cam_engine import explain
-    from cam_engine.explanation.pictures import paths_of
+    from cam_engine.explanation.reading import paths_of
 
     model, settings = model_of(args)
     paths = [path for image in args.images for path in paths_of(image) or [Path(image)]]

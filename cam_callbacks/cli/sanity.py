@@ -28,7 +28,7 @@ def run_sanity(args: argparse.Namespace) -> int:
     import torch
     from PIL import Image
 
-    from cam_engine.explanation.pictures import paths_of
+    from cam_engine.explanation.reading import paths_of
     from cam_engine.loading import load_model
     from cam_engine.metrics.sanity import cascading_randomisation
 
