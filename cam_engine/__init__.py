@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cam_engine.auto_save import AutoSave, autosave
     from cam_engine.basecam import BaseCAM, register_class
-    from cam_engine.cam import CAM, CAMResult
+    from cam_engine.cam import CAM
     from cam_engine.explanation import Explanation, compare_methods, explain
     from cam_engine.featuremaps import save_feature_maps
     from cam_engine.layers import LayerInfo, available_layers
     from cam_engine.methods import available_methods, register
     from cam_engine.names import get_available_layer_names
+    from cam_engine.result import CAMResult
 
 __all__ = [
     "CAM",
@@ -44,12 +45,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "auto_save": ("AutoSave", "autosave"),
     "basecam": ("BaseCAM", "register_class"),
-    "cam": ("CAM", "CAMResult"),
+    "cam": ("CAM",),
     "explanation": ("Explanation", "compare_methods", "explain"),
     "featuremaps": ("save_feature_maps",),
     "layers": ("LayerInfo", "available_layers"),
     "methods": ("available_methods", "register"),
     "names": ("get_available_layer_names",),
+    "result": ("CAMResult",),
 }
 _PACKAGES = ("detect", "methods", "metrics", "render", "targets")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -27,12 +27,9 @@ def detector_of(loaded: Loaded, request: Request) -> Family | None:
     if callable(request.target) or request.cam.get("forward") is not None:
         return None
     try:
-        family = family_of(loaded.net)
+        return family_of(loaded.net, loaded.classes)
     except TypeError:
         return None
-    if not family.names and loaded.classes:
-        family.names = dict(loaded.classes)
-    return family
 
 
 def explain_detector(family: Family, loaded: Loaded, picture: Picture, request: Request) -> dict[str, Explanation]:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor, nn
 
-from cam_engine.cam import CAM, CAMResult
+from cam_engine.cam import CAM
 from cam_engine.capture import Forward
 from cam_engine.explanation.pictures import Picture, paths_of, read
 from cam_engine.explanation.saving import save_explanation
@@ -21,6 +21,7 @@ from cam_engine.layers import LayerSpec
 from cam_engine.loading import Loaded, load_model
 from cam_engine.methods.registry import get_method
 from cam_engine.names import resolve_names
+from cam_engine.result import CAMResult
 from cam_engine.targets.resolve import TargetSpec
 
 Preprocess = Callable[[Image.Image], Tensor]
