@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cam_callbacks.records import Maps, Record, RecordError, RecordStore
+from cam_callbacks.run_ids import parse_run_id
 
 POLICIES = ("settled", "first")
 Kind = Literal["policy", "look", "folder", "mlflow", "checkpoint"]
-
-_RUN_ID = re.compile(r"(?:runs:/)?[0-9a-f]{32}(?:/.+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +43,7 @@ def kind_of(reference: str | int | os.PathLike[str]) -> Kind:
         return "checkpoint"
     if len(RecordStore(text)):
         return "folder"
-    if _RUN_ID.fullmatch(text):
+    if parse_run_id(text) is not None:
         return "mlflow"
     raise ValueError(
         'reference= takes "settled", "first", the index of a look, a folder of records, an MLflow run id or a checkpoint '

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cam_callbacks.compare.agree import Agreement
-from cam_callbacks.compare.load import LoadError, Run, printable
 from cam_callbacks.compare.numbers import Number, shown
+from cam_callbacks.compare.run import LoadError, Run
 from cam_callbacks.compare.table import Cell, table
+from cam_callbacks.text_table import printable
 
 SPREADS = 2.0
 """A difference between means up to so many standard deviations between the runs of a group is within their spread."""
