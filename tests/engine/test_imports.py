@@ -61,14 +61,6 @@ def test_a_module_can_be_imported_first(module):
 
 ROOT = Path(cam_engine.__file__).parents[1]
 
-# Circles that are still to be opened; whoever opens one takes it out.
-KNOWN_CIRCLES = {
-    frozenset({"cam_engine.loading", "cam_engine.names"}),
-    frozenset({"cam_engine.explanation.one", "cam_engine.explanation.detectors"}),
-    frozenset({"cam_callbacks.compare.load", "cam_callbacks.compare.from_mlflow"}),
-    frozenset({"cam_callbacks.compare.comparison", "cam_callbacks.compare.to_mlflow"}),
-}
-
 
 def module_files(root: Path, *packages: str) -> dict[str, Path]:
     """Every file of the packages by its dotted name; a package's ``__init__`` by that of the package."""
@@ -113,10 +105,7 @@ def circles(imports: dict[str, set[str]]) -> dict[frozenset[str], list[str]]:
 def test_no_two_files_import_each_other():
     files = module_files(ROOT, "cam_engine", "cam_callbacks")
     found = circles({name: imports_of(name, files) for name in files})
-    new = [" → ".join(way) for group, way in found.items() if group not in KNOWN_CIRCLES]
-    assert not new, f"these files import each other: {'; '.join(new)}"
-    opened = [" and ".join(sorted(group)) for group in KNOWN_CIRCLES - found.keys()]
-    assert not opened, f"no circle any more; take it out of KNOWN_CIRCLES: {'; '.join(opened)}"
+    assert not found, f"these files import each other: {'; '.join(' → '.join(way) for way in found.values())}"
 
 
 def test_the_engine_knows_nothing_of_the_callbacks():
