@@ -23,6 +23,7 @@ from cam_engine.methods.registry import Method, get_method
 from cam_engine.methods.weighting import collapse
 from cam_engine.targets.classes import ClassTarget
 from cam_engine.targets.resolve import TargetSpec, check_scores, fixed_target, mirrored_target, resolve_target
+from cam_engine.validity import MASS_FLOOR
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -378,4 +379,4 @@ def minmax(maps: Tensor) -> Tensor:
 def is_valid(maps: Tensor) -> Tensor:
     """(B,) bool: finite everywhere, and a sum after ReLU above 1e-12."""
     total = maps.relu().sum((1, 2), dtype=torch.float64 if maps.device.type != "mps" else torch.float32)
-    return torch.isfinite(maps).flatten(1).all(1) & (total > 1e-12)
+    return torch.isfinite(maps).flatten(1).all(1) & (total > MASS_FLOOR)
