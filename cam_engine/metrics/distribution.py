@@ -28,12 +28,20 @@ def as_maps(maps: Maps) -> Float:
 
 
 def valid(maps: Maps) -> NDArray[np.bool_]:
-    """(N,) bool: finite everywhere, and a sum after ReLU above 1e-12."""
+    """(N,) bool: finite everywhere, and a sum after ReLU above 1e-12.
+
+    >>> valid(np.array([[[1.0, 3.0]], [[0.0, -1.0]]]))
+    array([ True, False])
+    """
     return valid_maps(as_maps(maps))
 
 
 def distributions(maps: Maps) -> Float:
-    """ReLU, then each map divided by its sum: (N, h, w), NaN throughout for an invalid map."""
+    """ReLU, then each map divided by its sum: (N, h, w), NaN throughout for an invalid map.
+
+    >>> distributions(np.array([[[1.0, 3.0]]]))
+    array([[[0.25, 0.75]]])
+    """
     array = as_maps(maps)
     usable = valid(array)[:, None, None]
     positive = np.maximum(np.where(usable, array, 1.0), 0.0)
