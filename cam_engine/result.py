@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cam_engine.methods.registry import get_method
-from cam_engine.metrics.distribution import MASS_FLOOR
+from cam_engine.validity import MASS_FLOOR
 
 if TYPE_CHECKING:
     import PIL.Image

@@ -2,7 +2,7 @@
 
 Every function takes maps (N, h, w) on the layer's own grid, after ReLU and not rescaled, as numpy arrays or tensors,
 and returns one number for each image (N,). An invalid map (not finite, or with a sum not above 1e-12) gives NaN.
-``docs/metrics.md`` shows a low and a high case of each.
+``docs/metrics.md`` shows a low and a high case of each. In the examples ``np`` is numpy.
 """
 
 from cam_engine.metrics.aggregates import aggregate, bootstrap_interval, by_group, mean, worst_tenth

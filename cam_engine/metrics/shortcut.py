@@ -20,6 +20,10 @@ def consensus(maps: Maps) -> Float:
 
     Its mean is 1 when every image is looked at in the same place, which is how a cue at a fixed place shows. Fewer than
     two valid maps: NaN.
+
+    >>> left, right = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+    >>> consensus(np.stack([left, left])), consensus(np.stack([left, right])).round(3)
+    (array([1., 1.]), array([0.689, 0.689]))
     """
     p = distributions(maps)
     usable = np.isfinite(p).all((1, 2))
@@ -53,6 +57,13 @@ def max_t(maps: Maps, others: Maps, flips: int = FLIPS, seed: int = 0) -> MaxT:
     p lies in (0, 1]; small means moved. The smallest p that n images can give is 2/2ⁿ, so eight are needed for p < 0.01.
     An image with an invalid map on either side is left out; with fewer than two left everything is NaN.
     It sees a move to the same cells in many images (a cue at a fixed place), and no cue that changes its place.
+
+    >>> rng = np.random.default_rng(0)
+    >>> before = rng.random((12, 2, 2))
+    >>> after = before + [[0, 0], [0, 1]]  # on all images more focus at the lower right
+    >>> moved = max_t(after, before)
+    >>> moved.p < 0.01, int(moved.t.argmax())
+    (True, 3)
     """
     p, q = pair(maps, others)
     difference = (p - q).reshape(len(p), -1)
@@ -79,6 +90,9 @@ def counterfactual_gap(correct: ArrayLike, correct_without: ArrayLike) -> Float:
 
     Raises:
         ValueError: The two differ in shape.
+
+    >>> float(counterfactual_gap([True, True, True, False], [True, False, False, False]).mean())
+    0.5
     """
     cued, without = np.asarray(correct, dtype=np.float64), np.asarray(correct_without, dtype=np.float64)
     if cued.shape != without.shape or cued.ndim != 1:

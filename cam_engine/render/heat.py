@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cam_engine.metrics.distribution import valid
 from cam_engine.render._cv2 import cv2
+from cam_engine.validity import valid_maps
 
 _CODES = {
     "inferno": cv2.COLORMAP_INFERNO,
@@ -33,8 +33,7 @@ def is_valid(heatmap: ArrayLike) -> bool:
     Raises:
         TypeError, ValueError: No 2-d array of numbers.
     """
-    with np.errstate(over="ignore"):
-        return bool(valid(_as_map(heatmap)[None])[0])
+    return bool(valid_maps(_as_map(heatmap)[None])[0])
 
 
 def unit_scale(heatmap: ArrayLike) -> NDArray[np.float32]:
