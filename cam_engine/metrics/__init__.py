@@ -5,6 +5,7 @@ and returns one number for each image (N,). An invalid map (not finite, or with 
 ``docs/metrics.md`` shows a low and a high case of each.
 """
 
+import cam_engine.metrics.catalogue  # noqa: F401  # fills the registry
 from cam_engine.metrics.aggregates import aggregate, bootstrap_interval, by_group, mean, worst_tenth
 from cam_engine.metrics.distribution import distributions, valid
 from cam_engine.metrics.drift import (
@@ -27,11 +28,22 @@ from cam_engine.metrics.localisation import (
     pointing_game,
     rank_accuracy,
 )
-from cam_engine.metrics.registry import Metric, available_metrics, get_metrics, register_metric
+from cam_engine.metrics.permutation import MaxT, max_t
+from cam_engine.metrics.registry import (
+    Description,
+    Metric,
+    available_metrics,
+    describe,
+    descriptions,
+    get_metrics,
+    register_metric,
+    register_number,
+)
 from cam_engine.metrics.shape import border_enrichment, centroid, eigen_gap, entropy, gini, spread, top_mass
-from cam_engine.metrics.shortcut import MaxT, consensus, counterfactual_gap, max_t
+from cam_engine.metrics.shortcut import consensus, counterfactual_gap
 
 __all__ = [
+    "Description",
     "MaxT",
     "Metric",
     "aggregate",
@@ -49,6 +61,8 @@ __all__ = [
     "counterfactual_gap",
     "coverage",
     "deletion",
+    "describe",
+    "descriptions",
     "distributions",
     "eigen_gap",
     "enrichment",
@@ -65,6 +79,7 @@ __all__ = [
     "pointing_game",
     "rank_accuracy",
     "register_metric",
+    "register_number",
     "road",
     "similarity",
     "spearman",
