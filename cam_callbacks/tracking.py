@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cam_engine.metrics import MaxT, Metric, jensen_shannon, max_t, mean, valid
+from cam_engine.metrics import MaxT, Metric, describe, jensen_shannon, max_t, mean, valid
 
 Array = NDArray[np.float64]
 Policy = str | int  # "settled", "first", "baseline", or the index of a look
@@ -26,17 +26,10 @@ CALM_FLOORS = 3.0
 CALM_LOOKS = 2
 CEILING_PAIRS = 200
 
-# Beside the registered metrics: name → the bad end, and what a monitor finds while there has been no value.
-DERIVED = {"focus_drift": ("high", 0.0)}
-OF_PREDICTIONS = {"flip_rate": ("high", 0.0), "drift_flipped": ("high", 0.0), "drift_unflipped": ("high", 0.0)}
-WHOLE = {
-    "valid_frac": 0.0,
-    "reference_set": 0.0,
-    "noise_floor": 0.0,
-    "ceiling": 1.0,
-    "max_t": 0.0,
-    "max_t_p": 1.0,
-}
+# Measured beside the metrics that were asked for: of each image, and of all images together.
+DERIVED = ("focus_drift",)
+OF_PREDICTIONS = ("flip_rate", "drift_flipped", "drift_unflipped")
+WHOLE = ("valid_frac", "reference_set", "noise_floor", "ceiling", "max_t", "max_t_p")
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,11 +180,11 @@ def ceiling(maps: NDArray[np.float32], seed: int) -> float:
 
 def worse_when_high(metrics: Sequence[Metric]) -> frozenset[str]:
     """Names of the numbers whose bad end is the high one."""
-    ends = {m.name: m.worse for m in metrics} | {k: end for k, (end, _) in (DERIVED | OF_PREDICTIONS).items()}
-    return frozenset(name for name, end in ends.items() if end == "high")
+    names = (*(m.name for m in metrics), *DERIVED, *OF_PREDICTIONS)
+    return frozenset(name for name in names if describe(name).worse == "high")
 
 
 def neutral(metrics: Sequence[Metric], of_predictions: bool) -> dict[str, float]:
     """What a monitor finds under each number of a method and layer while there has been no value."""
-    derived = DERIVED | (OF_PREDICTIONS if of_predictions else {})
-    return {m.name: m.neutral for m in metrics} | {k: v for k, (_, v) in derived.items()} | WHOLE
+    names = (*(m.name for m in metrics), *DERIVED, *(OF_PREDICTIONS if of_predictions else ()), *WHOLE)
+    return {name: describe(name).neutral for name in names}
