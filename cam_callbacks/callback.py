@@ -12,7 +12,6 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +21,16 @@ from torch import Tensor, nn
 
 from cam_callbacks import processes
 from cam_callbacks.alerts import Rule, make_rules
-from cam_callbacks.background import Background
 from cam_callbacks.clock import Clock
 from cam_callbacks.delivery import WAIT, Delivery, Ledger, Sink
+from cam_callbacks.delivery.background import Background
+from cam_callbacks.delivery.sink import SinkOptions
 from cam_callbacks.failures import Failures
 from cam_callbacks.keys import check_name, plain_key
-from cam_callbacks.loggers.mlflow import MLflowSink, check_reachable
-from cam_callbacks.loggers.tensorboard import TensorBoardSink
+from cam_callbacks.loggers.registry import is_a, sinks_of
+from cam_callbacks.mlflow_server import check_reachable
 from cam_callbacks.monitor import CAMMonitor, Target, check_arguments, neutral, shown_layers
+from cam_callbacks.picture_step import picture_step_of
 from cam_callbacks.probe import ProbeSet, loader_dataset
 from cam_callbacks.records import Alert, Record, RecordStore, free_folder
 from cam_engine.capture import Forward
@@ -243,7 +244,7 @@ class CAMCallback(Base):
         with self.failures.guarded("look skipped", look=True):
             processes.everywhere(lambda: self._begin(trainer, pl_module))
             assert self._monitor is not None
-            self._monitor.picture_step = "epoch" if _validates_once(trainer) else "look"
+            self._monitor.picture_step = picture_step_of(trainer)
             record = self._monitor.look(self._explained(pl_module), trainer.current_epoch, trainer.global_step)
             seconds, overhead = processes.from_rank_0((record.seconds, self._clock.spend(record.seconds)))
             record.metrics.update(
@@ -291,7 +292,7 @@ class CAMCallback(Base):
             if self.store is None or processes.rank() != 0:
                 return
             logged = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.startswith(plain_key("", None))}
-            self.store.write(replace(record, user_metrics=logged))
+            self.store.annotate(record.look, logged)
             if self._delivery is None:
                 self._delivery = Delivery(self.store, self._sinks(trainer), self.max_images)
             self._delivery.offer()
@@ -401,7 +402,7 @@ class CAMCallback(Base):
             return
         if self._restored is not None:
             self._go_on(monitor, self._restored["monitor"])
-        monitor.tracking_uri = next((_uri(f) for f in trainer.loggers if _is(f, "MLFlowLogger")), None)
+        monitor.tracking_uri = next((_uri(f) for f in trainer.loggers if is_a(f, "MLFlowLogger")), None)
         monitor.resolve(self._explained(pl_module))
         run, folder = self._place(trainer)
         monitor.run = run
@@ -424,8 +425,8 @@ class CAMCallback(Base):
 
     def _place(self, trainer: Any) -> tuple[str, Path]:
         """Name of the run and folder of its records."""
-        boards = [logger for logger in trainer.loggers if _is(logger, "TensorBoardLogger") and logger.log_dir]
-        flows = [logger for logger in trainer.loggers if _is(logger, "MLFlowLogger")]
+        boards = [logger for logger in trainer.loggers if is_a(logger, "TensorBoardLogger") and logger.log_dir]
+        flows = [logger for logger in trainer.loggers if is_a(logger, "MLFlowLogger")]
         root = Path(trainer.default_root_dir)
         if flows:
             run = _mlflow_run_name(flows[0])
@@ -454,7 +455,7 @@ class CAMCallback(Base):
                     shutil.copy2(path, folder / path.name)
         for look in store.looks:  # looks after the checkpoint are made again
             if look >= state["looks"]:
-                store.path(look).unlink()
+                store.remove(look)
         Ledger(folder).forget_from(state["looks"])
         return folder
 
@@ -496,18 +497,9 @@ class CAMCallback(Base):
         return ProbeSet.from_dataset(dataset)
 
     def _sinks(self, trainer: Any) -> list[Sink]:
-        sinks: list[Sink] = []
-        boards = 0
-        every = self.images_every_n_looks
-        for logger in trainer.loggers:
-            with self.failures.guarded(f"no pictures for {type(logger).__name__}"):
-                if _is(logger, "TensorBoardLogger"):
-                    boards += 1
-                    name = "tensorboard" if boards == 1 else f"tensorboard-{boards}"
-                    sinks.append(TensorBoardSink(logger.experiment, every, name))
-                elif _is(logger, "MLFlowLogger"):
-                    sinks.append(MLflowSink(logger.experiment, logger.run_id, every, self.report_every_n_looks))
-        return sinks
+        every, report_every = self.images_every_n_looks, self.report_every_n_looks
+        options = SinkOptions(every_n_looks=every, report_every_n_looks=report_every)
+        return sinks_of(trainer.loggers, options, self.failures.guarded)
 
     def _refuse_shards(self, trainer: Any) -> None:
         """No process holds the whole model where its parameters are spread over all: one cannot look alone."""
@@ -555,20 +547,9 @@ def _stopping(given: bool | Sequence[str], known: Sequence[str]) -> frozenset[st
     return frozenset(names)
 
 
-def _is(logger: Any, class_name: str) -> bool:
-    """Is this logger of a class of that name? Lightning exists as two packages whose classes are unrelated."""
-    return any(cls.__name__ == class_name for cls in type(logger).__mro__)
-
-
 def _uri(logger: Any) -> str | None:
     """The tracking server of an MLFlowLogger."""
     return getattr(logger, "_tracking_uri", None)
-
-
-def _validates_once(trainer: Any) -> bool:
-    """Is there at most one validation an epoch?"""
-    interval = trainer.val_check_batch
-    return interval is None or interval >= trainer.num_training_batches
 
 
 def _mlflow_run_name(logger: Any) -> str:

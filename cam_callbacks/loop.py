@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -93,7 +92,7 @@ class CAMLoop:
         if record is not None and processes.rank() == 0:
             with self.failures.guarded("could not deliver a look"):
                 if metrics:
-                    self.store.write(replace(record, user_metrics=finite(metrics)))
+                    self.store.annotate(record.look, finite(metrics))
                 if self._delivery is None:
                     self._delivery = Delivery(self.store, self._sinks(), self.max_images)
                 self._delivery.offer()

@@ -20,6 +20,7 @@ from cam_callbacks import alerts as alerting
 from cam_callbacks import baselines, processes, scoring, tracking
 from cam_callbacks.detection import View, view_of
 from cam_callbacks.keys import check_name, group_keys, metric_key, per_image_key, plain_key
+from cam_callbacks.picture_step import PictureStep
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Alert, Record, RecordStore, free_folder
 from cam_callbacks.scoring import classified
@@ -133,7 +134,7 @@ class CAMMonitor:
         self.store_images = store_images
         self.store = None if folder is None else RecordStore(folder)
         self.layer_names: tuple[str, ...] = ()
-        self.picture_step = "epoch"
+        self.picture_step: PictureStep = "epoch"
         self.looks = 0
         self.rules = alerting.make_rules(alerts)
         self.on_alert = on_alert

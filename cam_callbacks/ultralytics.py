@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +196,7 @@ class Watch:
         if processes.rank() != 0:
             return
         assert monitor.store is not None
-        monitor.store.write(replace(record, user_metrics=finite(trainer.metrics)))
+        monitor.store.annotate(record.look, finite(trainer.metrics))
         torch.save(monitor.state_dict(), monitor.store.folder / STATE)
         if self._delivery is None:
             self._delivery = Delivery(monitor.store, self._sinks(trainer), self.max_images)

@@ -16,7 +16,8 @@ from sklearn.metrics import roc_auc_score
 
 from cam_callbacks.alerts import FocusMoved, Rule, Seen, judge, make_rules
 from cam_callbacks.keys import metric_name
-from cam_callbacks.records import Alert, Record, RecordStore, to_json, write_atomically
+from cam_callbacks.records import Alert, Record, RecordStore
+from cam_callbacks.records.files import to_json, write_atomically
 from cam_engine import metrics
 from cam_engine.metrics import MaxT, coverage, enrichment, max_t, mean
 from shortcut.arms import ARMS, ONSET

@@ -21,7 +21,7 @@ from cam_callbacks.compare.load import Run, printable, with_unique_names
 from cam_callbacks.compare.page import render_page
 from cam_callbacks.compare.select import Spec, select_runs
 from cam_callbacks.compare.table import Group, table, text_table
-from cam_callbacks.records import write_atomically
+from cam_callbacks.records.files import write_atomically
 
 if TYPE_CHECKING:
     import pandas

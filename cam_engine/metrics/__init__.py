@@ -6,6 +6,7 @@ and returns one number for each image (N,). An invalid map (not finite, or with 
 """
 
 from cam_engine.metrics.aggregates import aggregate, bootstrap_interval, by_group, mean, worst_tenth
+from cam_engine.metrics.consensus import consensus_by_chance, consensus_with_others
 from cam_engine.metrics.distribution import distributions, valid
 from cam_engine.metrics.drift import (
     centroid_shift,
@@ -27,13 +28,24 @@ from cam_engine.metrics.localisation import (
     pointing_game,
     rank_accuracy,
 )
+from cam_engine.metrics.pooled import Pooled, pooled_enrichment, ratio_interval
 from cam_engine.metrics.registry import Metric, available_metrics, get_metrics, register_metric
-from cam_engine.metrics.shape import border_enrichment, centroid, eigen_gap, entropy, gini, spread, top_mass
+from cam_engine.metrics.shape import (
+    border_enrichment,
+    centroid,
+    effective_share,
+    eigen_gap,
+    entropy,
+    gini,
+    spread,
+    top_mass,
+)
 from cam_engine.metrics.shortcut import MaxT, consensus, counterfactual_gap, max_t
 
 __all__ = [
     "MaxT",
     "Metric",
+    "Pooled",
     "aggregate",
     "available_metrics",
     "average_drop",
@@ -45,11 +57,14 @@ __all__ = [
     "centroid_vector",
     "confidence_increase",
     "consensus",
+    "consensus_by_chance",
+    "consensus_with_others",
     "correlation",
     "counterfactual_gap",
     "coverage",
     "deletion",
     "distributions",
+    "effective_share",
     "eigen_gap",
     "enrichment",
     "entropy",
@@ -63,7 +78,9 @@ __all__ = [
     "on_target_mass",
     "pixel_auc",
     "pointing_game",
+    "pooled_enrichment",
     "rank_accuracy",
+    "ratio_interval",
     "register_metric",
     "road",
     "similarity",

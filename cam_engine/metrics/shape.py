@@ -30,6 +30,24 @@ def entropy(maps: Maps) -> Float:
     return np.clip(entr(p).sum((1, 2)) / np.log(cells), 0.0, 1.0)
 
 
+def effective_share(maps: Maps) -> Float:
+    """Share of the cells that a uniform map of the same entropy would cover, exp(H) / n: (N,), 1/n (one cell) to 1 (uniform).
+
+    H = −Σ p ln p. Unlike :func:`entropy`, whose value for the same noise rises with the grid, it can be judged by one bound
+    on any grid that has enough cells. exp(H) is the perplexity, Hill's number of order 1 (Hill 1973, Ecology 54). A grid of
+    one cell has no spread to speak of: NaN.
+
+    >>> import numpy as np
+    >>> effective_share(np.array([[[1.0, 1.0, 0.0, 0.0]], [[1.0, 1.0, 1.0, 1.0]]])).round(6)
+    array([0.5, 1. ])
+    """
+    p = distributions(maps)
+    cells = p.shape[1] * p.shape[2]
+    if cells < 2:
+        return np.full(len(p), np.nan)
+    return np.minimum(np.exp(entr(p).sum((1, 2))) / cells, 1.0)
+
+
 def gini(maps: Maps) -> Float:
     """Gini index of the cells: (N,), 0 (all alike) to 1 − 1/n (all in one of n cells).
 

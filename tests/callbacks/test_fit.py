@@ -648,6 +648,19 @@ def test_frozen_backbone_and_binary_head(fit, make_module):
     assert set(callback.store[0].predictions) <= {0, 1}
 
 
+def test_a_record_is_compressed_once_though_the_trainers_numbers_come_later(fit, monkeypatch):
+    from cam_callbacks import Record
+
+    compressed = []
+    to_bytes = Record.to_bytes
+    monkeypatch.setattr(Record, "to_bytes", lambda record: compressed.append(record.look) or to_bytes(record))
+    callback = CAMCallback(methods="eigencam", on_error="raise")
+    trainer = fit(callback)
+    assert compressed == [0, 1, 2]
+    assert all("val_acc" in record.user_metrics for record in callback.store)
+    assert callback.store[-1].user_metrics["val_acc"] == pytest.approx(float(trainer.callback_metrics["val_acc"]))
+
+
 def test_the_report_is_in_mlflow_while_the_training_goes_on(fit, pl, tmp_path, monkeypatch):
     from cam_callbacks.loggers import MLflowSink
 

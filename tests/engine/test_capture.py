@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cam_engine import CAM, available_layers, available_methods
-from cam_engine.capture import Target, capture, gradients
+from cam_engine.capture import Tap, capture, gradients
 
 SEVEN = ("eigencam", "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "eigengradcam")
 LINEAR = ("gradcam", "hirescam", "layercam")  # between them they pin activations and gradients, cell by cell
@@ -41,10 +41,10 @@ def by_backward(net, layers, images, classes):
 
 def captured_pairs(net, layers, images, classes):
     """{layer: (activation, gradient)} by the engine."""
-    targets = [Target(layer, net.get_submodule(layer), lambda _: ()) for layer in layers]
+    targets = [Tap(layer, net.get_submodule(layer), lambda _: ()) for layer in layers]
     captured = capture(net, images, targets, record="from_layer")
     with torch.enable_grad():
-        grads = gradients(captured.outputs.gather(1, classes[:, None]).squeeze(1), captured)
+        grads = gradients(captured.outputs.gather(1, classes[:, None]).squeeze(1), captured.activations)
     return {layer: (captured.activations[layer].detach(), grads[layer]) for layer in layers}
 
 
@@ -130,6 +130,27 @@ def test_a_no_grad_block_that_ends_between_two_layers_hides_neither(cnn, photos)
         for method in LINEAR:
             assert alone.raw[method, layer].max() > 0
             torch.testing.assert_close(together.raw[method, layer], alone.raw[method, layer], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("methods", [SEVEN, "smoothgradcam++"], ids=["one forward", "noisy repeats"])
+def test_a_no_grad_block_costs_one_forward_more_and_only_once(methods, cnn, photos):
+    net, forwards = WithoutGradients(cnn), []
+    net.register_forward_pre_hook(lambda *_: forwards.append(1))
+    cam, plain = CAM(net, methods, "net.stage1"), 1 if methods is SEVEN else 5
+    cam(photos, 1)
+    assert len(forwards) == plain + 1
+    if methods is SEVEN:
+        cam(photos, 1)
+        assert len(forwards) == 2 * plain + 1
+
+
+def test_a_capture_says_what_it_recorded(cnn, photos):
+    taps = [Tap("net.stage1", cnn.stage1, lambda _: ())]
+    first = capture(WithoutGradients(cnn), photos, taps, record="from_layer")
+    assert first.recording == "from_start"
+    assert first.activations["net.stage1"].requires_grad and first.outputs.requires_grad
+    assert capture(cnn, photos, taps, record="from_layer").recording == "from_layer"
+    assert capture(WithoutGradients(cnn), photos, taps, record="nothing").recording == "nothing"
 
 
 # --- what is captured ---
@@ -668,7 +689,7 @@ def test_nothing_upstream_of_the_first_layer_is_recorded(cnn, photos):
 
 
 def test_the_first_layer_is_a_leaf_and_the_next_stays_in_its_graph(cnn, photos):
-    targets = [Target(name, cnn.get_submodule(name), lambda _: ()) for name in ("residual", "stage2")]
+    targets = [Tap(name, cnn.get_submodule(name), lambda _: ()) for name in ("residual", "stage2")]
     captured = capture(cnn, photos, targets, record="from_layer")
     assert captured.activations["residual"].grad_fn is None
     assert captured.activations["residual"].requires_grad

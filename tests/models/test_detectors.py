@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from cam_engine import CAM, explain
-from cam_engine.capture import Target, capture, gradients
+from cam_engine.capture import Tap, capture, gradients
 from cam_engine.detect import BoxTarget, Detections, explain_detections, family_of
 from cam_engine.detect.boxes import overlaps
 from cam_engine.detect.yolo import YoloV5Style
@@ -401,9 +401,9 @@ def test_the_gradient_is_that_of_plain_autograd(case):
     row, label = int(found.rows[1]), int(found.labels[1])
     some = False
     for name, layer in zip(family.layers(), layers, strict=True):
-        captured = capture(net, x, [Target(name, layer, first_tensor)], record="from_layer", forward=family.forward)
+        captured = capture(net, x, [Tap(name, layer, first_tensor)], record="from_layer", forward=family.forward)
         with torch.enable_grad():
-            ours = gradients(target(captured.outputs), captured)[name]
+            ours = gradients(target(captured.outputs), captured.activations)[name]
         leaf: list[torch.Tensor] = []
 
         def cut(_module, _inputs, output, leaf=leaf):
@@ -656,7 +656,7 @@ def test_a_branch_from_detached_features_gives_way_to_the_one_with_a_gradient():
 
     head.forward = forward
     try:
-        target = Target("model.16", net.get_submodule("model.16"), lambda _: ())
+        target = Tap("model.16", net.get_submodule("model.16"), lambda _: ())
         captured = capture(net, x, [target], record="from_layer")
         with torch.enable_grad():
             score = BoxTarget(found.select([0]), family=family)(captured.outputs)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cam_engine import CAM, methods
-from cam_engine.capture import Target, capture, gradients
+from cam_engine.capture import Tap, capture, gradients
 
 pytest.importorskip("pytorch_grad_cam", reason="make test-peers runs this in .venv-peers")
 torchvision = pytest.importorskip("torchvision")
@@ -106,10 +106,10 @@ def test_in_place_layers_change_our_maps_not_at_all():
 
 
 def activations_and_gradients(net, layer, images, classes):
-    target = Target(layer, net.get_submodule(layer), lambda _: ())
+    target = Tap(layer, net.get_submodule(layer), lambda _: ())
     captured = capture(net, images, [target], record="from_layer")
     with torch.enable_grad():
-        grads = gradients(captured.outputs.gather(1, classes[:, None]).squeeze(1), captured)
+        grads = gradients(captured.outputs.gather(1, classes[:, None]).squeeze(1), captured.activations)
     return captured.activations[layer].detach(), grads[layer]
 
 
