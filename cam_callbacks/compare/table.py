@@ -10,7 +10,7 @@ from cam_callbacks.compare.agree import ENRICHMENTS, Agreement, agreement
 from cam_callbacks.compare.numbers import Number, number, rank, shown, user_number
 from cam_callbacks.compare.run import Run
 from cam_callbacks.keys import Key
-from cam_callbacks.text_table import fit, printable, shorten
+from cam_callbacks.text_table import fit, line, printable, shorten
 
 _FIRST, _COLUMN, _FINAL = 25, 25, 10  # characters: three runs in a line of 100
 
@@ -127,15 +127,19 @@ def _cell(curve: Sequence[tuple[int, float]], known: Number) -> Cell:
 
 
 def _head(names: Sequence[str]) -> list[str]:
-    titles = "".join("  " + fit(printable(name), _COLUMN - 2, right=True) for name in names)
-    columns = "".join("final".rjust(_FINAL) + "best".rjust(_COLUMN - _FINAL) for _ in names)
-    return [" " * _FIRST + titles, " " * _FIRST + columns]
+    titles = [f"  {shorten(printable(name), _COLUMN - 2)}" for name in names]
+    columns = ["final", "best"] * len(names)
+    return [line(["", *titles], _widths(len(names), _COLUMN), "<>"), line(["", *columns], _widths(len(names)), "<>")]
 
 
 def _line(row: Row, cells: Sequence[Cell | None]) -> str:
     arrow = {"higher": " ↑", "lower": " ↓", None: ""}[row.number.better]
-    line = fit(f"  {shorten(printable(row.number.title), _FIRST - 2 - len(arrow))}{arrow}", _FIRST)
+    texts = [f"  {shorten(printable(row.number.title), _FIRST - 2 - len(arrow))}{arrow}"]
     for cell in cells:
         best = f"{shown(cell.best)} @ {cell.best_at}" if cell and cell.best is not None else ""
-        line += shown(cell.final if cell else None).rjust(_FINAL) + best.rjust(_COLUMN - _FINAL)
-    return line.rstrip()
+        texts += [shown(cell.final if cell else None), best]
+    return line(texts, _widths(len(cells)), "<>")
+
+
+def _widths(runs: int, *of_run: int) -> list[int]:
+    return [_FIRST, *(of_run or (_FINAL, _COLUMN - _FINAL)) * runs]

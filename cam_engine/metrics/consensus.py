@@ -16,6 +16,10 @@ def consensus_with_others(maps: Maps) -> Float:
     The image itself is left out of the mean, so that disjoint maps score 0 however few they are. Its mean over images is 1
     where every image is looked at in the same place, and also where all maps are flat: :func:`consensus_by_chance` tells
     the two apart. NaN for an invalid map; with fewer than two valid maps for all.
+
+    >>> left, right = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+    >>> consensus_with_others(np.stack([left, left])), consensus_with_others(np.stack([left, right]))
+    (array([1., 1.]), array([0., 0.]))
     """
     return _with_others(distributions(maps))
 
@@ -25,6 +29,10 @@ def consensus_by_chance(maps: Maps, repeats: int = REPEATS, seed: int = 0) -> Fl
 
     Shuffling keeps each map's entropy and takes its places away; so this is what maps as diffuse as these score without
     having any place in common. Compare the mean over images with that of :func:`consensus_with_others`. NaN as there.
+
+    >>> one_cell = np.eye(1, 16).reshape(1, 4, 4).repeat(8, 0)
+    >>> bool(consensus_by_chance(one_cell).mean() < 0.2), consensus_by_chance(np.ones((2, 4, 4)))
+    (True, array([1., 1.]))
     """
     p = distributions(maps)
     rng = np.random.default_rng(seed)
