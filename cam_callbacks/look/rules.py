@@ -152,3 +152,254 @@ class DetailDecides(PartDecides):
         "Compare sharpness, noise, compression and texture between the classes; more of the class lies there than in the "
         "accepted runs."
     )
+
+
+@dataclass(frozen=True)
+class CounterfactualGap:
+    """Accuracy falls without the cue. Needs ``ProbeSet(counterfactual=...)``."""
+
+    gap: float = 0.1
+    above: float = Z95
+    clears: float = 1.0
+    looks: int = 2
+    spread: float = 1.0
+    name: ClassVar[str] = "counterfactual_gap"
+    of: ClassVar[Literal["look"]] = "look"
+    advice: ClassVar[str] = "The model uses what the counterfactual version of the probe takes away."
+
+    def judge(self, evidence: LookEvidence) -> Judgement:
+        if evidence.gap is None:
+            return cannot_judge("needs counterfactual= on the probe")
+        n = len(evidence.gap)
+        if n < FEWEST_IMAGES:
+            return cannot_judge(f"needs {FEWEST_IMAGES} images, has {n}")
+        fall = float(evidence.gap.mean())
+        error = max(float(evidence.gap.std(ddof=1)) / math.sqrt(n), 1 / (n + 2))
+        return Judgement(
+            (fall - self.gap) / error,
+            f"accuracy on the counterfactual probe is lower by {fall:.0%} of the {n} images",
+            np.flatnonzero(evidence.gap > 0)[:NAMED].tolist(),
+        )
+
+
+@dataclass(frozen=True)
+class FollowsChanged:
+    """What the prediction follows has changed since the reference, pair by pair: less the object, or more of what should not
+    decide. The test is the same for each part; the largest change counts."""
+
+    above: float = 4.0
+    clears: float = 2.0
+    looks: int = 2
+    spread: float = 1.0
+    name: ClassVar[str] = "follows_changed"
+    of: ClassVar[Literal["look"]] = "look"
+    advice: ClassVar[str] = "Find out what changed in data, augmentation or labels since the reference."
+    _SIGNS: ClassVar[dict[str, float]] = {"object": -1, "background": 1, "nuisance": 1, "frame": 1, "detail": 1}
+
+    def judge(self, evidence: LookEvidence) -> Judgement:
+        if evidence.exchanged is None:
+            return cannot_judge("nothing was exchanged at this look, or the model is no classifier")
+        if evidence.then is None:
+            return cannot_judge("no reference yet")
+        changes = {
+            part: change
+            for part, sign in self._SIGNS.items()
+            if (change := paired_change(evidence.exchanged.whole.get(part), evidence.then.get(part), sign)) is not None
+        }
+        if not changes:
+            return cannot_judge(f"needs {FEWEST_IMAGES} images with the same pairs at the reference")
+        part = max(changes, key=lambda name: changes[name][0])
+        statistic, before, now = changes[part]
+        words = "the object" if part == "object" else f"the {part}"
+        return Judgement(
+            statistic,
+            f"the prediction follows {words} in {now:.0%} of exchanges, at the reference in {before:.0%} of the same pairs",
+            _followers(evidence.exchanged.whole[part]),
+        )
+
+
+@dataclass(frozen=True)
+class OffTarget:
+    """Less focus on the target than chance. Needs masks or boxes."""
+
+    above: float = Z95
+    clears: float = 1.0
+    looks: int = 2
+    spread: float = 2.0
+    name: ClassVar[str] = "off_target"
+    of: ClassVar[Literal["map"]] = "map"
+    advice: ClassVar[str] = (
+        "Look at the overlays of these images: what lies under the focus? ProbeSet(nuisance=...) measures a region that "
+        "you suspect."
+    )
+
+    def judge(self, evidence: Measurement) -> Judgement:
+        pooled = evidence.aggregates.get("on_target_enrichment")
+        if pooled is None:
+            return cannot_judge("needs masks or boxes on the probe")
+        if evidence.at_chance:
+            return cannot_judge("the model is at chance on the probe")
+        if not evidence.settled:
+            return cannot_judge("the focus has not settled")
+        if pooled["n"] < FEWEST_IMAGES or not math.isfinite(pooled["pooled_high"] - pooled["pooled_low"]):
+            return cannot_judge(f"needs {FEWEST_IMAGES} images with a map and a target, has {pooled['n']:.0f}")
+        error = max((pooled["pooled_high"] - pooled["pooled_low"]) / (2 * Z95), 1e-6)
+        return Judgement(
+            (1 - pooled["pooled"]) / error,
+            f"on-target enrichment is {pooled['pooled']:.2f} (95 % interval {pooled['pooled_low']:.2f} to "
+            f"{pooled['pooled_high']:.2f}); chance is 1",
+            _lowest(evidence.per_image["on_target_enrichment"]),
+        )
+
+
+@dataclass(frozen=True)
+class FocusMoved:
+    """The focus has moved since the reference, further than it did between looks when it was calm, and to the same cells on many
+    images. Needs no masks. The statistic is the smaller of two: drift over ``level``, and the largest |t| of a cell over what
+    sign flips reach; neither has a known null in a training that goes on, so the threshold comes from healthy runs."""
+
+    level: float = 0.05
+    above: float = 2.0
+    clears: float = 1.0
+    looks: int = 2
+    spread: float = 1.0
+    name: ClassVar[str] = "focus_moved"
+    of: ClassVar[Literal["map"]] = "map"
+    advice: ClassVar[str] = (
+        "Compare the overlays of these images at the reference and now; the record's t_maps show the cells that gained."
+    )
+
+    def judge(self, evidence: Measurement) -> Judgement:
+        drift, test = evidence.numbers["drift_ref"], evidence.moved
+        if evidence.at_chance:
+            return cannot_judge("the model is at chance on the probe")
+        if not (evidence.settled and evidence.reference_set):
+            return cannot_judge("no reference yet: the focus has not settled")
+        if evidence.cells < FEWEST_CELLS:
+            return cannot_judge(f"the grid of {evidence.cells} cells is too coarse to judge; name a finer layer")
+        if test.n < FEWEST_IMAGES or not math.isfinite(drift):
+            return cannot_judge(f"needs {FEWEST_IMAGES} images with a map then and now, has {test.n}")
+        level = max(self.level, 3 * evidence.floor if math.isfinite(evidence.floor) else 0.0)
+        return Judgement(
+            min(drift / level, test.statistic / test.critical),
+            f"the focus has moved to the {place(test.t)}: drift from the reference is {drift:.3f}, between looks of a calm focus "
+            f"{evidence.calm:.3f}; |t| = {test.statistic:.1f} on {test.n} images",
+            _lowest(-evidence.per_image["drift_ref"]),
+        )
+
+
+@dataclass(frozen=True)
+class Collapsed:
+    """Few images have a map at all. Not at the first look: an untrained network may have no gradient."""
+
+    below: float = 0.5
+    above: float = 0.0
+    clears: float = -0.25
+    looks: int = 1
+    spread: float = 0.25
+    name: ClassVar[str] = "collapsed"
+    of: ClassVar[Literal["map"]] = "map"
+    advice: ClassVar[str] = (
+        "Check the weights for NaN and the explained layer for dead units: the loss and the gradients of this epoch."
+    )
+
+    def judge(self, evidence: Measurement) -> Judgement:
+        if evidence.look == 0:
+            return cannot_judge("an untrained network may have no gradient")
+        share = evidence.numbers["valid_frac"]
+        without = np.flatnonzero(~np.isfinite(evidence.per_image["entropy"]))
+        return Judgement(self.below - share, f"{share:.0%} of the images have a valid map", without[:NAMED].tolist())
+
+
+DEFAULT: tuple[Rule, ...] = (
+    BackgroundDecides(),
+    NuisanceDecides(),
+    FrameDecides(),
+    DetailDecides(),
+    OffTarget(),
+    CounterfactualGap(),
+    FollowsChanged(),
+    FocusMoved(),
+    Collapsed(),
+)
+
+
+def paired_change(now: Followed | None, then: Followed | None, sign: float) -> tuple[float, float, float] | None:
+    """How the outcomes of pairs changed: (mean change over its standard error over receivers, share then, share now).
+
+    ``sign`` is 1 where more is worse, −1 where less is. None with fewer than eight receivers whose pairs count both times.
+    """
+    if now is None or then is None:
+        return None
+    before = {tuple(pair): value for pair, value in zip(then.pairs.tolist(), then.followed, strict=True)}
+    rows = [
+        (pair[1], before.get(tuple(pair), math.nan), value)
+        for pair, value in zip(now.pairs.tolist(), now.followed, strict=True)
+    ]
+    both = np.array([row for row in rows if math.isfinite(row[1]) and math.isfinite(row[2])])
+    if not len(both):
+        return None
+    receivers, places = np.unique(both[:, 0], return_inverse=True)
+    n = len(receivers)
+    if n < FEWEST_IMAGES:
+        return None
+    pairs = np.bincount(places)
+    change = np.bincount(places, weights=both[:, 2] - both[:, 1]) / pairs
+    error = max(float(change.std(ddof=1)) / math.sqrt(n), 1 / (n + 2))
+    return sign * float(change.mean()) / error, float(both[:, 1].mean()), float(both[:, 2].mean())
+
+
+def untrusted(focus: Followed | None, random: Followed | None) -> str | None:
+    """Why a map cannot be believed: focus carries no more of the class than a random place; None where it does, or is not known.
+
+    Paired, over receivers, at 95 %.
+    """
+    if focus is None or random is None:
+        return None
+    compared = paired_change(focus, random, 1)
+    if compared is None or compared[0] > Z95:
+        return None
+    return (
+        f"focus carries the class in {compared[2]:.0%} of exchanges, a random place of its size in {compared[1]:.0%}: "
+        "these maps do not show what decides"
+    )
+
+
+def place(t: Array) -> str:
+    """Where a t map (h, w) gained most, in words: ``"top left"``, ``"centre"``."""
+    h, w = t.shape
+    row, column = divmod(int(np.argmax(t)), w)
+    vertical = ("top", "", "bottom")[3 * row // h]
+    horizontal = ("left", "", "right")[3 * column // w]
+    return " ".join(filter(None, (vertical, horizontal))) or "centre"
+
+
+def _too_early(evidence: LookEvidence) -> str:
+    return "the model is at chance on the probe" if evidence.at_chance else ""
+
+
+def _too_few(counted: Followed) -> str:
+    n = counted.receivers
+    return "" if n >= FEWEST_IMAGES else f"needs {FEWEST_IMAGES} images with a pair that counts, has {n}"
+
+
+def _error(counted: Followed | ObjectShare) -> float:
+    """Standard error of a share, from its interval; not below that of one more pair, where all pairs agree."""
+    return max((counted.high - counted.low) / (2 * Z95), 1 / (counted.n + 2))
+
+
+def _followers(counted: Followed) -> list[int]:
+    """Receivers whose prediction followed the donor most often."""
+    receivers = counted.pairs[:, 1]
+    chosen = np.isfinite(counted.followed)
+    shares = np.bincount(receivers[chosen], weights=counted.followed[chosen]) / np.maximum(
+        np.bincount(receivers[chosen]), 1
+    )
+    order = np.argsort(-shares, kind="stable")
+    return [int(i) for i in order[:NAMED] if shares[i] > 0]
+
+
+def _lowest(values: Array) -> list[int]:
+    """Indices of the lowest defined values, lowest first."""
+    order = np.argsort(values, kind="stable")  # NaN last
+    return [int(i) for i in order[:NAMED] if np.isfinite(values[i])]
