@@ -20,7 +20,6 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from cam_callbacks import processes
-from cam_callbacks.alerts import Rule, make_rules
 from cam_callbacks.background import Background
 from cam_callbacks.clock import Clock
 from cam_callbacks.delivery import WAIT, Delivery, Ledger, Sink
@@ -28,7 +27,8 @@ from cam_callbacks.failures import Failures
 from cam_callbacks.keys import check_name, plain_key
 from cam_callbacks.loggers.mlflow import MLflowSink, check_reachable
 from cam_callbacks.loggers.tensorboard import TensorBoardSink
-from cam_callbacks.monitor import CAMMonitor, Target, check_arguments, neutral, shown_layers
+from cam_callbacks.look.alerts import Rule, make_rules
+from cam_callbacks.look.monitor import CAMMonitor, Target, check_arguments, neutral, shown_layers
 from cam_callbacks.probe import ProbeSet, loader_dataset
 from cam_callbacks.records import Alert, Record, RecordStore, free_folder
 from cam_engine.capture import Forward
@@ -78,7 +78,7 @@ class CAMCallback(Base):
         images_every_n_looks: Draw each n-th look only.
         report_every_n_looks: Write the run's page and film strips to MLflow after every n-th look, beside the end of the fit;
             0: at the end only.
-        alerts: Rules to judge each look by (:mod:`cam_callbacks.alerts`): names, or dictionaries such as
+        alerts: Rules to judge each look by (:mod:`cam_callbacks.look.alerts`): names, or dictionaries such as
             ``{"name": "diffuse", "above": 0.9}``; None is all of them, [] none. Each logs ``cam/alert/<name>``, 0 or 1.
         on_alert: Called with each :class:`~cam_callbacks.records.Alert` when it is raised, on rank 0.
         metrics: Numbers beside the default ones, by name (docs/metrics.md); ``"all"`` is all that need no extra forward.

@@ -15,7 +15,7 @@ from cam_callbacks.failures import Failures
 from cam_callbacks.keys import plain_key
 from cam_callbacks.loggers.scalars import finite, mlflow_sinks, tensorboard_numbers
 from cam_callbacks.loggers.tensorboard import TensorBoardSink
-from cam_callbacks.monitor import CAMMonitor
+from cam_callbacks.look.monitor import CAMMonitor
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Record, RecordStore
 

@@ -18,7 +18,7 @@ from cam_callbacks.failures import Failures
 from cam_callbacks.keys import plain_key
 from cam_callbacks.loggers.scalars import finite, mlflow_sinks, tensorboard_numbers
 from cam_callbacks.loggers.tensorboard import TensorBoardSink
-from cam_callbacks.monitor import CAMMonitor, Target
+from cam_callbacks.look.monitor import CAMMonitor, Target
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import RecordStore
 from cam_callbacks.yolo_data import probe_from_yolo
@@ -61,7 +61,7 @@ def attach(
             which averages over a whole level and so loses small objects.
         layers: ``"auto"``: all inputs of the detection head, each with numbers of its own; or names, globs.
         target: ``"label"``: of a detector the classes of the probe's boxes
-            (:class:`cam_callbacks.detection.ProbeBoxTarget`); or as for :class:`CAMMonitor`.
+            (:class:`cam_callbacks.look.detection.ProbeBoxTarget`); or as for :class:`CAMMonitor`.
         folder: Where records go; by default ``<save_dir>/cam``.
         tensorboard: Write to ``save_dir``, beside what ultralytics may write there itself.
         mlflow: A run id; or True for the run that is active when the training starts, as ultralytics' own MLflow

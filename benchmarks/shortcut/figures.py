@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.stats import ttest_1samp
 from sklearn.metrics import roc_auc_score
 
-from cam_callbacks.alerts import FocusMoved, Rule, Seen, judge, make_rules
 from cam_callbacks.keys import metric_name
+from cam_callbacks.look.alerts import FocusMoved, Rule, Seen, judge, make_rules
 from cam_callbacks.records import Alert, Record, RecordStore
 from cam_callbacks.records.files import to_json, write_atomically
 from cam_engine import metrics

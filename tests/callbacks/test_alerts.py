@@ -9,8 +9,9 @@ from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from cam_callbacks import CAMCallback, CAMMonitor, ProbeSet, RecordStore, alerts
-from cam_callbacks.alerts import Seen, Verdict, judge, make_rules
+from cam_callbacks import CAMCallback, CAMMonitor, ProbeSet, RecordStore
+from cam_callbacks.look import alerts
+from cam_callbacks.look.alerts import Seen, Verdict, judge, make_rules
 from cam_engine.metrics import MaxT
 
 NAMES = ["off_target", "losing_focus", "focus_moved", "diffuse", "collapsed"]

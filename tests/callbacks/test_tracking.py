@@ -10,7 +10,8 @@ import torch
 from scipy.spatial.distance import jensenshannon
 from torch import nn
 
-from cam_callbacks import CAMMonitor, ProbeSet, RecordStore, tracking
+from cam_callbacks import CAMMonitor, ProbeSet, RecordStore
+from cam_callbacks.look import tracking
 from cam_engine import CAM
 from cam_engine.metrics import aggregate, get_metrics, mean
 

@@ -18,7 +18,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from cam_callbacks import CAMCallback, CAMMonitor, ProbeSet
-from cam_callbacks.detection import ProbeBoxTarget, view_of
+from cam_callbacks.look.detection import ProbeBoxTarget, view_of
 from cam_engine.detect import family_of
 
 pytestmark = [pytest.mark.models, pytest.mark.timeout(900)]

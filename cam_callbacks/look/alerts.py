@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cam_callbacks.keys import check_name
+from cam_callbacks.look.tracking import CALM, CALM_FLOORS
 from cam_callbacks.records import Alert
-from cam_callbacks.tracking import CALM, CALM_FLOORS
 from cam_engine.errors import nearest
 from cam_engine.metrics import MaxT, mean
 

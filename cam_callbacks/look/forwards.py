@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cam_callbacks.detection import View
+from cam_callbacks.look.detection import View
 from cam_engine.capture import rescore
 from cam_engine.targets.classes import ClassTarget
 

@@ -3,7 +3,7 @@
 For each method and layer, drift is measured against a reference. ``"first"`` is the first look with a valid map.
 ``"settled"`` is the first look at which the drift against the previous look has been at most max(3F, 0.05) twice
 running, F being the noise floor. A number is the look of that index. Until the reference is there the first look
-serves. A baseline (:mod:`cam_callbacks.baselines`) is the maps of another run or of a checkpoint.
+serves. A baseline (:mod:`cam_callbacks.look.baselines`) is the maps of another run or of a checkpoint.
 """
 
 from __future__ import annotations

@@ -16,13 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cam_callbacks import alerts as alerting
-from cam_callbacks import baselines, processes, scoring, tracking
-from cam_callbacks.detection import View, view_of
+from cam_callbacks import processes
 from cam_callbacks.keys import check_name, group_keys, metric_key, per_image_key, plain_key
+from cam_callbacks.look import alerts as alerting
+from cam_callbacks.look import baselines, forwards, tracking
+from cam_callbacks.look.detection import View, view_of
+from cam_callbacks.look.forwards import classified
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Alert, Record, RecordStore, free_folder
-from cam_callbacks.scoring import classified
 from cam_engine import CAM, __version__
 from cam_engine.capture import Forward
 from cam_engine.guard import weights_kept
@@ -65,7 +66,7 @@ class CAMMonitor:
             detector ``"auto"`` is all inputs of its head.
         target: ``"label"`` (falls back to ``"predicted"`` on a probe without labels), ``"predicted"``, a class index,
             one for each image, or a callable ``(outputs) -> Tensor (B,)``. Of a detector, ``"label"`` is
-            :class:`cam_callbacks.detection.ProbeBoxTarget`.
+            :class:`cam_callbacks.look.detection.ProbeBoxTarget`.
         reference: ``"settled"``, ``"first"``, the index of a look, or a baseline: a folder of records or an MLflow run id (its
             last look), or a checkpoint of this model.
         folder: Where records go, or a new one beside it where it holds those of another run; None keeps nothing on disk.
@@ -76,7 +77,7 @@ class CAMMonitor:
         reshape: Callable that turns a layer's output into (B, C, h, w), for layouts that are not recognised.
         batch_size: Images explained at once.
         seed: Of the noise for the noise floor, of the pairs for the ceiling, of sign flips and bootstrap.
-        alerts: Rules of :mod:`cam_callbacks.alerts`: names, ``{"name": "diffuse", "above": 0.9}``, or objects; None is all
+        alerts: Rules of :mod:`cam_callbacks.look.alerts`: names, ``{"name": "diffuse", "above": 0.9}``, or objects; None is all
             of them, [] none.
         on_alert: Called with each :class:`Alert` when it is raised, by the process that writes.
         metrics: Numbers beside the default ones, by name (:func:`cam_engine.metrics.available_metrics`); ``"all"`` is all that
@@ -426,7 +427,7 @@ class CAMMonitor:
         if isinstance(target, str):
             raise TypeError(f"{chosen[0].name} needs class scores, or a target that gives each image a score.")
         mine = processes.share(len(self.probe))
-        score = scoring.explained_score(view, pick, target, mine, self.batch_size)
+        score = forwards.explained_score(view, pick, target, mine, self.batch_size)
 
         def of_share() -> dict[Key, dict[str, NDArray[np.float64]]]:
             images = self.probe.images[mine]
@@ -451,7 +452,7 @@ class CAMMonitor:
         view, pick = self._view(model), CAM(model, self.methods, output=self.output).scores_of
         images = self.probe.counterfactual[processes.share(len(self.probe))]
         shares = processes.everywhere(
-            lambda: scoring.predictions(view, pick, images, self.batch_size) if len(images) else None
+            lambda: forwards.predictions(view, pick, images, self.batch_size) if len(images) else None
         )
         changed, labels = _concatenate(shares), self.probe.labels.numpy()
         return counterfactual_gap(record.predictions == labels, changed == labels)
