@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cam_callbacks import processes
+from cam_callbacks.look.explaining import Explained, explain_share, gathered
+from cam_callbacks.look.noise_floor import ceiling
+from cam_callbacks.look.options import LookOptions
+from cam_callbacks.look.subject import Subject
+from cam_callbacks.look.target import fixed_classes
+from cam_callbacks.look.tracking import Series, Track
+from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Maps, Record, RecordError, RecordStore
-
-POLICIES = ("settled", "first")
-Kind = Literal["policy", "look", "folder", "mlflow", "checkpoint"]
-
-_RUN_ID = re.compile(r"(?:runs:/)?[0-9a-f]{32}(?:/.+)?")
+from cam_engine.guard import weights_kept
+from cam_engine.loading import load_checkpoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,34 +29,28 @@ class Baseline:
     maps: Maps
     predictions: NDArray[np.int64] | None
 
+    def track(self, series: Series, shape: tuple[int, ...], seed: int) -> Track:
+        """What a series is measured against, whose own maps are of ``shape`` (N, h, w). ``seed``: of the ceiling's pairs.
 
-def kind_of(reference: str | int | os.PathLike[str]) -> Kind:
-    """What ``reference=`` names.
-
-    Raises:
-        ValueError: Nothing that could be a reference.
-    """
-    if isinstance(reference, int) and not isinstance(reference, bool):
-        if reference < 0:
-            raise ValueError(f"reference={reference}: looks are counted from 0.")
-        return "look"
-    text = str(reference) if isinstance(reference, int) else os.fspath(reference)
-    if text in POLICIES:
-        return "policy"
-    if Path(text).is_file():
-        return "checkpoint"
-    if len(RecordStore(text)):
-        return "folder"
-    if _RUN_ID.fullmatch(text):
-        return "mlflow"
-    raise ValueError(
-        'reference= takes "settled", "first", the index of a look, a folder of records, an MLflow run id or a checkpoint '
-        f"file; {text!r} is none: there is no such file, and as a folder it holds none of our records."
-    )
+        Raises:
+            ValueError: The baseline has no maps of that series, or of another grid.
+        """
+        if series not in self.maps:
+            have = ", ".join("/".join(key) for key in self.maps)
+            raise ValueError(f"the baseline {self.name!r} has no maps of {'/'.join(series)}; it has {have}.")
+        maps = self.maps[series]
+        if maps.shape != shape:
+            raise ValueError(
+                f"the baseline {self.name!r} has maps of {'/'.join(series)} of shape {maps.shape}, this run {shape}: numbers "
+                "of different grids are never mixed."
+            )
+        return Track(
+            reference_set=True, reference=maps, reference_predictions=self.predictions, ceiling=ceiling(maps, seed)
+        )
 
 
-def from_folder(folder: str, fingerprint: str, target: str | int, targets: NDArray[np.int64] | None) -> Baseline:
-    """The last look in a folder of records. ``targets`` (N,): the classes that this run explains, where they are fixed.
+def from_folder(folder: str, options: LookOptions, probe: ProbeSet) -> Baseline:
+    """The last look in a folder of records.
 
     Raises:
         ValueError: It is of another probe or target, or cannot be read.
@@ -64,47 +60,49 @@ def from_folder(folder: str, fingerprint: str, target: str | int, targets: NDArr
         manifest, record = store.manifest, store[-1]
     except RecordError as error:
         raise ValueError(f"the baseline {folder!r} cannot be read: {error}") from error
-    _check(folder, manifest, fingerprint, target)
-    _check_targets(folder, record, targets)
-    return Baseline(folder, record.maps, record.predictions)
+    return _checked(folder, manifest, record, options, probe)
 
 
-def from_mlflow(
-    run_id: str,
-    fingerprint: str,
-    target: str | int,
-    targets: NDArray[np.int64] | None,
-    tracking_uri: str | None = None,
-) -> Baseline:
-    """The last look in an MLflow run's artifacts.
+def from_mlflow(run_id: str, options: LookOptions, probe: ProbeSet, tracking_uri: str | None = None) -> Baseline:
+    """The last look in an MLflow run's artifacts, which one process fetches for all.
 
     Raises:
-        ValueError: No such run, no records in it, or they are of another probe or target.
+        LookError: No such run, no records in it, or they are of another probe or target.
     """
     from cam_callbacks.compare import load_run
 
-    run = load_run(run_id, tracking_uri)
-    _check(run_id, run.manifest, fingerprint, target)
-    _check_targets(run_id, run.records[-1], targets)
-    return Baseline(run_id, run.records[-1].maps, run.records[-1].predictions)
+    def fetch() -> Baseline | None:
+        if processes.rank() != 0:
+            return None
+        run = load_run(run_id, tracking_uri)
+        return _checked(run_id, run.manifest, run.records[-1], options, probe)
+
+    baseline = processes.everywhere(fetch)[0]
+    assert baseline is not None
+    return baseline
 
 
-def series_of(baseline: Baseline, key: tuple[str, str], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The baseline's maps of a method and layer, (N, h, w).
+def from_checkpoint(path: str, subject: Subject, probe: ProbeSet) -> Baseline:
+    """The maps of a checkpoint's weights, which are put into the model and taken out again.
 
     Raises:
-        ValueError: It has none, or of another grid.
+        LookError: The weights do not fit, or explaining failed.
     """
-    if key not in baseline.maps:
-        have = ", ".join("/".join(k) for k in baseline.maps)
-        raise ValueError(f"the baseline {baseline.name!r} has no maps of {'/'.join(key)}; it has {have}.")
-    maps = baseline.maps[key]
-    if maps.shape != shape:
-        raise ValueError(
-            f"the baseline {baseline.name!r} has maps of {'/'.join(key)} of shape {maps.shape}, this run {shape}: numbers of "
-            "different grids are never mixed."
-        )
-    return maps
+
+    def explained_share() -> Explained:
+        with weights_kept(subject.given):
+            load_checkpoint(subject.given, path)
+            return explain_share(subject, probe.images)
+
+    explained = gathered(subject, processes.everywhere(explained_share))
+    return Baseline(path, explained.maps, explained.predictions)
+
+
+def _checked(name: str, manifest: dict[str, Any], record: Record, options: LookOptions, probe: ProbeSet) -> Baseline:
+    """The maps of a record, if they show the same as this run's will."""
+    _check(name, manifest, probe.fingerprint, options.target_name)
+    _check_targets(name, record, fixed_classes(options.target, probe))
+    return Baseline(name, record.maps, record.predictions)
 
 
 def _check(name: str, manifest: dict[str, object], fingerprint: str, target: str | int) -> None:
