@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from cam_callbacks import lightning_trainer, processes
 from cam_callbacks.delivery import WAIT, Sink
+from cam_callbacks.delivery.sink import SinkOptions
 from cam_callbacks.keys import plain_key
-from cam_callbacks.loggers.mlflow import MLflowSink
-from cam_callbacks.loggers.tensorboard import TensorBoardSink
+from cam_callbacks.loggers.registry import sinks_of
 from cam_callbacks.look.alerts import Rule
 from cam_callbacks.look.options import LookOptions
+from cam_callbacks.picture_step import picture_step_of
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Alert, Record, RecordStore
 from cam_callbacks.watcher import Watcher, WatchOptions, enabled
@@ -218,7 +219,7 @@ class CAMCallback(Base):
                 lambda: self._ready(trainer, pl_module),
                 trainer.current_epoch,
                 trainer.global_step,
-                lightning_trainer.picture_step(trainer),
+                picture_step_of(trainer),
             )
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
@@ -300,18 +301,8 @@ class CAMCallback(Base):
         return model
 
     def _sinks(self, trainer: Any) -> list[Sink]:
-        sinks: list[Sink] = []
-        boards = 0
-        every = self.images_every_n_looks
-        for logger in trainer.loggers:
-            with self.watcher.failures.guarded(f"no pictures for {type(logger).__name__}"):
-                if lightning_trainer.is_a(logger, "TensorBoardLogger"):
-                    boards += 1
-                    name = "tensorboard" if boards == 1 else f"tensorboard-{boards}"
-                    sinks.append(TensorBoardSink(logger.experiment, every, name))
-                elif lightning_trainer.is_a(logger, "MLFlowLogger"):
-                    sinks.append(MLflowSink(logger.experiment, logger.run_id, every, self.report_every_n_looks))
-        return sinks
+        options = SinkOptions(every_n_looks=self.images_every_n_looks, report_every_n_looks=self.report_every_n_looks)
+        return sinks_of(trainer.loggers, options, self.watcher.failures.guarded)
 
     def _refuse_twins(self, trainer: Any) -> None:
         ours = [c for c in trainer.callbacks if isinstance(c, CAMCallback)]

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+from cam_engine.pictures import IMAGE_SUFFIXES
+
 IMAGE_KEYS = ("image", "pixel_values", "img", "images", "x", "input")
 LABEL_KEYS = ("label", "labels", "target", "targets", "class", "y")
 SCAN_LIMIT = 1000  # items opened to learn labels where the dataset does not list them
@@ -199,7 +200,7 @@ def images_in_folder(folder: Path, size: int | None) -> _Folder:
         raise FileNotFoundError(f"no folder {str(folder)!r} to read probe images from.")
 
     def pictures(where: Path) -> list[Path]:
-        return sorted(p for p in where.rglob("*") if p.suffix.lower() in SUFFIXES)
+        return sorted(p for p in where.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
 
     classes = sorted(p.name for p in folder.iterdir() if p.is_dir() and pictures(p))
     if classes:
@@ -207,7 +208,7 @@ def images_in_folder(folder: Path, size: int | None) -> _Folder:
         return _Folder([f for f, _ in pairs], [label for _, label in pairs], classes, size)
     files = pictures(folder)
     if not files:
-        raise FileNotFoundError(f"no picture in {str(folder)!r}; looked for {', '.join(SUFFIXES)}.")
+        raise FileNotFoundError(f"no picture in {str(folder)!r}; looked for {', '.join(IMAGE_SUFFIXES)}.")
     return _Folder(files, [], [], size)
 
 

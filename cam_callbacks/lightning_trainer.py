@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from cam_callbacks.background import Background
-from cam_callbacks.loggers.mlflow import check_reachable
+from cam_callbacks.delivery.background import Background
+from cam_callbacks.loggers.registry import is_a
+from cam_callbacks.mlflow_server import check_reachable
 from cam_callbacks.probe import ProbeSet, loader_dataset
 from cam_callbacks.run_folder import folder_name
 from cam_engine.guard import random_streams
@@ -63,11 +64,6 @@ def mlflow_run_name(logger: Any) -> str:
     asking.flush(NAME_WAIT)
     asking.stop()
     return names[0] if names else str(logger._run_name or run_id)
-
-
-def is_a(logger: Any, class_name: str) -> bool:
-    """Is this logger of a class of that name? Lightning exists as two packages whose classes are unrelated."""
-    return any(cls.__name__ == class_name for cls in type(logger).__mro__)
 
 
 def explained_module(module: nn.Module, name: str | None, has_own_call: bool) -> nn.Module:
@@ -132,12 +128,6 @@ def spread_by(trainer: Any) -> str | None:
     strategy = type(trainer.strategy).__name__
     stage = (getattr(trainer.strategy, "config", None) or {}).get("zero_optimization", {}).get("stage")
     return strategy if strategy in ("FSDPStrategy", "ModelParallelStrategy") or stage == 3 else None
-
-
-def picture_step(trainer: Any) -> str:
-    """What pictures are stepped by: ``"epoch"``, or ``"look"`` where an epoch has several validations."""
-    interval = trainer.val_check_batch
-    return "epoch" if interval is None or interval >= trainer.num_training_batches else "look"
 
 
 def _has_forward(module: nn.Module) -> bool:

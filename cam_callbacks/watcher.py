@@ -21,6 +21,7 @@ from cam_callbacks.keys import plain_key
 from cam_callbacks.look.monitor import CAMMonitor
 from cam_callbacks.look.neutral import neutral_values
 from cam_callbacks.look.options import LookOptions
+from cam_callbacks.picture_step import PictureStep
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Alert, Record, RecordStore
 from cam_callbacks.run_folder import take_up
@@ -168,7 +169,7 @@ class Watcher:
         model: nn.Module | Callable[[], nn.Module],
         epoch: int | None = None,
         step: int | None = None,
-        picture_step: str = "epoch",
+        picture_step: PictureStep = "epoch",
     ) -> Record | None:
         """Look, and write the record; None, a warning and another failed look where that fails.
 

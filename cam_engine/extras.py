@@ -17,7 +17,8 @@ from tqdm import tqdm
 from cam_engine import _tree
 from cam_engine.capture import Captured, Forward, Target, capture, gradients, replay, rescore
 from cam_engine.grids import GridView
-from cam_engine.targets.classes import ClassTarget, class_scores
+from cam_engine.targets.classes import ClassTarget
+from cam_engine.targets.scores import class_scores
 
 NOISE = 0.3  # standard deviation of SmoothGrad's noise, in the units of the normalised images
 NOISY_REPEATS = 4

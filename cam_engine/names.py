@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cam_engine.errors import UnknownNameError
-from cam_engine.layers import LayerSpec, available_layers, module_names
+from cam_engine.layers import LayerSpec, module_names
 
 # The names that LibreYOLO gave to the layers of YOLOv8 and YOLO11.
 _NUMBERED = ("C2f", "C3k2")
@@ -17,31 +17,6 @@ _NECK_BLOCKS = ("21", "11", "12", "22")
 _LEVEL_OF_BLOCK = {2: "_P3", 3: "_P4"}
 _CONVS = ("Conv", "Focus", "GhostConv", "DWConv", "SCDown")
 _PASSED_OVER = ("Upsample", "Concat")
-
-
-def get_available_layer_names(model: Any, image: Any = None, *, size: int | None = None) -> list[str]:
-    """Names that ``target_layer=`` takes for this model: friendly ones first, where its family has them, then dotted.
-
-    Args:
-        model: As for :func:`cam_engine.explain`.
-        image: An image as the model gets it; by default grey of the model's own size. The dotted names are those of
-            layers with a spatial grid for it. If the model does not take that image, all its layers are listed.
-        size: Side of that grey image.
-
-    >>> import torch
-    >>> get_available_layer_names(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()))
-    ['0', '1']
-    """
-    from cam_engine.explanation.pictures import read
-    from cam_engine.loading import example, load_model
-
-    loaded = load_model(model, size=size)
-    try:
-        tensor = example(loaded) if image is None else read(image, loaded.prepare).tensor
-        dotted = [layer.name for layer in available_layers(loaded.net, tensor)]
-    except Exception:  # the names are worth having also of a model that does not take our guess of an image
-        dotted = [name for name in module_names(loaded.net).values() if name]
-    return [*loaded.friendly, *(name for name in dotted if name not in loaded.friendly)]
 
 
 def resolve_names(net: nn.Module, spec: LayerSpec | int | Iterable[Any] | None, friendly: dict[str, str]) -> LayerSpec:
@@ -60,11 +35,11 @@ def resolve_names(net: nn.Module, spec: LayerSpec | int | Iterable[Any] | None, 
         return _by_name(net, spec, friendly)
     if isinstance(spec, int):
         return _by_index(net, spec)
-    resolved: list[str | nn.Module] = []
-    for one in spec:
-        found = resolve_names(net, one, friendly)
-        resolved += [found] if isinstance(found, (str, nn.Module)) else list(found)
-    return resolved
+    layers: list[str | nn.Module] = []
+    for each in spec:
+        resolved = resolve_names(net, each, friendly)
+        layers += [resolved] if isinstance(resolved, (str, nn.Module)) else list(resolved)
+    return layers
 
 
 def friendly_names(net: nn.Module) -> dict[str, str]:
@@ -91,11 +66,11 @@ def friendly_names(net: nn.Module) -> dict[str, str]:
 
 def layer_sequence(net: nn.Module) -> nn.Sequential | None:
     """The sequence that an index counts in: the model itself, or ``.model``, ``.model.model``, …"""
-    seen: Any = net
-    while isinstance(seen, nn.Module):
-        if isinstance(seen, nn.Sequential):
-            return seen
-        seen = getattr(seen, "model", None)
+    inner: Any = net
+    while isinstance(inner, nn.Module):
+        if isinstance(inner, nn.Sequential):
+            return inner
+        inner = getattr(inner, "model", None)
     return None
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from cam_callbacks.compare.load import Run
 from cam_callbacks.compare.numbers import number
+from cam_callbacks.keys import Key
 
 ENRICHMENTS = ("on_target_enrichment", "nuisance_enrichment")
 """Numbers in units of chance: they mean the same on any grid, layer and architecture."""
@@ -63,17 +64,16 @@ class Agreement:
     other_regions: dict[str, frozenset[int]] = field(default_factory=dict)
     """Enrichment → the runs whose masks are not those of the first run, so that theirs is of something else."""
 
-    def comparable(self, metric: str, method: str, layer: str, run: int, other: int) -> bool:
+    def comparable(self, key: Key, run: int, other: int) -> bool:
         """May this number of two runs be compared? Those of no method, such as the user's own, always."""
-        if not method or run == other:
+        pair = {run, other}
+        if not key.method or run == other:
             return True
-        if {run, other} & self.other_regions.get(metric, frozenset()):
+        if pair & self.other_regions.get(key.metric, frozenset()):
             return False
-        full = any((p.method, p.layer) == (method, layer) and {run, other} <= set(p.runs) for p in self.parts)
-        across = metric in ENRICHMENTS and any(
-            a.method == method and {run, other} <= a.layers.keys() for a in self.across
-        )
-        return full or across
+        full = any((p.method, p.layer) == (key.method, key.layer) and pair <= set(p.runs) for p in self.parts)
+        across = any(a.method == key.method and pair <= a.layers.keys() for a in self.across)
+        return full or (across and key.metric in ENRICHMENTS)
 
 
 def agreement(runs: Sequence[Run]) -> Agreement:

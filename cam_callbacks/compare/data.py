@@ -182,7 +182,7 @@ def _group(group: Group) -> dict[str, Any]:
 
 def _numbers(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """What is known about each number that occurs: title, meaning, better direction, how its curve is drawn."""
-    metrics = {metric for run in runs for metric, _, _ in run.keys}
+    metrics = {key.metric for run in runs for key in run.keys if not key.is_alert}
     users = {key for run in runs for record in run.records for key in record.user_metrics if not key.startswith("cam/")}
     known = [number(metric) for metric in sorted(metrics, key=rank)] + [user_number(key) for key in sorted(users)]
     return {n.key: asdict(n) | {"curve": n.key not in NO_CURVE} for n in known}
@@ -209,12 +209,14 @@ def _facts(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def _reference(run: Run) -> str:
     """Where each method's drift is measured from."""
     epochs = {record.look: record.epoch for record in run.records}
-    said = [
-        f"{key.partition('/')[0] if len(run.layers) <= 1 else key}: "
-        + (f"epoch {epochs.get(found.get('look', -1), '?')}" if found.get("settled") else "not settled yet")
-        for key, found in run.records[-1].reference.items()
-    ]
-    return ", ".join(said) or str(run.manifest.get("reference") or "–")
+    sentences = []
+    for method, layer in ((method, layer) for method in run.methods for layer in run.layers):
+        if reference := run.reference(method, layer):
+            place = (
+                f"epoch {epochs.get(reference.get('look', -1), '?')}" if reference.get("settled") else "not settled yet"
+            )
+            sentences.append(f"{method}{f'/{layer}' if len(run.layers) > 1 else ''}: {place}")
+    return ", ".join(sentences) or str(run.manifest.get("reference") or "–")
 
 
 def _written(run: Run) -> str:

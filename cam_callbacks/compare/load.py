@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cam_callbacks.keys import metric_name, per_image_key
+from cam_callbacks.keys import Key, keys_of
 from cam_callbacks.records import LOOK, MANIFEST, PROBE, Record, RecordError, RecordStore
 
 _MOST_PARAMS = 1000
@@ -52,21 +54,16 @@ class Run:
     def layers(self) -> list[str]:
         return [str(layer) for layer in self.manifest.get("layers") or ()]
 
-    @property
-    def keys(self) -> dict[tuple[str, str, str], str]:
-        """(metric, method, layer) → the key it was logged under; method and layer are "" for one of the whole look."""
-        prefix = f"cam/{self.manifest['name']}/" if self.manifest.get("name") else "cam/"
-        methods = {metric_name(method): method for method in self.methods}
-        layers = {layer.replace("+", "p"): layer for layer in self.layers}
-        only_layer = self.layers[0] if len(self.layers) == 1 else ""
-        found: dict[tuple[str, str, str], str] = {}
-        for key in dict.fromkeys(key for record in self.records for key in record.metrics):
-            if not key.startswith(prefix):
-                continue
-            metric, _, rest = key.removeprefix(prefix).partition("/")
-            method, _, layer = rest.partition("/")
-            found[metric, methods.get(method, method), (layers.get(layer, layer) or only_layer) if method else ""] = key
-        return found
+    @cached_property
+    def keys(self) -> dict[Key, str]:
+        """What each number is of → the text it was logged under."""
+        logged = dict.fromkeys(text for record in self.records for text in record.metrics)
+        return keys_of(logged, self.methods, self.layers, self.manifest.get("name"))
+
+    def curve(self, key: Key) -> list[float]:
+        """A number at every look; NaN where it is undefined, or was not measured."""
+        logged = self.keys.get(key, "")
+        return [record.metrics.get(logged, math.nan) for record in self.records]
 
     def reference(self, method: str, layer: str) -> dict[str, Any]:
         """What drift was measured against at the last look: look, settled, floor, ceiling; {} if unknown."""
@@ -74,7 +71,7 @@ class Run:
 
     def per_image(self, metric: str, method: str, layer: str) -> NDArray[np.float64] | None:
         """Each probe image's value at the last look, (N,); None where it was not kept."""
-        return self.records[-1].per_image.get(per_image_key(metric, method, layer, self.layers))
+        return self.records[-1].per_image.get(Key(metric, method, layer).filed(self.layers))
 
 
 def load_run(spec: str | os.PathLike[str], tracking_uri: str | None = None) -> Run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from cam_callbacks.compare.blocks import block, quantise
 from cam_callbacks.compare.load import Run, printable
-from cam_callbacks.keys import per_image_key, series_name
+from cam_callbacks.keys import Key
 from cam_callbacks.records import Record
 
 PER_IMAGE = ("drift_ref", "on_target_enrichment", "nuisance_enrichment", "entropy")
@@ -55,7 +56,7 @@ def _maps(run: Run, shown: Sequence[Record], method: str, layer: str, images: Se
         [blank if m is None or m.shape[1:] != grid else _rows(m, images, np.nan) for m in found] or [blank]
     )
     codes, low, high = quantise(whole)
-    keys = {metric: per_image_key(metric, method, layer, run.layers) for metric in PER_IMAGE}
+    keys = {metric: Key(metric, method, layer).filed(run.layers) for metric in PER_IMAGE}
     values = {m: _stacked([r.per_image.get(key) for r in shown], images, "f4", np.nan) for m, key in keys.items()}
     return {
         "method": method,
@@ -90,10 +91,11 @@ def _stacked(values: Sequence[NDArray[Any] | None], images: Sequence[int], dtype
 
 def _series(run: Run) -> Iterable[dict[str, Any]]:
     """Every number over the run's looks: those of the maps, then the trainer's own."""
-    for (metric, method, layer), key in run.keys.items():
-        series: dict[str, Any] = {"metric": metric, "method": method, "layer": layer}
-        series["mean"] = [rounded(record.metrics.get(key)) for record in run.records]
-        name = f"{metric}/{series_name(method, layer, run.layers)}" if method else metric
+    for key in run.keys:
+        if key.is_alert:
+            continue
+        series: dict[str, Any] = asdict(key) | {"mean": [rounded(value) for value in run.curve(key)]}
+        name = key.filed(run.layers)
         for aggregate in ("worst_tenth", "worst_class"):
             values = [rounded(record.aggregates.get(name, {}).get(aggregate)) for record in run.records]
             if any(value is not None for value in values):
@@ -129,7 +131,7 @@ def _shift(run: Run, shown: Sequence[Record], method: str, layer: str, grid: tup
     references = [record.reference.get(f"{method}/{layer}", {}) for record in shown]
     if not any(key in r.t_maps and "t_critical" in of for r, of in zip(shown, references, strict=True)):
         return None
-    p = run.keys.get(("max_t_p", method, layer), "")
+    p = run.keys.get(Key("max_t_p", method, layer), "")
     blank = np.full(grid, np.nan, np.float32)
     return {
         "t": block(np.stack([r.t_maps.get(key, blank) for r in shown]), "f4"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cam_callbacks.compare.agree import ENRICHMENTS, Agreement, agreement
 from cam_callbacks.compare.load import Run, printable
 from cam_callbacks.compare.numbers import Number, number, rank, shown, user_number
+from cam_callbacks.keys import Key
 
 _FIRST, _COLUMN, _FINAL = 25, 25, 10  # characters: three runs in a line of 100
 
@@ -48,31 +49,15 @@ def axis(runs: Sequence[Run]) -> str:
 def table(runs: Sequence[Run], agreed: Agreement | None = None) -> tuple[Group, ...]:
     """Final and best value of each number: the trainer's own, then by method and layer, then what the looks cost."""
     agreed = agreed or agreement(runs)
-    keys = [run.keys for run in runs]
     groups = [Group("logged by the trainer", _user_rows(runs))]
     for part in agreed.parts:
-        metrics = {m for i in part.runs for m, method, layer in keys[i] if (method, layer) == (part.method, part.layer)}
-        rows = []
-        for metric in sorted(metrics, key=rank):
-            found = {i: keys[i].get((metric, part.method, part.layer)) for i in part.runs}
-            found = {i: key for i, key in found.items() if i not in agreed.other_regions.get(metric, ())}
-            rows.append(_row(runs, number(metric), found))
-        groups.append(Group(part.title, tuple(rows)))
+        of_runs = dict.fromkeys(part.runs, (part.method, part.layer))
+        groups.append(Group(part.title, _rows(runs, agreed, of_runs)))
     for across in agreed.across:
-        known = [
-            metric
-            for metric in ENRICHMENTS
-            if any((metric, across.method, x) in k for k in keys for x in across.layers.values())
-        ]
-        rows = []
-        for metric in known:
-            found = {i: keys[i].get((metric, across.method, layer)) for i, layer in across.layers.items()}
-            found = {i: key for i, key in found.items() if i not in agreed.other_regions.get(metric, ())}
-            rows.append(_row(runs, number(metric), found))
-        groups.append(Group(across.title, tuple(rows)))
-    whole = sorted({metric for of_run in keys for metric, method, _ in of_run if not method}, key=rank)
-    looks = [_row(runs, number(m), {i: of_run.get((m, "", "")) for i, of_run in enumerate(keys)}) for m in whole]
-    groups.append(Group("looks", tuple(looks)))
+        of_runs = {i: (across.method, layer) for i, layer in across.layers.items()}
+        rows = _rows(runs, agreed, of_runs)
+        groups.append(Group(across.title, tuple(row for row in rows if row.number.key in ENRICHMENTS)))
+    groups.append(Group("looks", _rows(runs, agreed, dict.fromkeys(range(len(runs)), ("", "")))))
     return tuple(group for group in groups if group.rows)
 
 
@@ -107,13 +92,28 @@ def _user_rows(runs: Sequence[Run]) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _row(runs: Sequence[Run], known: Number, keys: dict[int, str | None]) -> Row:
+def _rows(runs: Sequence[Run], agreed: Agreement, of_runs: Mapping[int, tuple[str, str]]) -> tuple[Row, ...]:
+    """A row for each number of the method and layer that ``of_runs`` names for each run (by index)."""
+    keys = {
+        i: [key for key in runs[i].keys if (key.method, key.layer) == of and not key.is_alert]
+        for i, of in of_runs.items()
+    }
+    rows = []
+    for metric in sorted({key.metric for of_run in keys.values() for key in of_run}, key=rank):
+        other_region = agreed.other_regions.get(metric, frozenset())
+        chosen = {
+            i: key for i, of_run in keys.items() for key in of_run if key.metric == metric and i not in other_region
+        }
+        rows.append(_row(runs, number(metric), chosen))
+    return tuple(rows)
+
+
+def _row(runs: Sequence[Run], known: Number, keys: Mapping[int, Key]) -> Row:
     unit = axis(runs)
-    cells: list[Cell | None] = []
-    for index, run in enumerate(runs):
-        key = keys.get(index)
-        curve = [(getattr(r, unit), r.metrics.get(key, math.nan)) for r in run.records] if key else []
-        cells.append(_cell(curve, known) if key else None)
+    cells: list[Cell | None] = [None] * len(runs)
+    for index, key in keys.items():
+        places = [getattr(record, unit) for record in runs[index].records]
+        cells[index] = _cell(list(zip(places, runs[index].curve(key), strict=True)), known)
     return Row(known, tuple(cells))
 
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from cam_callbacks.look.options import LookOptions
+from cam_callbacks.picture_step import PictureStep
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Record
 from cam_engine import __version__
@@ -26,7 +27,7 @@ def manifest_of(
     run: str,
     model: str,
     layers: Sequence[str],
-    picture_step: str,
+    picture_step: PictureStep,
 ) -> dict[str, Any]:
     """The manifest of a run whose first look this record is.
 

@@ -28,6 +28,7 @@ from cam_callbacks.look.reference import kind_of, measured_against
 from cam_callbacks.look.subject import Subject, subject_of
 from cam_callbacks.look.target import Target
 from cam_callbacks.look.tracking import Series, Track
+from cam_callbacks.picture_step import PictureStep
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Alert, Record, RecordStore, free_folder
 from cam_engine.capture import Forward
@@ -151,7 +152,7 @@ class CAMMonitor:
         step: int | None = None,
         *,
         clock: Clock | None = None,
-        picture_step: str = "epoch",
+        picture_step: PictureStep = "epoch",
     ) -> Record:
         """Look once: explain every probe image, measure, and write the record.
 
@@ -208,7 +209,7 @@ class CAMMonitor:
         processes.together(lambda: self._announce(record) if processes.rank() == 0 else None)
         return record
 
-    def write(self, record: Record, picture_step: str) -> None:
+    def write(self, record: Record, picture_step: PictureStep) -> None:
         """Write a record, and before the first one what all have in common."""
         assert self.store is not None and self._subject is not None
         if record.look == 0 and (free := free_folder(self.store.folder)) != self.store.folder:

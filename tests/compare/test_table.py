@@ -6,6 +6,7 @@ import pytest
 from cam_callbacks.compare import compare_runs
 from cam_callbacks.compare.numbers import shown, user_number
 from cam_callbacks.compare.table import _columns
+from cam_callbacks.keys import Key
 from cam_callbacks.records import Alert, RecordStore
 
 
@@ -126,8 +127,8 @@ def test_other_layers_grids_and_models_are_compared_through_enrichment_alone(wri
     finals = [RecordStore(run)[-1].metrics["cam/on_target_enrichment/gradcam"] for run in runs]
     assert [cell.final for cell in group.rows[0].cells] == finals
     assert "'c' is compared with 'a' through enrichment only: model ViT against Net." in comparison.agreed.differences
-    assert comparison.agreed.comparable("on_target_enrichment", "gradcam", "layer4", 0, 2)
-    assert not comparison.agreed.comparable("drift_ref", "gradcam", "layer4", 0, 2)
+    assert comparison.agreed.comparable(Key("on_target_enrichment", "gradcam", "layer4"), 0, 2)
+    assert not comparison.agreed.comparable(Key("drift_ref", "gradcam", "layer4"), 0, 2)
 
 
 def test_preprocessing_that_differs_is_told_from_other_pictures(write_run, probe_arrays):

@@ -17,14 +17,14 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from cam_callbacks.background import Background
 from cam_callbacks.delivery import Delivery, Ledger
+from cam_callbacks.delivery.background import Background
+from cam_callbacks.delivery.outbox import Outbox
+from cam_callbacks.delivery.sync import sync
 from cam_callbacks.lightning_trainer import mlflow_run_name
 from cam_callbacks.loggers.durable import DurableClient, DurableMLFlowLogger
 from cam_callbacks.loggers.mlflow import MLflowSink
-from cam_callbacks.outbox import Outbox
 from cam_callbacks.records import Record, RecordStore
-from cam_callbacks.sync import sync
 
 
 class Sink:
@@ -299,7 +299,7 @@ class TestOutbox:
         Delivery(store, [MLflowSink(DurableClient(box), box.run["id"])])  # writes down where the records go
         box.folder.rename(tmp_path / "moved")
         monkeypatch.setattr(
-            "cam_callbacks.sync.Delivery.finish", lambda d, _: asked.append(d._workers[0].sink.run_id) or True
+            "cam_callbacks.delivery.sync.Delivery.finish", lambda d, _: asked.append(d._workers[0].sink.run_id) or True
         )
         sync(tmp_path, uri)
         assert asked == [run.info.run_id for run in MlflowClient(uri).search_runs(["1"])] and len(asked) == 1

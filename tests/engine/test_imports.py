@@ -39,7 +39,7 @@ def test_every_public_name_is_there_and_listed(package):
 
 
 def test_a_function_is_not_hidden_by_a_module_imported_first():
-    code = "import cam_engine.explanation.pictures, cam_engine.auto_save; from cam_engine import explain, autosave"
+    code = "import cam_engine.explanation.auto_save, cam_engine.loading; from cam_engine import explain, autosave"
     assert imported(f"{code}\nassert callable(explain) and callable(autosave)") == ["torch"]
 
 
@@ -47,6 +47,9 @@ def test_subpackages_are_attributes():
     assert imported("import cam_engine; cam_engine.metrics.entropy, cam_engine.targets.ClassTarget") == ["torch"]
 
 
-@pytest.mark.parametrize("module", ["loading", "explanation", "explanation.pictures", "auto_save", "featuremaps"])
+@pytest.mark.parametrize(
+    "module",
+    ["loading", "names", "explanation", "explanation.reading", "explanation.detectors", "explanation.auto_save"],
+)
 def test_a_module_can_be_imported_first(module):
     assert imported(f"import cam_engine.{module}") == ["torch"]

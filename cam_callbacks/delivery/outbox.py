@@ -21,9 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cam_callbacks.background import Background, alone
-from cam_callbacks.delivery import one_line
-from cam_callbacks.loggers.mlflow import check_reachable, without_password
+from cam_callbacks.delivery.background import Background
+from cam_callbacks.delivery.lock import alone
+from cam_callbacks.failures import one_line
+from cam_callbacks.mlflow_server import check_reachable, without_password
 from cam_callbacks.records.files import write_atomically
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from cam_engine.geometry import Geometry, Prepare, batched
-from cam_engine.pictures import to_pictures
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+from cam_engine.pictures import IMAGE_SUFFIXES, to_pictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +54,15 @@ def paths_of(image: Any) -> list[Path] | None:
     if not isinstance(image, (str, os.PathLike)) or Path(image).is_file():
         return None
     if Path(image).is_dir():
-        found = [path for path in Path(image).iterdir() if path.suffix.lower() in SUFFIXES]
+        files = list(Path(image).iterdir())
     elif glob.has_magic(str(image)):
-        found = [Path(path) for path in glob.glob(str(image), recursive=True) if Path(path).is_file()]
-        found = [path for path in found if path.suffix.lower() in SUFFIXES]
+        files = [Path(path) for path in glob.glob(str(image), recursive=True) if Path(path).is_file()]
     else:
         return None
-    if not found:
-        raise FileNotFoundError(f"no picture in {str(image)!r}; looked for {', '.join(SUFFIXES)}.")
-    return sorted(found)
+    pictures = sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not pictures:
+        raise FileNotFoundError(f"no picture in {str(image)!r}; looked for {', '.join(IMAGE_SUFFIXES)}.")
+    return pictures
 
 
 def _open(image: Any) -> Image.Image:

@@ -15,14 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from cam_engine import _tree
-from cam_engine.explanation.one import LayerChoice, Request, explain_picture
-from cam_engine.explanation.pictures import read
+from cam_engine.explanation.feature_maps import write_feature_maps
+from cam_engine.explanation.one_image import explain_picture
+from cam_engine.explanation.reading import read
+from cam_engine.explanation.request import LayerChoice, Request
 from cam_engine.explanation.saving import save_explanation
-from cam_engine.featuremaps import write_feature_maps
 from cam_engine.loading import Loaded, load_model
-from cam_engine.methods.registry import get_method
 
 log = logging.getLogger(__name__)
+
+SETTINGS = ("target", "alpha", "classes", "per", "items", "matching", "confidence")
+"""What :class:`AutoSave` takes for :class:`Request` beside the method and the layer."""
 
 
 @dataclass
@@ -144,7 +147,7 @@ class AutoSave:
             picture = read(image, loaded.prepare)
             explained = explain_picture(loaded, picture, self._request)
             folder = self._next_folder()
-            self.saved.paths.append(save_explanation(explained, folder, self._request.settings()))
+            self.saved.paths.append(save_explanation(explained, folder, self._request.metadata()))
             log.info("heatmap saved in %s", folder)
             if self._feature_maps:
                 inner = folder / "feature_maps"
@@ -184,29 +187,20 @@ def autosave(
         saving.disable()
 
 
-def _request(method: str | Sequence[str], layer: Any, settings: dict[str, Any]) -> Request:
-    defaults: dict[str, Any] = {
-        "target": None, "alpha": 0.5, "classes": None, "per": "all", "items": ("class",), "matching": "exact",
-        "confidence": 0.25,
-    }  # fmt: skip
-    unknown = settings.keys() - defaults.keys()
+def _request(method: str | Sequence[str], layer: LayerChoice | None, settings: dict[str, Any]) -> Request:
+    unknown = settings.keys() - set(SETTINGS)
     if unknown:
-        raise TypeError(f"autosave takes {', '.join(defaults)} beside its own arguments, not {', '.join(unknown)}.")
-    names = [method] if isinstance(method, str) else method
-    chosen = defaults | settings
-    items = chosen["items"]
-    chosen["items"] = (items,) if isinstance(items, str) else tuple(items)
-    cam = dict.fromkeys(("reshape", "forward", "output"))
-    return Request(methods=tuple(get_method(name).name for name in names), layer=layer, cam=cam, **chosen)
+        raise TypeError(f"autosave takes {', '.join(SETTINGS)} beside its own arguments, not {', '.join(unknown)}.")
+    return Request.of(method, layer, **settings)
 
 
 def _images(given: Any) -> Iterator[Tensor]:
     """The images among a forward's arguments, one by one, (1, C, H, W); an image of one value only is a warm-up."""
-    found = [t for _, t in _tree.tensors(given) if t.is_floating_point() and t.ndim in (3, 4)]
-    batches = [t if t.ndim == 4 else t[None] for t in found]
+    tensors = [t for _, t in _tree.tensors(given) if t.is_floating_point() and t.ndim in (3, 4)]
+    batches = [t if t.ndim == 4 else t[None] for t in tensors]
     batches = [t for t in batches if t.shape[1] in (1, 3, 4) and min(t.shape[2:]) > 1]
-    of_lists = all(t.ndim == 3 for t in found)
-    for batch in batches if of_lists else batches[:1]:
+    is_list = all(t.ndim == 3 for t in tensors)  # torchvision's detectors take their images so
+    for batch in batches if is_list else batches[:1]:
         for image in batch:
             if bool(image.amax() > image.amin()):
                 yield image[None]

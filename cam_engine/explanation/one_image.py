@@ -3,60 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
-from torch import Tensor, nn
+from numpy.typing import NDArray
 
-from cam_engine.cam import CAM, CAMResult
+from cam_engine.cam import CAM
 from cam_engine.capture import Forward
-from cam_engine.explanation.pictures import Picture, paths_of, read
+from cam_engine.explanation.detectors import MOST_BOXES, detector_of, explain_detector
+from cam_engine.explanation.reading import Picture, paths_of, read
+from cam_engine.explanation.request import Explanation, LayerChoice, Preprocess, Request
 from cam_engine.explanation.saving import save_explanation
 from cam_engine.grids import Reshape
-from cam_engine.layers import LayerSpec
 from cam_engine.loading import Loaded, load_model
-from cam_engine.methods.registry import get_method
 from cam_engine.names import resolve_names
+from cam_engine.render import Tile, contact_sheet, overlay
 from cam_engine.targets.resolve import TargetSpec
-
-Preprocess = Callable[[Image.Image], Tensor]
-LayerChoice = LayerSpec | int | Sequence["str | int | nn.Module"]
-
-
-class Explanation(dict[str, Any]):
-    """What :func:`explain` found; a dictionary that shows its picture in a notebook."""
-
-    def _repr_png_(self) -> bytes:
-        from cam_engine.render import encode_png
-
-        return encode_png(self.get("sheet", self["overlay"]))
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """How to explain: everything that :func:`explain` takes beside the model and the image."""
-
-    methods: tuple[str, ...]
-    layer: Any
-    target: TargetSpec
-    cam: dict[str, Any]
-    alpha: float
-    classes: str | int | Iterable[str | int] | None
-    per: str
-    items: tuple[str, ...]
-    matching: str
-    confidence: float
-
-    def settings(self) -> dict[str, Any]:
-        """For ``metadata.json``: plain values."""
-        target = self.target if self.target is None or isinstance(self.target, int) else str(self.target)
-        kept = {k: v for k, v in self.cam.items() if isinstance(v, (bool, int, str))}
-        return {"target": target, "classes": self.classes, "per": self.per, "items": list(self.items),
-                "matching": self.matching, **kept}  # fmt: skip
 
 
 def explain(
@@ -132,29 +96,26 @@ def explain(
         KeyError: No such method, layer or class.
         FileNotFoundError: No such file.
     """
-    names = [method] if isinstance(method, str) else list(method)
-    request = Request(
-        methods=tuple(dict.fromkeys(get_method(name).name for name in names)),
-        layer=target_layer,
+    request = Request.of(
+        method,
+        target_layer,
+        items,
         target=target,
-        cam={"eigen_smooth": eigen_smooth, "aug_smooth": aug_smooth, "component": component, "center": center,
-             "reshape": reshape, "forward": forward, "output": output},
         alpha=alpha,
         classes=classes,
         per=per,
-        items=(items,) if isinstance(items, str) else tuple(items),
         matching=matching,
         confidence=confidence,
+        cam={"eigen_smooth": eigen_smooth, "aug_smooth": aug_smooth, "component": component, "center": center,
+             "reshape": reshape, "forward": forward, "output": output},
     )  # fmt: skip
-    if not request.methods:
-        raise ValueError('method= is empty; pass at least one name, such as "gradcam".')
     loaded = load_model(model, size=size, processor=processor, preprocess=preprocess)
     folder = None if output_path is None else Path(output_path)
     paths = paths_of(image)
     if paths is None:
         picture = read(image, loaded.prepare)
-        explained = explain_picture(loaded, picture, request)
-        return _saved(explained, picture, request, folder) if save else explained
+        explanation = explain_picture(loaded, picture, request)
+        return _saved(explanation, picture, request, folder) if save else explanation
     return _each(loaded, paths, request, folder, save)
 
 
@@ -170,73 +131,48 @@ def compare_methods(model: Any, image: Any, methods: Sequence[str], **settings: 
 
 def explain_picture(loaded: Loaded, picture: Picture, request: Request) -> Explanation:
     """Explain one image that is read already; nothing is written."""
-    from cam_engine.explanation.detectors import detector_of, explain_detector
-
     family = detector_of(loaded, request)
     if family is None:
-        found = _explain_classifier(loaded, picture, request)
+        by_method = _explain_scores(loaded, picture, request)
     else:
-        found = explain_detector(family, loaded, picture, request)
-    first = found[request.methods[0]]
-    if len(request.methods) == 1:
+        by_method = explain_detector(family, loaded, picture, request)
+    first = by_method[request.methods[0]]
+    if len(by_method) == 1:
         return first
-    return Explanation(first, method=", ".join(request.methods), methods=found, sheet=_sheet(found, request.alpha))
+    sheet = _methods_sheet(by_method, request.alpha)
+    return Explanation(first, method=", ".join(request.methods), methods=by_method, sheet=sheet)
 
 
-def shown_layer(spec: Any, layers: Sequence[str], friendly: dict[str, str]) -> str:
-    """The layers' names as the user called them: friendly where a friendly name was asked for."""
-    asked = [spec] if isinstance(spec, str) else [s for s in spec if isinstance(s, str)] if _is_list(spec) else []
-    named = {friendly[name]: name for name in asked if name in friendly}
-    return ", ".join(named.get(layer, layer) for layer in layers)
-
-
-def _explain_classifier(loaded: Loaded, picture: Picture, request: Request) -> dict[str, Explanation]:
-    from cam_engine.render import overlay
-
+def _explain_scores(loaded: Loaded, picture: Picture, request: Request) -> dict[str, Explanation]:
+    """For each method, the explanation of one score of the model: of a classifier, a segmenter, a ``target=``."""
     options = dict(request.cam)
-    if options["output"] is None:
+    if options.get("output") is None:
         options["output"] = loaded.output
     cam = CAM(loaded.net, request.methods, resolve_names(loaded.net, request.layer, loaded.friendly), **options)
     result = cam(picture.tensor, request.target, outputs=True)
     pixels = np.asarray(picture.original)
-    found = {}
+    by_method = {}
     for method in result.methods:
-        heatmap = _heatmap(result, method, picture)
-        found[method] = Explanation(
+        heatmap = picture.geometry.heatmap(result[method][0].float().cpu().numpy()).clip(0, 1)
+        by_method[method] = Explanation(
             heatmap=heatmap,
             overlay=overlay(pixels, heatmap if bool(result.valid[method][0]) else None, alpha=request.alpha),
             original_image=picture.original,
             method=method,
-            target_layer=shown_layer(request.layer, result.layers, loaded.friendly),
+            target_layer=request.title_of(result.layers, loaded.friendly),
             score=None if result.scores is None else float(result.scores[0]),
         )
-    return found
+    return by_method
 
 
-def _heatmap(result: CAMResult, method: str, picture: Picture) -> Any:
-    return picture.geometry.heatmap(result[method][0].float().cpu().numpy()).clip(0, 1)
-
-
-def _sheet(found: dict[str, Explanation], alpha: float) -> Any:
+def _methods_sheet(by_method: Mapping[str, Explanation], alpha: float) -> NDArray[np.uint8]:
     """The picture and each method's overlay, side by side."""
-    from cam_engine.render import Tile, contact_sheet
-
-    first = next(iter(found.values()))
+    first = next(iter(by_method.values()))
     pixels = np.asarray(first["original_image"])
-    boxes = [found["box"] for found in first.get("detections", [])[:10]]
+    boxes = [detection["box"] for detection in first.get("detections", [])[:MOST_BOXES]]
     tiles = [Tile(pixels, None, ("image",), boxes=boxes)]
-    tiles += [Tile(pixels, one["heatmap"], (method,), boxes=boxes) for method, one in found.items()]
-    title = f"{first['target_layer']}"
-    return contact_sheet(tiles, title=title, columns=min(len(tiles), 4), tile_size=320, alpha=alpha)
-
-
-def _saved(explained: Explanation, picture: Picture, request: Request, folder: Path | None) -> Explanation:
-    method = "_".join(request.methods)
-    wanted = Path("runs", method, picture.name) if folder is None else folder
-    explained["saved_path"] = str(save_explanation(explained, wanted, request.settings()))
-    for name, of_method in explained.get("methods", {}).items():
-        of_method["saved_path"] = str(Path(explained["saved_path"]) / name)
-    return explained
+    tiles += [Tile(pixels, each["heatmap"], (method,), boxes=boxes) for method, each in by_method.items()]
+    return contact_sheet(tiles, title=first["target_layer"], columns=min(len(tiles), 4), tile_size=320, alpha=alpha)
 
 
 def _each(
@@ -244,11 +180,18 @@ def _each(
 ) -> Iterator[Explanation]:
     for path in paths:
         picture = read(path, loaded.prepare)
-        explained = explain_picture(loaded, picture, request)
-        explained["path"] = str(path)
+        explanation = Explanation(explain_picture(loaded, picture, request), path=str(path))
         inner = None if folder is None else folder / picture.name
-        yield _saved(explained, picture, request, inner) if save else explained
+        yield _saved(explanation, picture, request, inner) if save else explanation
 
 
-def _is_list(spec: Any) -> bool:
-    return isinstance(spec, Iterable) and not isinstance(spec, nn.Module)
+def _saved(explanation: Explanation, picture: Picture, request: Request, folder: Path | None) -> Explanation:
+    """The explanation with ``saved_path``, and so each method's; written to ``folder`` or the default one."""
+    wanted = Path("runs", "_".join(request.methods), picture.name) if folder is None else folder
+    written = save_explanation(explanation, wanted, request.metadata())
+    saved = Explanation(explanation, saved_path=str(written))
+    if "methods" in explanation:
+        saved["methods"] = {
+            name: Explanation(each, saved_path=str(written / name)) for name, each in explanation["methods"].items()
+        }
+    return saved

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from cam_engine.capture import capture
 from cam_engine.errors import UnknownNameError
-from cam_engine.explanation.pictures import read
+from cam_engine.explanation.reading import read
 from cam_engine.explanation.saving import new_folder
 from cam_engine.layers import available_layers, resolve_layers, targets_of, views_of
 from cam_engine.loading import Loaded, load_model
 from cam_engine.names import resolve_names
+from cam_engine.render import Tile, colorize, contact_sheet, write_png
 
 COLORMAP = "viridis"
 _TILE = 128  # pixels
@@ -65,21 +66,19 @@ def save_feature_maps(
 
 def write_feature_maps(loaded: Loaded, tensor: Tensor, layers: Any, channels: int, folder: Path) -> Path:
     """The same for an input (1, C, H, W) of a model that is taken apart already."""
-    from cam_engine.render import write_png
-
     parameter = next((p for p in loaded.net.parameters() if p.is_floating_point()), None)
     tensor = tensor if parameter is None else tensor.to(parameter.device, parameter.dtype)
     chosen = _chosen(loaded, tensor, layers)
-    found = capture(loaded.net, tensor, targets_of(loaded.net, chosen, tensor), record="nothing").activations
-    views = views_of(loaded.net, found, tensor)
+    activations = capture(loaded.net, tensor, targets_of(loaded.net, chosen, tensor), record="nothing").activations
+    views = views_of(loaded.net, activations, tensor)
     friendly = {dotted: name for name, dotted in loaded.friendly.items()}
     folder = new_folder(folder)
     entries = []
-    for name, activation in found.items():
+    for name, activation in activations.items():
         values, kind = views[name](activation)[0].float().cpu().numpy(), type(chosen[name]).__name__
-        shown = friendly.get(name, name)
-        file = f"{shown.replace('/', '_')}.png"
-        write_png(folder / file, feature_grid(values[:channels], f"{shown} · {kind} · {_shape(values)}"))
+        title = friendly.get(name, name)
+        file = f"{title.replace('/', '_')}.png"
+        write_png(folder / file, feature_grid(values[:channels], f"{title} · {kind} · {_shape(values)}"))
         entries.append(
             {
                 "name": name,
@@ -99,8 +98,6 @@ def write_feature_maps(loaded: Loaded, tensor: Tensor, layers: Any, channels: in
 
 def feature_grid(values: NDArray[np.float32], title: str = "") -> NDArray[np.uint8]:
     """Channels (n, h, w) in a labelled grid, (height, width, 3) uint8 RGB."""
-    from cam_engine.render import Tile, colorize, contact_sheet
-
     tiles = []
     noise = 1e-6 * max(float(np.nanmax(np.abs(values))), 1e-30)  # a span below it is rounding, and drawn as constant
     for index, channel in enumerate(values):

@@ -6,9 +6,7 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 RETRY = 10.0  # seconds until what failed is tried again
@@ -81,23 +79,6 @@ class Background:
             with self._changed:
                 self._answered, self.error = asked, error
                 self._changed.notify_all()
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Wait until no other thread or process is inside with the same file, which is made.
-
-    Where the system has no such locks, or the file system (some shared ones of clusters), it goes on without.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with open(path, "ab") as file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def keep_off_random_streams() -> None:
