@@ -80,17 +80,16 @@ class BaseCAM:
             targets: As for :class:`cam_engine.CAM`, or a list with a callable ``(output of one image) -> score`` for each.
             eigen_smooth, aug_smooth: As for :class:`cam_engine.CAM`.
         """
-        name = "gradcam" if self.uses_gradients else "eigencam"  # the place it takes: what it needs is gathered for it
+        method = _method(type(self).__name__, self, targets)
         cam = CAM(
             self.model,
-            name,
+            method,
             self.target_layers,
             reshape=self.reshape_transform,
             eigen_smooth=eigen_smooth,
             aug_smooth=aug_smooth,
         )
-        cam.methods = {name: _method(name, self, targets)}
-        return np.asarray(cam(input_tensor, _per_image(targets))[name].float().cpu().numpy())
+        return np.asarray(cam(input_tensor, _per_image(targets))[method.name].float().cpu().numpy())
 
     __call__ = forward
 

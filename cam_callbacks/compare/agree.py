@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cam_callbacks.compare.load import Run
 from cam_callbacks.compare.numbers import number
+from cam_callbacks.compare.run import Run
 from cam_callbacks.keys import Key
 
 ENRICHMENTS = ("on_target_enrichment", "nuisance_enrichment")

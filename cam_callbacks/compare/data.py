@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,11 +12,12 @@ from numpy.typing import NDArray
 
 from cam_callbacks.compare.agree import Part, agreement, short
 from cam_callbacks.compare.blocks import block, pictures
-from cam_callbacks.compare.load import Run, printable, with_unique_names
+from cam_callbacks.compare.divergence import divergence
 from cam_callbacks.compare.numbers import NO_CURVE, number, rank, user_number
+from cam_callbacks.compare.run import Run, with_unique_names
 from cam_callbacks.compare.run_data import rounded, run_data
 from cam_callbacks.compare.table import Group, axis, table
-from cam_engine.metrics import jensen_shannon
+from cam_callbacks.text_table import printable
 from cam_engine.render import COLORMAPS, colorize, contours
 
 FORMAT = 1
@@ -145,26 +145,14 @@ def _outlines(masks: NDArray[np.bool_] | None, images: Sequence[int]) -> list[li
 
 
 def _part(runs: Sequence[Run], part: Part) -> dict[str, Any]:
+    jsd = divergence(runs, part)
     return {
         "method": part.method,
         "layer": part.layer,
         "title": part.title,
         "runs": list(part.runs),
-        "jsd": _jsd(runs, part),
+        "jsd": jsd and [[rounded(value) for value in row] for row in jsd],
     }
-
-
-def _jsd(runs: Sequence[Run], part: Part) -> list[list[float | None]] | None:
-    """Mean Jensen–Shannon divergence between the final maps of each two runs, over the images where both are valid."""
-    last = [runs[index].records[-1].maps.get((part.method, part.layer)) for index in part.runs]
-    if len(last) < 2 or any(maps is None or maps.shape != last[0].shape for maps in last if last[0] is not None):
-        return None
-    return [[rounded(_mean(jensen_shannon(a, b))) for b in last] for a in last]
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else math.nan
 
 
 def _group(group: Group) -> dict[str, Any]:

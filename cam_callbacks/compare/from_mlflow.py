@@ -10,23 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cam_callbacks.compare.load import LoadError, Run, UnreadableRun, printable, read_folder
+from cam_callbacks.compare.run import LoadError, Run, UnreadableRun, read_folder
+from cam_callbacks.text_table import printable
 
 MOST = 50  # runs of an experiment that are read without being asked for
 _RECORDS_TAG = re.compile(r"cam\.(.+\.)?records")
-_SPEC = re.compile(r"(?:runs:/)?([0-9a-f]{32})(?:/(.+))?")
 # By default MLflow tries for four minutes to reach a server that is down; here somebody waits in front of a terminal.
 _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-
-
-def parse_run_id(spec: str) -> tuple[str, str | None] | None:
-    """``(run id, artifact path or None)``, or None where the text is no run id. "runs:/" in front is understood."""
-    match = _SPEC.fullmatch(spec.strip().rstrip("/"))
-    return (match[1], match[2]) if match else None
 
 
 def load_mlflow_run(run_id: str, path: str | None, *, source: str, tracking_uri: str | None = None) -> Run:

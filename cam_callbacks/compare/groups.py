@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cam_callbacks.compare.agree import Agreement
-from cam_callbacks.compare.load import LoadError, Run, printable
 from cam_callbacks.compare.numbers import Number, shown
+from cam_callbacks.compare.run import LoadError, Run
 from cam_callbacks.compare.table import Cell, table
+from cam_callbacks.text_table import line, printable, shorten
 
 SPREADS = 2.0
 """A difference between means up to so many standard deviations between the runs of a group is within their spread."""
@@ -116,7 +117,8 @@ def text_groups(found: Grouped) -> str:
         for group, name in enumerate(found.names):
             head = row.number.title if group == 0 else ""
             verdict = found.verdict(row, group)
-            lines.append(f"  {head:<23}{_cut(name, 22):<24}{told(row.spreads[group]):<22}{verdict}".rstrip())
+            cells = (f"  {head}", shorten(name, 22), told(row.spreads[group]), verdict)
+            lines.append(line(cells, (25, 24, 22, 80)))
     return "\n".join(lines)
 
 
@@ -155,7 +157,3 @@ def _value(run: Run, by: str) -> str | None:
 
 def _finite(cells: Iterable[Cell | None]) -> tuple[float, ...]:
     return tuple(cell.final for cell in cells if cell is not None and math.isfinite(cell.final))
-
-
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"

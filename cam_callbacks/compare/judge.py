@@ -11,8 +11,8 @@ import numpy as np
 
 from cam_callbacks.compare.agree import Agreement
 from cam_callbacks.compare.gate import Gate, GateError, Lookup
-from cam_callbacks.compare.load import Run
 from cam_callbacks.compare.numbers import number, shown, user_number
+from cam_callbacks.compare.run import Run
 from cam_callbacks.keys import Key
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cam_callbacks.compare.alerts import alerts
 from cam_callbacks.compare.blocks import block, quantise
-from cam_callbacks.compare.load import Run, printable
+from cam_callbacks.compare.run import Run
 from cam_callbacks.keys import Key
 from cam_callbacks.records import Record
 
@@ -40,7 +41,7 @@ def run_data(run: Run, probe: int, places: set[int], images: Sequence[int], unit
         "frames": frames,
         "reference": [{"method": m, "layer": layer} | run.reference(m, layer) for m in run.methods for layer in run.layers],
         "series": list(_series(run)),
-        "alerts": _alerts(run, unit),
+        "alerts": alerts(run, unit),
         "predictions": _stacked([r.predictions for r in shown], images, "i4", -1),
         "confidences": _stacked([r.confidences for r in shown], images, "f4", np.nan),
         "maps": [_maps(run, shown, method, layer, images) for method in run.methods for layer in run.layers],
@@ -103,26 +104,6 @@ def _series(run: Run) -> Iterable[dict[str, Any]]:
         yield series
     for name in sorted({key for record in run.records for key in record.user_metrics if not key.startswith("cam/")}):
         yield {"metric": name, "user": True, "mean": [rounded(record.user_metrics.get(name)) for record in run.records]}
-
-
-def _alerts(run: Run, unit: str) -> list[dict[str, Any]]:
-    """Alerts that the records hold: for each rule, method and layer what was said when it was raised, and where it was on."""
-    found: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for record in run.records:
-        for alert in record.alerts:
-            of = f"{alert.method} at {alert.layer}" if len(run.layers) > 1 else alert.method
-            known = found.setdefault(
-                (alert.name, alert.method, alert.layer),
-                {
-                    "name": printable(f"{alert.name.replace('_', ' ')} ({of})"),
-                    "method": alert.method,
-                    "layer": alert.layer,
-                    "text": printable(f"{alert.measured}. {alert.advice}"),
-                    "places": [],
-                },
-            )
-            known["places"].append(getattr(record, unit))
-    return list(found.values())
 
 
 def _shift(run: Run, shown: Sequence[Record], method: str, layer: str, grid: tuple[int, ...]) -> dict[str, Any] | None:

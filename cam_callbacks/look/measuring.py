@@ -12,10 +12,15 @@ from numpy.typing import NDArray
 from cam_callbacks.keys import group_keys, metric_key, per_image_key, plain_key
 from cam_callbacks.look.explaining import Explained
 from cam_callbacks.look.measurement import Array, Measurement
-from cam_callbacks.look.tracking import Series, Track, worse_when_high
+from cam_callbacks.look.tracking import Series, Track
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Maps
-from cam_engine.metrics import Metric, aggregate, coverage, enrichment, max_t, valid
+from cam_engine.metrics import Metric, aggregate, coverage, describe, enrichment, max_t, valid
+
+# Measured beside the metrics that were asked for: of each image, and of all images together.
+DERIVED = ("focus_drift",)
+OF_PREDICTIONS = ("flip_rate", "drift_flipped", "drift_unflipped")
+WHOLE = ("valid_frac", "reference_set", "noise_floor", "ceiling", "max_t", "max_t_p")
 
 MOST_GROUPS = 12  # whose means are logged; records hold those of any number
 GROUPED = ("on_target_enrichment", "nuisance_enrichment", "drift_ref")
@@ -45,7 +50,6 @@ class Measurer:
 
     def __init__(self, probe: ProbeSet, metrics: Sequence[Metric], name: str | None, seed: int) -> None:
         self.probe, self.metrics, self.name, self.seed = probe, metrics, name, seed
-        self._worse_when_high = worse_when_high(metrics) | {"counterfactual_gap"}
         self._labels = None if probe.labels is None else probe.labels.numpy()
         self._regions: dict[tuple[int, int], dict[str, Array]] = {}
 
@@ -147,7 +151,7 @@ class Measurer:
         )
 
     def _aggregate(self, metric: str, values: Array) -> dict[str, float]:
-        return aggregate(values, self._labels, self.probe.groups, metric in self._worse_when_high, self.seed)
+        return aggregate(values, self._labels, self.probe.groups, describe(metric).worse == "high", self.seed)
 
     def _group_means(self, metric: str, aggregated: Mapping[str, float]) -> dict[str, float]:
         """The means of the probe's groups that are logged, under names such as ``drift_ref.<group>``."""

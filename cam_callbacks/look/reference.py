@@ -9,7 +9,6 @@ maps of another run or of a checkpoint.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from cam_callbacks.look.noise_floor import ceiling
 from cam_callbacks.look.tracking import Series, Track
 from cam_callbacks.records import Maps, RecordStore
+from cam_callbacks.run_ids import parse_run_id
 from cam_engine.metrics import jensen_shannon, mean, valid
 
 Policy = str | int  # "settled", "first", "baseline", or the index of a look
@@ -30,8 +30,6 @@ POLICIES = ("settled", "first")
 CALM = 0.05
 CALM_FLOORS = 3.0
 CALM_LOOKS = 2
-
-_RUN_ID = re.compile(r"(?:runs:/)?[0-9a-f]{32}(?:/.+)?")
 
 
 def kind_of(reference: str | int | os.PathLike[str]) -> Kind:
@@ -51,7 +49,7 @@ def kind_of(reference: str | int | os.PathLike[str]) -> Kind:
         return "checkpoint"
     if len(RecordStore(text)):
         return "folder"
-    if _RUN_ID.fullmatch(text):
+    if parse_run_id(text) is not None:
         return "mlflow"
     raise ValueError(
         'reference= takes "settled", "first", the index of a look, a folder of records, an MLflow run id or a checkpoint '

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,21 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cam_engine.metrics import Metric
-
 Series = tuple[str, str]  # method, layer
-
-# Beside the registered metrics: name → the bad end, and what a monitor finds while there has been no value.
-DERIVED = {"focus_drift": ("high", 0.0)}
-OF_PREDICTIONS = {"flip_rate": ("high", 0.0), "drift_flipped": ("high", 0.0), "drift_unflipped": ("high", 0.0)}
-WHOLE = {
-    "valid_frac": 0.0,
-    "reference_set": 0.0,
-    "noise_floor": 0.0,
-    "ceiling": 1.0,
-    "max_t": 0.0,
-    "max_t_p": 1.0,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,15 +55,3 @@ class Track:
         names = {"fixed": "reference_set"}
         values: dict[str, Any] = {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in state.items()}
         return cls(**{names.get(k, k): v for k, v in values.items()})
-
-
-def worse_when_high(metrics: Sequence[Metric]) -> frozenset[str]:
-    """Names of the numbers whose bad end is the high one."""
-    ends = {m.name: m.worse for m in metrics} | {k: end for k, (end, _) in (DERIVED | OF_PREDICTIONS).items()}
-    return frozenset(name for name, end in ends.items() if end == "high")
-
-
-def neutral(metrics: Sequence[Metric], of_predictions: bool) -> dict[str, float]:
-    """What a monitor finds under each number of a method and layer while there has been no value."""
-    derived = DERIVED | (OF_PREDICTIONS if of_predictions else {})
-    return {m.name: m.neutral for m in metrics} | {k: v for k, (_, v) in derived.items()} | WHOLE

@@ -16,8 +16,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cam_callbacks.compare.load import LoadError, Run, folders_below, hyperparameters, printable, read_store
+from cam_callbacks.compare.run import LoadError, Run, hyperparameters, read_store
+from cam_callbacks.compare.select import folders_below
 from cam_callbacks.records import LOOK, MANIFEST, PROBE, Record, RecordError, RecordStore, is_record_file
+from cam_callbacks.text_table import printable
 
 RESCAN = 3.0  # seconds
 KEPT = 10  # runs whose records stay in memory

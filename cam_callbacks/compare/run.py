@@ -1,10 +1,9 @@
-"""Records of one run, read from a folder or from MLflow."""
+"""The records of one run, read from their folder."""
 
 from __future__ import annotations
 
 import math
 import os
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cam_callbacks.keys import Key, keys_of
-from cam_callbacks.records import LOOK, MANIFEST, PROBE, Record, RecordError, RecordStore
+from cam_callbacks.records import Record, RecordError, RecordStore
+from cam_callbacks.text_table import printable
 
 _MOST_PARAMS = 1000
-_DEPTH = 6  # folders below the one that was named
 
 
 class LoadError(ValueError):
@@ -72,28 +71,6 @@ class Run:
     def per_image(self, metric: str, method: str, layer: str) -> NDArray[np.float64] | None:
         """Each probe image's value at the last look, (N,); None where it was not kept."""
         return self.records[-1].per_image.get(Key(metric, method, layer).filed(self.layers))
-
-
-def load_run(spec: str | os.PathLike[str], tracking_uri: str | None = None) -> Run:
-    """Read one run.
-
-    Args:
-        spec: A folder of records; a folder above exactly one such folder (a TensorBoard log folder); an MLflow run
-            id; or ``<run id>/<artifact path>`` where a run holds the records of several callbacks.
-        tracking_uri: MLflow's; by default the one MLflow is set to (``MLFLOW_TRACKING_URI``).
-
-    Raises:
-        LoadError: No such folder or run, no records, or no look yet.
-        RecordError: The manifest is damaged, or written by a newer version.
-    """
-    text = os.fspath(spec)
-    if Path(text).is_dir():
-        return read_folder(_records_folder(Path(text)), source=text)
-    from cam_callbacks.compare.from_mlflow import load_mlflow_run, parse_run_id
-
-    if (parsed := parse_run_id(text)) is not None:
-        return load_mlflow_run(*parsed, source=text, tracking_uri=tracking_uri)
-    raise LoadError(f"no folder {text!r} (and an MLflow run id has 32 hexadecimal digits).")
 
 
 def with_unique_names(runs: Sequence[Run]) -> list[Run]:
@@ -171,44 +148,6 @@ def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-def printable(text: str) -> str:
-    """Text on one line, without the control characters and lone surrogates that terminals and files choke on."""
-    kept = ("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") else c for c in " ".join(text.split()))
-    return "".join(kept).strip()
-
-
 def _below(error: Exception, folder: Path) -> str:
     """The error's words with paths relative to the folder, which may be a temporary one."""
     return printable(str(error).replace(f"{folder}{os.sep}", ""))
-
-
-def records_folders(folder: Path) -> list[Path]:
-    """The folder itself if it holds records, else those below it that do, sorted.
-
-    Raises:
-        LoadError: None.
-    """
-    if (folder / MANIFEST).is_file():
-        return [folder]
-    found = sorted(folders_below(folder))
-    if not found:
-        raise LoadError(f"no records in {str(folder)!r} or below it (a folder of records has a {MANIFEST}).")
-    return found
-
-
-def _records_folder(folder: Path) -> Path:
-    found = records_folders(folder)
-    if len(found) > 1:
-        listed = ", ".join(map(str, found[:10])) + (", …" if len(found) > 10 else "")
-        raise LoadError(f"{str(folder)!r} holds {len(found)} folders of records; name one of them: {listed}")
-    return found[0]
-
-
-def folders_below(folder: Path) -> Iterator[Path]:
-    """Folders of records in a folder, at most six levels down; none inside another, and links are not followed."""
-    for parent, folders, files in os.walk(folder):
-        if MANIFEST in files and (PROBE in files or any(LOOK.fullmatch(file) for file in files)):
-            yield Path(parent)
-            folders.clear()
-        if len(Path(parent).relative_to(folder).parts) >= _DEPTH:
-            folders.clear()
