@@ -18,7 +18,7 @@ Maps = dict[tuple[str, str], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Alert:
-    """A rule that holds for one method on one layer at a look (:mod:`cam_callbacks.alerts`).
+    """A rule that holds for one method on one layer at a look (:mod:`cam_callbacks.look.alerts`).
 
     ``look``, ``epoch``: of this record. ``since_look``, ``since_epoch``: where the rule began to hold. ``new``: raised at
     this very look. ``measured``: in words. ``images``: ids, the worst first. ``advice``: what to look at.

@@ -35,7 +35,7 @@ def test_out_of_memory_halves_the_batch_and_remembers(probe, net, caplog):
 
     small = CAMMonitor(probe, "gradcam", layers="1.8", batch_size=8)
     record = small.look(torch.nn.Sequential(Device(), net))
-    assert sizes[:3] == [8, 4, 2] and max(sizes[3:]) == 2 and small.batch_size == 2
+    assert sizes[:3] == [8, 4, 2] and max(sizes[3:]) == 2 and small.batches.size == 2
     assert caplog.text.count("out of memory") == 2
     plain = CAMMonitor(probe, "gradcam", layers="8").look(net)
     np.testing.assert_allclose(record.maps["gradcam", "1.8"], plain.maps["gradcam", "8"], atol=1e-6)
@@ -60,9 +60,9 @@ def test_max_overhead_thins_looks_out(fit, monkeypatch):
             now[0] += 4
 
         def on_validation_batch_start(self, *arguments):
-            looks = 0 if self._monitor is None else self._monitor.looks
+            looks = 0 if self.watcher.monitor is None else self.watcher.monitor.looks
             super().on_validation_batch_start(*arguments)
-            now[0] += self._monitor.looks - looks
+            now[0] += self.watcher.monitor.looks - looks
 
     monkeypatch.setattr(Clock, "spend", lambda clock, seconds, spend=Clock.spend: spend(clock, 1.0))
     callback = Timed(methods="eigencam", max_overhead=0.1, on_error="raise")
