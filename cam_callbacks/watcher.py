@@ -162,7 +162,12 @@ class Watcher:
     def may_look(self) -> bool:
         """Is a look possible, neither at rest nor beyond ``max_overhead``? Every process has to ask."""
         most = self.options.max_overhead
-        return not self.resting and (most is None or processes.from_rank_0(self._clock.affords(most)))
+        return not self.resting and (most is None or processes.from_rank_0(self._clock.affords(most, extras=False)))
+
+    def _may_exchange(self) -> bool:
+        """Under ``max_overhead`` exchange tests are left out before looks are."""
+        most = self.options.max_overhead
+        return most is None or processes.from_rank_0(self._clock.affords(most))
 
     def look(
         self,
@@ -170,12 +175,13 @@ class Watcher:
         epoch: int | None = None,
         step: int | None = None,
         picture_step: PictureStep = "epoch",
+        last: bool = False,
     ) -> Record | None:
         """Look, and write the record; None, a warning and another failed look where that fails.
 
         Args:
             model: As it is now; or what returns it and may fail, or begin the run first.
-            epoch, step, picture_step: As for :meth:`CAMMonitor.look`.
+            epoch, step, picture_step, last: As for :meth:`CAMMonitor.look`.
         """
         self.last_epoch = epoch
         record = None
@@ -183,7 +189,10 @@ class Watcher:
             found = processes.together(lambda: model if isinstance(model, nn.Module) else model())
             if self.monitor is None or not self.begun:
                 raise RuntimeError("the run has not begun; call begin() before look().")
-            record = self.monitor.look(found, epoch, step, clock=self._clock, picture_step=picture_step)
+            exchange = self._may_exchange()
+            record = self.monitor.look(
+                found, epoch, step, clock=self._clock, picture_step=picture_step, exchange=exchange, last=last
+            )
             self._values |= {k: v for k, v in record.metrics.items() if math.isfinite(v)}
             if record.look == 0:
                 self._say(

@@ -1,199 +1,29 @@
-"""Rules over the tracked numbers: what is said aloud, when, and when it is taken back.
+"""Which rules judge a look, when one is raised, and when it is taken back.
 
-A rule judges one method on one layer at one look: true, false, or undecided (between its two thresholds, or not
-measured), which leaves things as they are. An alert is raised when a rule has been true at ``looks`` looks running, and
-cleared when it is false; since the two thresholds differ, an alert does not flicker. Nothing is judged on drift against
-the previous look: it goes to zero in a healthy training and in one that has learned a shortcut.
+A rule (:mod:`cam_callbacks.look.rules`) holds at a look, does not, or leaves things as they are: between its two thresholds, or
+where it cannot judge. An alert is raised when a rule has held at ``looks`` looks running, and cleared when it does not; since
+the two thresholds differ, an alert does not flicker. A calibration sets one threshold for each series in their place. Nothing is
+judged on drift against the previous look: it goes to zero in a healthy training and in one that has learned a shortcut.
 
-A rule of one's own is any object with ``name``, ``looks``, ``advice`` and ``judge(measured) -> Verdict``.
+A rule of one's own is any object with the attributes of :class:`cam_callbacks.look.rules.Rule`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
-import numpy as np
-
+from cam_callbacks.calibration import Calibration
 from cam_callbacks.keys import check_name, plain_key
-from cam_callbacks.look.measurement import Array, Measurement
-from cam_callbacks.look.reference import CALM, CALM_FLOORS
+from cam_callbacks.look.evidence import LookEvidence, Measurement
+from cam_callbacks.look.rules import DEFAULT, Judgement, Rule, untrusted
 from cam_callbacks.look.tracking import Series
-from cam_callbacks.records import Alert
+from cam_callbacks.records import Alert, Judged
 from cam_engine.errors import nearest
-from cam_engine.metrics import mean
 
-NAMED = 5  # images that an alert names at most
-
-
-@dataclass(frozen=True, eq=False)
-class Verdict:
-    """``holds``: True, False (clears), or None (leaves things as they are). ``measured``: in words.
-    ``images``: indices, the worst first."""
-
-    holds: bool | None
-    measured: str = ""
-    images: Sequence[int] = ()
-
-
-UNDECIDED = Verdict(None)
-
-
-class Rule(Protocol):
-    """What every rule has."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def looks(self) -> int: ...
-    @property
-    def advice(self) -> str: ...
-    def judge(self, measured: Measurement) -> Verdict: ...
-
-
-@dataclass(frozen=True)
-class OffTarget:
-    """Mean on-target enrichment below chance after settling. Needs masks or boxes."""
-
-    below: float = 1.0
-    clears: float = 1.05
-    looks: int = 2
-    name: ClassVar[str] = "off_target"
-    advice: ClassVar[str] = (
-        "Look at the overlays of these images: what lies under the focus? ProbeSet(nuisance=...) measures a region that "
-        "you suspect."
-    )
-
-    def judge(self, measured: Measurement) -> Verdict:
-        values = measured.per_image.get("on_target_enrichment")
-        if values is None or not measured.settled or not np.isfinite(values).any():
-            return UNDECIDED
-        now = mean(values)
-        return Verdict(
-            _between(now < self.below, now >= self.clears),
-            f"on-target enrichment is {now:.2f}; chance is 1",
-            _lowest(values),
-        )
-
-
-@dataclass(frozen=True)
-class LosingFocus:
-    """On-target enrichment has fallen since the reference, on the images paired. Needs masks or boxes."""
-
-    t: float = -4.0
-    fall: float = 0.05
-    clears: float = 0.025
-    looks: int = 2
-    name: ClassVar[str] = "losing_focus"
-    advice: ClassVar[str] = (
-        "Compare the overlays of these images at the reference and now, and what changed in data, augmentation or "
-        "learning rate."
-    )
-
-    def judge(self, measured: Measurement) -> Verdict:
-        now, then = measured.per_image.get("on_target_enrichment"), measured.target_at_reference
-        if now is None or then is None or not (measured.settled and measured.reference_set):
-            return UNDECIDED
-        change = now - then
-        paired = np.isfinite(change)
-        if paired.sum() < 2:
-            return UNDECIDED
-        before = float(then[paired].mean())
-        fall = -float(change[paired].mean()) / before if before > 0 else 0.0
-        deviation = float(change[paired].std(ddof=1))
-        t = float(change[paired].mean()) / max(deviation, 1e-12) * float(np.sqrt(paired.sum()))
-        return Verdict(
-            _between(t < self.t and fall >= self.fall, fall < self.clears),
-            f"on-target enrichment has fallen by {fall:.0%}, from {before:.2f} to {float(now[paired].mean()):.2f} "
-            f"(paired t = {t:.1f} on {int(paired.sum())} images)",
-            _lowest(change),
-        )
-
-
-@dataclass(frozen=True)
-class FocusMoved:
-    """The focus has moved in the same direction on many images, and by more than noise. Needs no masks, but images.
-
-    ``effect``: least |t|/√n (Cohen's d) of the cell that moved most. With many images p is small for the slightest
-    common move, such as a healthy training makes; its effect stayed below 0.55 where a shortcut's was above 0.8
-    (docs/evidence.md).
-    """
-
-    p: float = 0.01
-    effect: float = 0.65
-    floors: float = CALM_FLOORS
-    drift: float = CALM
-    images: int = 8
-    looks: int = 2
-    name: ClassVar[str] = "focus_moved"
-    advice: ClassVar[str] = (
-        "Compare the overlays of these images at the reference and now; the record's t_maps show the cells that gained."
-    )
-
-    def judge(self, measured: Measurement) -> Verdict:
-        drift, test = measured.numbers["drift_ref"], measured.moved
-        if not (measured.settled and measured.reference_set) or test.n < self.images or not np.isfinite(drift):
-            return UNDECIDED
-        level = float(np.fmax(self.floors * measured.floor, self.drift))
-        common = test.p < self.p and test.statistic >= self.effect * np.sqrt(test.n)
-        return Verdict(
-            _between(common and drift > level, drift <= level / 2),
-            f"the focus has moved to the {place(test.t)}: drift from the reference is {drift:.3f} "
-            f"(above {level:.3f}), |t| = {test.statistic:.1f} and p = {test.p:.2g} on {test.n} images",
-            _lowest(-measured.per_image["drift_ref"]),
-        )
-
-
-@dataclass(frozen=True)
-class Diffuse:
-    """Mean entropy close to that of a uniform map after settling."""
-
-    above: float = 0.95
-    clears: float = 0.93
-    looks: int = 2
-    name: ClassVar[str] = "diffuse"
-    advice: ClassVar[str] = (
-        "The focus is everywhere. A cue that is spread over the whole image (a tint, blur, noise) is localised by no map: "
-        "test with ProbeSet(counterfactual=...), the same images without it."
-    )
-
-    def judge(self, measured: Measurement) -> Verdict:
-        now = measured.numbers["entropy"]
-        if not measured.settled or not np.isfinite(now):
-            return UNDECIDED
-        return Verdict(
-            _between(now > self.above, now <= self.clears),
-            f"entropy is {now:.3f}; 1 is everywhere",
-            _lowest(-measured.per_image["entropy"]),
-        )
-
-
-@dataclass(frozen=True)
-class Collapsed:
-    """Few images have a map at all. Not at the first look: an untrained network may have no gradient."""
-
-    below: float = 0.5
-    clears: float = 0.75
-    looks: int = 1
-    name: ClassVar[str] = "collapsed"
-    advice: ClassVar[str] = (
-        "Check the weights for NaN and the explained layer for dead units: the loss and the gradients of this epoch."
-    )
-
-    def judge(self, measured: Measurement) -> Verdict:
-        if measured.look == 0:
-            return UNDECIDED
-        share = measured.numbers["valid_frac"]
-        without = np.flatnonzero(~np.isfinite(measured.per_image["entropy"]))
-        return Verdict(
-            _between(share < self.below, share >= self.clears),
-            f"{share:.0%} of the images have a valid map",
-            without[:NAMED].tolist(),
-        )
-
-
-DEFAULT: tuple[Rule, ...] = (OffTarget(), LosingFocus(), FocusMoved(), Diffuse(), Collapsed())
+MAP_UNTRUSTED = "map_untrusted"  # a remark, no alert: it says what a map is worth, not what the model does
 
 
 def make_rules(alerts: Sequence[str | Mapping[str, Any] | Rule] | None) -> tuple[Rule, ...]:
@@ -215,11 +45,16 @@ def _listed(alerts: Any) -> Sequence[Any]:
     return alerts
 
 
+_OF_A_RULE = ("name", "of", "looks", "above", "clears", "spread", "advice", "judge")
+
+
 def _rule(given: str | Mapping[str, Any] | Rule) -> Rule:
     known = {rule.name: rule for rule in DEFAULT}
     if not isinstance(given, (str, Mapping)):
-        if not all(hasattr(given, part) for part in ("name", "looks", "advice", "judge")):
-            raise TypeError(f"alerts= takes names, dictionaries and rules (name, looks, advice, judge), not {given!r}.")
+        if lacking := [part for part in _OF_A_RULE if not hasattr(given, part)]:
+            raise TypeError(
+                f"alerts= takes names, dictionaries and rules; {given!r} is none: it lacks {', '.join(lacking)}."
+            )
         check_name(given.name)
         return given
     settings = {"name": given} if isinstance(given, str) else dict(given)
@@ -252,27 +87,80 @@ def judge(
     rules: Sequence[Rule],
     states: States,
     measured: Mapping[Series, Measurement],
-    look: int,
+    evidence: LookEvidence,
     epoch: int,
     ids: Sequence[str],
-) -> tuple[States, tuple[Alert, ...]]:
-    """Judge a look: the states after it, and the alerts that are raised at it, old and new. Pure."""
-    after: States = {}
-    alerts = []
-    for (method, layer), of_series in measured.items():
-        for rule in rules:
-            before = states.get((rule.name, method, layer), State())
-            verdict = rule.judge(of_series)
-            state = after[rule.name, method, layer] = _next(before, verdict.holds, rule.looks, look, epoch)
-            if state.raised:
-                named = tuple(ids[i] for i in verdict.images)
-                alerts.append(
-                    Alert(
-                        rule.name, method, layer, look, epoch, state.look, state.epoch, not before.raised,
-                        verdict.measured or "not measured at this look", named, rule.advice,
-                    )
-                )  # fmt: skip
-    return after, tuple(alerts)
+    calibration: Calibration | None = None,
+) -> tuple[States, tuple[Alert, ...], tuple[Judged, ...]]:
+    """Judge a look: the states after it, the alerts that are raised at it, old and new, and what every rule found. Pure.
+
+    Args:
+        rules: Those that judge.
+        states: As the look before left them.
+        measured: Of every series.
+        evidence: Of the look as a whole.
+        epoch: Of the look.
+        ids: Of the probe's images, for alerts to name.
+        calibration: Sets thresholds where accepted runs have the same series.
+    """
+    found = {
+        (rule.name, method, layer): (rule, rule.judge(of))
+        for rule in rules
+        for method, layer, of in _judged_by(rule, measured, evidence)
+    }
+    statistics = {key: judgement.statistic for key, (_, judgement) in found.items()}
+    thresholds = {} if calibration is None else calibration.thresholds(statistics)
+    look, after, alerts, judged = evidence.look, dict[tuple[str, str, str], State](), [], []
+    for key, (rule, judgement) in found.items():
+        threshold = thresholds.get(key)
+        above, clears = (rule.above, rule.clears) if threshold is None else (threshold.limit, threshold.limit)
+        holds = _holds(judgement, above, clears)
+        before = states.get(key, State())
+        state = after[key] = _next(before, holds, rule.looks, look, epoch)
+        judged.append(_as_record(key, judgement, above, state.raised))
+        if state.raised:
+            named = tuple(ids[i] for i in judgement.images)
+            alerts.append(
+                Alert(
+                    *key, look, epoch, state.look, state.epoch, not before.raised,
+                    judgement.measured or judgement.reason or "not measured at this look", named, rule.advice,
+                )
+            )  # fmt: skip
+    return after, tuple(alerts), (*judged, *_remarks(measured, evidence))
+
+
+def _judged_by(
+    rule: Rule, measured: Mapping[Series, Measurement], evidence: LookEvidence
+) -> Iterator[tuple[str, str, Measurement | LookEvidence]]:
+    """Method, layer and evidence of everything that a rule judges; both are "" for the look as a whole."""
+    if rule.of == "look":
+        yield "", "", evidence
+    else:
+        yield from ((method, layer, of) for (method, layer), of in measured.items())
+
+
+def _holds(judgement: Judgement, above: float, clears: float) -> bool | None:
+    if not math.isfinite(judgement.statistic):
+        return None
+    return True if judgement.statistic > above else False if judgement.statistic <= clears else None
+
+
+def _as_record(key: tuple[str, str, str], judgement: Judgement, above: float, raised: bool) -> Judged:
+    reason = judgement.reason
+    if not reason and not math.isfinite(above):
+        reason = "what is healthy depends on the task: needs a calibration"
+    state = "raised" if raised else "cannot judge" if reason else "quiet"
+    return Judged(*key, state, judgement.statistic, above, reason or judgement.measured)
+
+
+def _remarks(measured: Mapping[Series, Measurement], evidence: LookEvidence) -> Iterator[Judged]:
+    """What the maps are worth: those that show no more than a random place are named."""
+    if evidence.exchanged is None or evidence.at_chance:
+        return
+    for series in measured:
+        counted = (evidence.exchanged.of_maps.get((part, series)) for part in ("focus", "random"))
+        if remark := untrusted(*counted):
+            yield Judged(MAP_UNTRUSTED, *series, "remark", math.nan, math.nan, remark)
 
 
 def flags(rules: Sequence[Rule], alerts: Sequence[Alert], name: str | None) -> dict[str, float]:
@@ -301,22 +189,3 @@ def from_plain(plain: Sequence[Mapping[str, Any]]) -> States:
     return {
         (s["rule"], s["method"], s["layer"]): State(s["running"], s["raised"], s["look"], s["epoch"]) for s in plain
     }
-
-
-def place(t: Array) -> str:
-    """Where a t map (h, w) gained most, in words: ``"top left"``, ``"centre"``."""
-    h, w = t.shape
-    row, column = divmod(int(np.argmax(t)), w)
-    vertical = ("top", "", "bottom")[3 * row // h]
-    horizontal = ("left", "", "right")[3 * column // w]
-    return " ".join(filter(None, (vertical, horizontal))) or "centre"
-
-
-def _between(raises: bool, clears: bool) -> bool | None:
-    return True if raises else False if clears else None
-
-
-def _lowest(values: Array) -> list[int]:
-    """Indices of the lowest defined values, lowest first."""
-    order = np.argsort(values, kind="stable")  # NaN last
-    return [int(i) for i in order[:NAMED] if np.isfinite(values[i])]

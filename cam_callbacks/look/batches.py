@@ -36,12 +36,28 @@ class Batches:
             except RuntimeError as error:
                 if len(batch) == 1 or not _out_of_memory(error):
                     raise
-            # Out here the error is gone, and with it what its frames still held.
-            self.size = len(batch) // 2
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            log.warning("cam-callbacks: out of memory with %d images at once; now %d", len(batch), self.size)
+            self._halve(len(batch))  # out here the error is gone, and with it what its frames still held
         return done
+
+    def with_size(self, compute: Callable[[int], T]) -> T:
+        """What ``compute`` returns for a batch size; asked again, from the start, where memory runs out.
+
+        Raises:
+            RuntimeError: Memory runs out with a single image.
+        """
+        while True:
+            try:
+                return compute(self.size)
+            except RuntimeError as error:
+                if self.size == 1 or not _out_of_memory(error):
+                    raise
+            self._halve(self.size)
+
+    def _halve(self, size: int) -> None:
+        self.size = size // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        log.warning("cam-callbacks: out of memory with %d images at once; now %d", size, self.size)
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cam_callbacks.look.exchanging import Exchanged
-from cam_engine.exchange import Followed
+from cam_callbacks.look.exchanged import Exchanged, Outcomes
 from cam_engine.metrics import MaxT
 
 Array = NDArray[np.float64]
@@ -55,7 +54,7 @@ class LookEvidence:
     settled: bool
     at_chance: bool | None
     exchanged: Exchanged | None = None
-    then: Mapping[str, Followed] | None = None
+    then: Mapping[str, Outcomes] | None = None
     gap: Array | None = None
 
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cam_callbacks import processes
-from cam_callbacks.keys import per_image_key, plain_key, series_name
+from cam_callbacks.keys import series_name
+from cam_callbacks.look.exchanged import Exchanged
 from cam_callbacks.look.explaining import Explained
 from cam_callbacks.look.subject import Subject
-from cam_callbacks.look.tracking import Series
 from cam_callbacks.probe import ProbeSet
 from cam_engine.exchange import (
     Followed,
-    ObjectShare,
     count_followed,
     default_parts,
     draw_pairs,
@@ -29,21 +27,6 @@ from cam_engine.exchange import (
 )
 
 MIXTURES, LAST_MIXTURES = 64, 192  # of each part at a look, and at the last look of a fit
-
-
-@dataclass(frozen=True, eq=False)
-class Exchanged:
-    """The exchange tests of one look.
-
-    ``pairs``: (P, 2) donor and receiver. ``whole``: what was counted for each part; ``of_maps``: for a part and a series.
-    ``share``: of the object, where both object and background were tested. ``seconds``: what it took.
-    """
-
-    pairs: NDArray[np.int64]
-    whole: dict[str, Followed] = field(default_factory=dict)
-    of_maps: dict[tuple[str, Series], Followed] = field(default_factory=dict)
-    share: ObjectShare | None = None
-    seconds: float = 0.0
 
 
 class Exchange:
@@ -133,25 +116,3 @@ class Exchange:
                 what = {"masks": "masks= or boxes=", "nuisance": "nuisance="}[lacking[0]]
                 raise ValueError(f"exchange= names {name!r}, which needs ProbeSet({what}); this probe has none.")
         return chosen
-
-
-def metrics_of(exchanged: Exchanged, layers: Sequence[str], name: str | None) -> dict[str, float]:
-    """The numbers of the tests under their keys: ``cam/follows_object``, ``cam/follows_focus/gradcam``, ``cam/object_share``."""
-    found = {plain_key(f"follows_{part}", name): of.share for part, of in exchanged.whole.items()}
-    for (part, (method, layer)), of in exchanged.of_maps.items():
-        found[plain_key(per_image_key(f"follows_{part}", method, layer, layers), name)] = of.share
-    if exchanged.share is not None:
-        found[plain_key("object_share", name)] = exchanged.share.share
-    return found | {plain_key("exchange_seconds", name): exchanged.seconds}
-
-
-def aggregates_of(exchanged: Exchanged, layers: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Mean, 95 % interval and pairs counted of each test, as a record's aggregates have them."""
-    found: dict[str, dict[str, float]] = {f"follows_{part}": _interval(of) for part, of in exchanged.whole.items()}
-    for (part, (method, layer)), of in exchanged.of_maps.items():
-        found[per_image_key(f"follows_{part}", method, layer, layers)] = _interval(of)
-    return found if exchanged.share is None else found | {"object_share": _interval(exchanged.share)}
-
-
-def _interval(counted: Followed | ObjectShare) -> dict[str, float]:
-    return {"mean": counted.share, "low": counted.low, "high": counted.high, "n": float(counted.n)}

@@ -53,10 +53,13 @@ def explain_share(subject: Subject, images: Tensor, target: Target | None = None
 
     def of_batch(indices: list[int]) -> Explained:
         result = subject.cam(images[indices], target_of_images(score, indices), outputs=True)
-        predictions, confidences = classified(subject.cam.scores_of(result.outputs))
+        picked = subject.cam.scores_of(result.outputs)
+        predictions, confidences = classified(picked)
         scores = None if result.scores is None else result.scores.double().cpu().numpy()
         maps = {key: subject.within_image(m, result.outputs).float().cpu().numpy() for key, m in result.raw.items()}
-        return Explained(maps, predictions, confidences, scores)
+        # Of a single logit it is the logit that is explained, which speaks for class 1 whatever is predicted.
+        named = np.ones_like(predictions) if predictions is not None and _is_one_logit(picked) else predictions
+        return Explained(maps, predictions, confidences, scores, named)
 
     return _joined(subject.batches.over(processes.share(len(images)), of_batch))
 
@@ -64,7 +67,7 @@ def explain_share(subject: Subject, images: Tensor, target: Target | None = None
 def gathered(subject: Subject, shares: Sequence[Explained]) -> Explained:
     """The shares of all processes, in order of rank, as one."""
     whole = _joined(shares)
-    return replace(whole, targets=whole.predictions if subject.target == "predicted" else subject.classes)
+    return whole if subject.target == "predicted" else replace(whole, targets=subject.classes)
 
 
 def classified(scores: Any) -> tuple[NDArray[np.int64] | None, NDArray[np.float64] | None]:
@@ -97,4 +100,9 @@ def _joined(parts: Sequence[Explained]) -> Explained:
         concatenated([part.predictions for part in parts]),
         concatenated([part.confidences for part in parts]),
         concatenated([part.scores for part in parts]),
+        concatenated([part.targets for part in parts]),
     )
+
+
+def _is_one_logit(scores: Tensor) -> bool:
+    return scores.ndim == 1 or scores.shape[1] == 1

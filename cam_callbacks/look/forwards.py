@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cam_callbacks import processes
+from cam_callbacks.look.evidence import Array
 from cam_callbacks.look.explaining import Explained, classified, concatenated, explain
-from cam_callbacks.look.measurement import Array
 from cam_callbacks.look.noise_floor import noise_floor, with_noise
 from cam_callbacks.look.subject import Subject
 from cam_callbacks.look.target import target_of_images

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cam_callbacks.keys import group_keys, metric_key, per_image_key, plain_key
+from cam_callbacks.look.evidence import Array, Measurement, is_at_chance
 from cam_callbacks.look.explaining import Explained
-from cam_callbacks.look.measurement import Array, Measurement
 from cam_callbacks.look.tracking import Series, Track
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Maps
-from cam_engine.metrics import Metric, aggregate, coverage, describe, enrichment, max_t, valid
+from cam_engine.metrics import Metric, aggregate, coverage, describe, max_t, pooled_enrichment, valid
 
 # Measured beside the metrics that were asked for: of each image, and of all images together.
 DERIVED = ("focus_drift",)
@@ -24,6 +24,8 @@ WHOLE = ("valid_frac", "reference_set", "noise_floor", "ceiling", "max_t", "max_
 
 MOST_GROUPS = 12  # whose means are logged; records hold those of any number
 GROUPED = ("on_target_enrichment", "nuisance_enrichment", "drift_ref")
+# Ratios of masses to areas: the number of the probe is the ratio of the sums over images, not the mean of the ratios.
+POOLED = {"on_target_enrichment": "region", "nuisance_enrichment": "nuisance"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +82,8 @@ class Measurer:
         for (method, layer), track in tracks.items():
             maps = explained.maps[method, layer]
             values = self._per_image(maps, track, look, predictions) | dict((scored or {}).get((method, layer), {}))
-            aggregates = {metric: self._aggregate(metric, v) for metric, v in values.items()}
-            one = self._measurement(maps, track, look, values, aggregates)
+            aggregates = {metric: self._aggregate(metric, v, maps) for metric, v in values.items()}
+            one = self._measurement(explained, maps, track, look, values, aggregates)
             whole.series[method, layer] = one
             whole.metrics.update({metric_key(k, method, layer, layers, self.name): v for k, v in one.numbers.items()})
             names = {metric: per_image_key(metric, method, layer, layers) for metric in values}
@@ -91,7 +93,7 @@ class Measurer:
             whole.reference[f"{method}/{layer}"] = track.described(maps) | {"t_critical": one.moved.critical}
         if gap is not None:
             whole.per_image["counterfactual_gap"] = gap
-            whole.aggregates["counterfactual_gap"] = self._aggregate("counterfactual_gap", gap)
+            whole.aggregates["counterfactual_gap"] = self._aggregate("counterfactual_gap", gap, None)
             whole.metrics[plain_key("counterfactual_gap", self.name)] = float(gap.mean())
         return whole
 
@@ -108,8 +110,9 @@ class Measurer:
         values = {m.name: m.function(*(inputs[n] for n in m.needs)) for m in self.metrics if not m.costs_forwards}
         drift = values["drift_ref"]
         is_reference = look == track.reference_look or track.reference is None
-        # A look that is its own reference has not drifted; F below zero would be an artefact of the formula.
-        values["focus_drift"] = drift if is_reference else (drift - track.floor) / (1 - track.floor)
+        # A look that is its own reference has not drifted; until the focus has been calm there is nothing to take off.
+        calm = 0.0 if is_reference or np.isnan(track.calm) else track.calm
+        values["focus_drift"] = (drift - calm) / (1 - calm)
         if predictions is not None:
             then = predictions if track.reference_predictions is None else track.reference_predictions
             flipped = predictions != then
@@ -120,15 +123,14 @@ class Measurer:
 
     def _measurement(
         self,
+        explained: Explained,
         maps: NDArray[np.float32],
         track: Track,
         look: int,
         values: Mapping[str, Array],
         aggregates: Mapping[str, Mapping[str, float]],
     ) -> Measurement:
-        reference = maps if track.reference is None else track.reference
-        known = self._known((maps.shape[1], maps.shape[2]))
-        moved = max_t(maps, reference, seed=self.seed)
+        moved = max_t(maps, maps if track.reference is None else track.reference, seed=self.seed)
         numbers = {
             "valid_frac": float(valid(maps).mean()),
             "reference_set": float(track.reference_set),
@@ -138,20 +140,29 @@ class Measurer:
             "max_t_p": moved.p,
         }
         for metric, aggregated in aggregates.items():
-            numbers |= {metric: aggregated["mean"]} | self._group_means(metric, aggregated)
+            number = aggregated.get("pooled", aggregated["mean"])
+            numbers |= {metric: number} | self._group_means(metric, aggregated)
         return Measurement(
             look=look,
             settled=track.settled,
             reference_set=track.reference_set,
             numbers=numbers,
             per_image=values,
-            target_at_reference=enrichment(reference, known["region"]) if "region" in known else None,
+            aggregates=aggregates,
+            cells=maps.shape[1] * maps.shape[2],
+            calm=track.calm,
             floor=track.floor,
             moved=moved,
+            at_chance=is_at_chance(explained.predictions, self._labels),
         )
 
-    def _aggregate(self, metric: str, values: Array) -> dict[str, float]:
-        return aggregate(values, self._labels, self.probe.groups, describe(metric).worse == "high", self.seed)
+    def _aggregate(self, metric: str, values: Array, maps: NDArray[np.float32] | None) -> dict[str, float]:
+        """Over images: mean, median, worst images and classes, interval; of a ratio also the ratio of sums, ``pooled``."""
+        found = aggregate(values, self._labels, self.probe.groups, describe(metric).worse == "high", self.seed)
+        if metric not in POOLED or maps is None:
+            return found
+        pooled = pooled_enrichment(maps, self._known((maps.shape[1], maps.shape[2]))[POOLED[metric]], seed=self.seed)
+        return found | {"pooled": pooled.value, "pooled_low": pooled.low, "pooled_high": pooled.high}
 
     def _group_means(self, metric: str, aggregated: Mapping[str, float]) -> dict[str, float]:
         """The means of the probe's groups that are logged, under names such as ``drift_ref.<group>``."""

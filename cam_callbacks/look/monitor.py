@@ -18,6 +18,18 @@ from cam_callbacks.keys import plain_key
 from cam_callbacks.look import alerts as alerting
 from cam_callbacks.look import baselines
 from cam_callbacks.look.batches import Batches
+from cam_callbacks.look.evidence import LookEvidence, is_at_chance
+from cam_callbacks.look.exchanged import (
+    Exchanged,
+    Outcomes,
+    aggregates_of,
+    from_plain,
+    metrics_of,
+    outcomes_of,
+    predicted_of,
+    to_plain,
+)
+from cam_callbacks.look.exchanging import Exchange
 from cam_callbacks.look.explaining import Explained, explain
 from cam_callbacks.look.forwards import accuracy_gap, faithfulness, noise_floors
 from cam_callbacks.look.manifest import manifest_of, probe_arrays
@@ -44,6 +56,8 @@ class Memory:
     looks: int = 0
     tracks: Mapping[Series, Track] = field(default_factory=dict)
     alerts: alerting.States = field(default_factory=dict)
+    exchanged: Mapping[str, Outcomes] | None = None  # at the reference
+    exchanges: bool | None = None  # is the model one that can be tested so? None until it was asked
 
 
 class CAMMonitor:
@@ -75,6 +89,10 @@ class CAMMonitor:
         tracking_uri: MLflow's, for a baseline by run id; by default the one MLflow is set to.
         store_images: False keeps the probe's pixels (patients, faces, customers) out of records, and so out of loggers and
             pages: maps lie on plain grey. Ids, labels, masks and numbers remain.
+        exchange: Parts that two images exchange to see which one the prediction follows
+            (:func:`cam_engine.exchange.available_parts`); ``"auto"`` is those that the probe allows, [] none. Classifiers only.
+        exchange_pairs: Donors for each image; None: as many as make 64 mixtures a part, at the last look of a fit 192.
+        calibration: File of thresholds from accepted runs (``cam-callbacks calibrate``).
 
     >>> monitor = CAMMonitor(probe, methods="gradcam", folder="looks")   # doctest: +SKIP
     >>> record = monitor.look(model, epoch=3)                             # doctest: +SKIP
@@ -102,6 +120,9 @@ class CAMMonitor:
         metrics: str | Sequence[str] = (),
         tracking_uri: str | None = None,
         store_images: bool = True,
+        exchange: str | Sequence[str] = "auto",
+        exchange_pairs: int | None = None,
+        calibration: str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(probe, ProbeSet):
             raise TypeError(
@@ -111,12 +132,15 @@ class CAMMonitor:
         self.options = LookOptions(
             methods=methods, layers=layers, target=target, reference=reference, name=name, forward=forward, output=output,
             reshape=reshape, batch_size=batch_size, seed=seed, alerts=alerts, metrics=metrics, store_images=store_images,
+            exchange=exchange, exchange_pairs=exchange_pairs, calibration=calibration,
         ).on(probe)  # fmt: skip
         self.on_alert = on_alert
         self.layer_names: tuple[str, ...] = ()
         self.batches = Batches(batch_size)
         self._measurer = Measurer(probe, self.options.metrics_on(probe), name, seed)
         self._memory = Memory()
+        self._exchange = Exchange(probe, exchange, exchange_pairs, seed)
+        self._calibration = self.options.calibrated
         self._subject: Subject | None = None
         self._baseline: baselines.Baseline | None = None
         if kind_of(reference) == "folder":  # the others wait for a model or a server
@@ -153,6 +177,8 @@ class CAMMonitor:
         *,
         clock: Clock | None = None,
         picture_step: PictureStep = "epoch",
+        exchange: bool = True,
+        last: bool = False,
     ) -> Record:
         """Look once: explain every probe image, measure, and write the record.
 
@@ -162,6 +188,8 @@ class CAMMonitor:
             step: Optimizer steps so far; by default the epoch.
             clock: Measures the looks' share of the time, ``cam/overhead``; without one there is no such number.
             picture_step: What pictures of this run are stepped by: ``"epoch"``, or ``"look"`` where an epoch has several.
+            exchange: Make the exchange tests at this look too.
+            last: It is the last one of a fit, on which its verdict stands: more pairs exchange parts.
 
         Raises:
             LookError: Explaining or writing failed, or ``on_alert``, on any process.
@@ -175,22 +203,36 @@ class CAMMonitor:
             self._tracks_before(subject, explained), explained.maps, explained.predictions, look, options.policy,
             options.seed, floors=lambda: noise_floors(subject, explained, probe.images, options.seed),
         )  # fmt: skip
+        exchanged = self._exchange.test(subject, explained, last) if exchange else None
         scored = faithfulness(subject, explained, probe, self._measurer.metrics)
         gap = accuracy_gap(subject, explained, probe)
         measured = self._measurer.measure(
             explained, tracks, look, scored=scored, gap=gap, split_by_flips=options.target == "predicted"
         )
+        evidence = LookEvidence(
+            look=look,
+            settled=any(track.settled for track in tracks.values()),
+            at_chance=is_at_chance(explained.predictions, None if probe.labels is None else probe.labels.numpy()),
+            exchanged=exchanged,
+            then=self._memory.exchanged,
+            gap=gap,
+        )
         rules = options.rules
-        states, alerts = alerting.judge(rules, self._memory.alerts, measured.series, look, epoch, probe.ids)
-        seconds, costs = processes.from_rank_0(self._costs(started, clock))
+        states, alerts, judged = alerting.judge(
+            rules, self._memory.alerts, measured.series, evidence, epoch, probe.ids, self._calibration
+        )
+        seconds, costs = processes.from_rank_0(self._costs(started, clock, exchanged))
         record = Record(
             look=look,
             epoch=epoch,
             step=epoch if step is None else step,
-            metrics=measured.metrics | alerting.flags(rules, alerts, options.name) | costs,
+            metrics=measured.metrics
+            | ({} if exchanged is None else metrics_of(exchanged, subject.layers, options.name))
+            | alerting.flags(rules, alerts, options.name)
+            | costs,
             maps=explained.maps,
             per_image=measured.per_image,
-            aggregates=measured.aggregates,
+            aggregates=measured.aggregates | ({} if exchanged is None else aggregates_of(exchanged, subject.layers)),
             predictions=explained.predictions,
             confidences=explained.confidences,
             scores=explained.scores,
@@ -200,12 +242,16 @@ class CAMMonitor:
             time=time.time(),
             t_maps=measured.t_maps,
             alerts=alerts,
+            judged=judged,
+            exchange_pairs=None if exchanged is None else exchanged.pairs,
+            exchanged={} if exchanged is None else predicted_of(exchanged, subject.layers),
         )
         # Rank 0's part is done "together" too: where it fails, no other process may go on by itself.
         writes = self.store is not None and processes.rank() == 0
         processes.together(lambda: self.write(record, picture_step) if writes else None)
         remembered = {series: replace(track, previous=explained.maps[series]) for series, track in tracks.items()}
-        self._memory = Memory(look + 1, remembered, states)
+        exchanges = exchanged is not None if exchange else self._memory.exchanges
+        self._memory = Memory(look + 1, remembered, states, self._exchanged_at_reference(evidence), exchanges)
         processes.together(lambda: self._announce(record) if processes.rank() == 0 else None)
         return record
 
@@ -227,7 +273,8 @@ class CAMMonitor:
 
     def neutral(self) -> dict[str, float]:
         """What to log under every key while there has been no value yet."""
-        return neutral_values(self.options, self.layer_names, self.probe)
+        parts = () if self._memory.exchanges is False else self._exchange.parts
+        return neutral_values(self.options, self.layer_names, self.probe, parts)
 
     def release(self) -> None:
         """Let go of the model; the next look may be at another."""
@@ -243,6 +290,7 @@ class CAMMonitor:
             "folder": None if self.store is None else str(self.store.folder),
             "tracks": [{"method": m, "layer": layer, **t.state_dict()} for (m, layer), t in self.tracks.items()],
             "alerts": alerting.to_plain(self._memory.alerts),
+            "exchanged": None if self._memory.exchanged is None else to_plain(self._memory.exchanged),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -263,7 +311,13 @@ class CAMMonitor:
             (t["method"], t["layer"]): Track.from_state({k: v for k, v in t.items() if k not in ("method", "layer")})
             for t in state["tracks"]
         }
-        self._memory = Memory(state["looks"], tracks, alerting.from_plain(state.get("alerts", ())))
+        exchanged = state.get("exchanged")
+        self._memory = Memory(
+            state["looks"],
+            tracks,
+            alerting.from_plain(state.get("alerts", ())),
+            None if exchanged is None else from_plain(exchanged),
+        )
         self.layer_names, self._subject = tuple(state["layer_names"]), None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -292,11 +346,24 @@ class CAMMonitor:
             return baselines.from_mlflow(name, self.options, self.probe, self.tracking_uri)
         return baselines.from_checkpoint(name, subject, self.probe)
 
-    def _costs(self, started: float, clock: Clock | None) -> tuple[float, dict[str, float]]:
+    def _exchanged_at_reference(self, evidence: LookEvidence) -> Mapping[str, Outcomes] | None:
+        """The outcomes that later ones are compared with: of the first look at which the reference is due and the model is
+        above chance."""
+        before, policy = self._memory.exchanged, self.options.policy
+        due = evidence.look >= policy if isinstance(policy, int) else policy == "first" or evidence.settled
+        if before is not None or evidence.exchanged is None or evidence.at_chance or not due:
+            return before
+        return outcomes_of(evidence.exchanged)
+
+    def _costs(
+        self, started: float, clock: Clock | None, exchanged: Exchanged | None
+    ) -> tuple[float, dict[str, float]]:
         """Seconds until now, and under their keys what of it is logged."""
         seconds, name = time.perf_counter() - started, self.options.name
         costs = {plain_key("seconds", name): seconds}
-        return seconds, costs if clock is None else costs | {plain_key("overhead", name): clock.spend(seconds)}
+        return seconds, costs if clock is None else costs | {
+            plain_key("overhead", name): clock.spend(seconds, 0.0 if exchanged is None else exchanged.seconds)
+        }
 
     def _announce(self, record: Record) -> None:
         for alert in record.alerts:

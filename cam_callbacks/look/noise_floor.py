@@ -11,15 +11,15 @@ from torch import Tensor
 
 from cam_engine.metrics import jensen_shannon, mean
 
-NOISE = 0.1  # of the probe's standard deviation
+NOISE = 0.1  # of the probe's standard deviation, channel by channel
 REPEATS = 3
 CEILING_PAIRS = 200
 
 
 def with_noise(images: Tensor, seed: int) -> Iterator[Tensor]:
-    """Three versions of images (N, C, H, W) with seeded Gaussian noise of a tenth of their standard deviation."""
+    """Three versions of images (N, C, H, W) with seeded Gaussian noise of a tenth of each channel's standard deviation."""
     generator = torch.Generator().manual_seed(seed)
-    spread = NOISE * float(images.std())
+    spread = NOISE * images.std((0, 2, 3), keepdim=True)
     for _ in range(REPEATS):
         yield images + spread * torch.randn(images.shape, generator=generator)
 

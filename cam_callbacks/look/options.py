@@ -9,12 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
+from cam_callbacks.calibration import Calibration
 from cam_callbacks.keys import check_name
 from cam_callbacks.look.alerts import Rule, make_rules
 from cam_callbacks.look.reference import Policy, kind_of, policy_of
 from cam_callbacks.look.target import Target, check_target, target_name, target_on
 from cam_callbacks.probe import ProbeSet
 from cam_engine.capture import Forward
+from cam_engine.exchange import get_part
 from cam_engine.layers import LayerSpec
 from cam_engine.methods import get_method
 from cam_engine.metrics import Metric, get_metrics
@@ -41,6 +43,9 @@ class LookOptions:
     alerts: Sequence[str | Mapping[str, Any] | Rule] | None = None
     metrics: str | Sequence[str] = ()
     store_images: bool = True
+    exchange: str | Sequence[str] = "auto"
+    exchange_pairs: int | None = None
+    calibration: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if not self.method_names:
@@ -52,6 +57,8 @@ class LookOptions:
         check_name(self.name)
         make_rules(self.alerts)
         get_metrics(self.metrics)
+        check_exchange(self.exchange, self.exchange_pairs)
+        _ = self.calibrated
 
     def on(self, probe: ProbeSet) -> LookOptions:
         """The same, for a probe: its target is what is really explained.
@@ -70,6 +77,11 @@ class LookOptions:
     @property
     def rules(self) -> tuple[Rule, ...]:
         return make_rules(self.alerts)
+
+    @property
+    def calibrated(self) -> Calibration | None:
+        """The thresholds of accepted runs, where a file of them was given."""
+        return None if self.calibration is None else Calibration.load(self.calibration)
 
     @property
     def policy(self) -> Policy:
@@ -100,3 +112,15 @@ class LookOptions:
             if not missing:
                 measurable.append(metric)
         return measurable
+
+
+def check_exchange(parts: str | Sequence[str], donors: int | None) -> None:
+    """Refuse what is wrong whatever the probe.
+
+    Raises:
+        ValueError: No such part, or no donor.
+    """
+    for part in [] if parts == "auto" else [parts] if isinstance(parts, str) else parts:
+        get_part(part)
+    if donors is not None and donors < 1:
+        raise ValueError(f"exchange_pairs={donors} donors for each image: at least 1, or None for 64 mixtures a part.")

@@ -84,12 +84,17 @@ def measured_against(
         seed: Of the ceiling's pairs.
         floors: Measures the noise floor of every series; called only where one is needed.
     """
-    after = {series: settle(track, maps[series]) for series, track in tracks.items()}
+    # Until a focus has settled, what is calm is judged by the floor of the weights as they are now.
+    unsettled = [series for series, track in tracks.items() if not track.settled or np.isnan(track.floor)]
+    measured = floors() if unsettled else {}
+    after = {
+        series: settle(replace(track, floor=measured[series]) if series in unsettled else track, maps[series])
+        for series, track in tracks.items()
+    }
     due = [series for series, track in after.items() if is_due(track, maps[series], look, policy)]
-    unmeasured = [series for series, t in after.items() if t.reference is not None and np.isnan(t.floor)]
-    if due or unmeasured:
+    if late := [series for series in due if series not in unsettled]:
         measured = floors()
-        after |= {series: replace(after[series], floor=measured[series]) for series in {*due, *unmeasured}}
+        after |= {series: replace(after[series], floor=measured[series]) for series in late}
     return after | {
         series: set_reference(after[series], maps[series], look, policy, seed, predictions) for series in due
     }
@@ -99,9 +104,12 @@ def settle(track: Track, maps: NDArray[np.float32]) -> Track:
     """The settled rule: count calm looks running; a focus that has settled stays so."""
     if track.settled or track.reference is None or track.previous is None:
         return track
-    calm = mean(jensen_shannon(maps, track.previous)) <= np.fmax(CALM_FLOORS * track.floor, CALM)
-    looks = track.calm_looks + 1 if calm else 0
-    return replace(track, calm_looks=looks, settled=looks >= CALM_LOOKS)
+    drift = mean(jensen_shannon(maps, track.previous))
+    if not drift <= np.fmax(CALM_FLOORS * track.floor, CALM):
+        return replace(track, calm_looks=0, calm=float("nan"))
+    looks = track.calm_looks + 1
+    before = track.calm * track.calm_looks if track.calm_looks else 0.0
+    return replace(track, calm_looks=looks, calm=(before + drift) / looks, settled=looks >= CALM_LOOKS)
 
 
 def is_due(track: Track, maps: NDArray[np.float32], look: int, policy: Policy) -> bool:

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal, Protocol
 import numpy as np
 
 from cam_callbacks.look.evidence import Z95, Array, LookEvidence, Measurement
+from cam_callbacks.look.exchanged import Outcomes
 from cam_engine.exchange import Followed, ObjectShare
 
 NAMED = 5  # images that an alert names at most
@@ -324,7 +325,9 @@ DEFAULT: tuple[Rule, ...] = (
 )
 
 
-def paired_change(now: Followed | None, then: Followed | None, sign: float) -> tuple[float, float, float] | None:
+def paired_change(
+    now: Outcomes | Followed | None, then: Outcomes | Followed | None, sign: float
+) -> tuple[float, float, float] | None:
     """How the outcomes of pairs changed: (mean change over its standard error over receivers, share then, share now).
 
     ``sign`` is 1 where more is worse, −1 where less is. None with fewer than eight receivers whose pairs count both times.

@@ -20,7 +20,9 @@ class Track:
     ``reference``, ``previous``: maps (N, h, w) that drift is measured against. ``reference_look``: -1 where it is none of
     this run. ``reference_predictions``: (N,) the classes predicted with the reference. ``reference_set``: the reference
     is the one that was asked for, and no stand-in. ``settled``: the focus has been calm at two looks running, at some
-    time, whatever the reference; ``calm_looks``: how many it has been until now. ``floor``, ``ceiling``: of the reference.
+    time, whatever the reference; ``calm_looks``: how many it has been until now. ``calm``: mean drift between looks while it
+    was, what a healthy focus drifts by itself; NaN before. ``floor``: of these weights until the reference is set, then of the
+    reference; ``ceiling``: of the reference.
     """
 
     reference_set: bool = False
@@ -30,6 +32,7 @@ class Track:
     reference_predictions: NDArray[np.int64] | None = None
     previous: NDArray[np.float32] | None = None
     calm_looks: int = 0
+    calm: float = float("nan")
     floor: float = float("nan")
     ceiling: float = float("nan")
 
@@ -40,6 +43,7 @@ class Track:
             "look": self.reference_look,
             "settled": self.settled,
             "reference_set": self.reference_set,
+            "calm": self.calm,
             "floor": self.floor,
             "ceiling": self.ceiling,
             "grid": list(reference.shape[1:]),

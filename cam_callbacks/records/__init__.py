@@ -1,7 +1,7 @@
 """What looks measured, durable on disk."""
 
 from cam_callbacks.records.files import RecordError
-from cam_callbacks.records.record import Alert, Maps, Record
+from cam_callbacks.records.record import Alert, Judged, Maps, Record
 from cam_callbacks.records.store import LOOK, MANIFEST, PROBE, RecordStore, free_folder, is_record_file
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "MANIFEST",
     "PROBE",
     "Alert",
+    "Judged",
     "Maps",
     "Record",
     "RecordError",

@@ -50,6 +50,30 @@ class Alert:
         return cls(**known | {"images": tuple(known["images"])})
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What a rule found at a look, raised or not.
+
+    ``method`` and ``layer`` are "" for a rule that judges the look as a whole. ``state``: ``"raised"``, ``"quiet"``,
+    ``"cannot judge"``, or ``"remark"`` for what raises nothing. ``statistic``: large where something is wrong, against
+    ``threshold``; NaN where the rule cannot judge. ``words``: what was measured, or why it cannot be judged.
+    """
+
+    rule: str
+    method: str
+    layer: str
+    state: str
+    statistic: float
+    threshold: float
+    words: str
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> Judged:
+        """From a record's header, where NaN and infinity are null."""
+        numbers = {k: float("nan") if values[k] is None else float(values[k]) for k in ("statistic", "threshold")}
+        return cls(**{k: str(values[k]) for k in ("rule", "method", "layer", "state", "words")}, **numbers)
+
+
 @dataclass(frozen=True, eq=False)
 class Record:
     """One look at the probe set.
@@ -63,6 +87,9 @@ class Record:
     ``t_maps[method, layer]``: (h, w) float32, the paired t of each cell against the reference, positive where focus was
     gained (:func:`cam_engine.metrics.max_t`).
     ``alerts``: those that are raised at this look, old and new.
+    ``judged``: what every rule found, raised or not.
+    ``exchange_pairs``: (P, 2) donor and receiver of the exchange tests; ``exchanged["object"]``, ``["focus/gradcam"]``: (P,)
+    the class that the model named for each mixture, −1 for a pair left out. None and {} where nothing was exchanged.
     ``predictions``, ``confidences``, ``scores``, ``targets``: (N,), predicted class, its probability, the explained
     score and class; None where the model is no classifier.
     ``reference``: for each ``method/layer``, what drift is measured against: ``look``, ``settled``, ``floor``,
@@ -88,6 +115,9 @@ class Record:
     time: float = 0.0
     t_maps: Maps = field(default_factory=dict)
     alerts: tuple[Alert, ...] = ()
+    judged: tuple[Judged, ...] = ()
+    exchange_pairs: NDArray[np.int64] | None = None
+    exchanged: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """The record as an npz file; arrays under numbered names, what they are in a JSON header."""
@@ -106,6 +136,8 @@ class Record:
             "per_image": list(self.per_image),
             "t_maps": [list(key) for key in self.t_maps],
             "alerts": [asdict(alert) for alert in self.alerts],
+            "judged": [asdict(judged) for judged in self.judged],
+            "exchanged": list(self.exchanged),
         }
         arrays: dict[str, Any] = {f"map_{i}": m for i, m in enumerate(self.maps.values())}
         arrays |= {f"image_{i}": v for i, v in enumerate(self.per_image.values())}
@@ -115,7 +147,9 @@ class Record:
             "confidences": self.confidences,
             "scores": self.scores,
             "targets": self.targets,
+            "exchange_pairs": self.exchange_pairs,
         }
+        arrays |= {f"exchanged_{i}": classes for i, classes in enumerate(self.exchanged.values())}
         arrays |= {name: array for name, array in of_a_classifier.items() if array is not None}
         arrays["header"] = np.frombuffer(to_json(header).encode(), dtype=np.uint8)
         return to_npz(arrays)
@@ -149,6 +183,11 @@ class Record:
                 # Not in the first records of this schema:
                 t_maps={(m, layer): _numbers(file, f"t_{i}") for i, (m, layer) in enumerate(header.get("t_maps", ()))},
                 alerts=tuple(map(Alert.from_plain, header.get("alerts", ()))),
+                judged=tuple(map(Judged.from_plain, header.get("judged", ()))),
+                exchange_pairs=_numbers(file, "exchange_pairs", 2) if "exchange_pairs" in file.files else None,
+                exchanged={
+                    part: _numbers(file, f"exchanged_{i}", 1) for i, part in enumerate(header.get("exchanged", ()))
+                },
             )
 
 

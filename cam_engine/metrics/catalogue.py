@@ -152,8 +152,8 @@ register_metric(
 
 for _number in (
     Description(
-        name="focus_drift", title="focus drift", range="about 0–1", mark=(0.0, "noise"),
-        meaning="Movement since the reference beyond noise. 0 is noise, 1 disjoint. A magnitude, not a verdict.",
+        name="focus_drift", title="focus drift", range="about 0–1", mark=(0.0, "calm"),
+        meaning="Movement since the reference beyond what a calm focus moves between looks. 0: no more than that, 1: disjoint.",
     ),
     Description(
         name="flip_rate", title="flip rate", range="0–1", measured='with `target="predicted"`',
@@ -196,6 +196,55 @@ for _number in (
         measured="with `counterfactual=`",
         meaning="Accuracy with the cue minus accuracy without it. 0 does not use it, towards 1 needs it.",
     ),
+    Description(
+        name="object_share", title="object share", range="0–1", worse="low", verdict=True, neutral=0.5, mark=(0.5, "even"),
+        measured="with masks or boxes",
+        meaning="Who wins when an object stands in another image's scene. Below ½ the scene decides.",
+    ),
+    Description(
+        name="follows_object", title="follows the object", range="0–1", worse="low", verdict=True,
+        measured="with masks or boxes",
+        meaning="How often the prediction goes with the object into another image.",
+    ),
+    Description(
+        name="follows_background", title="follows the background", range="0–1", verdict=True,
+        measured="with masks or boxes",
+        meaning="How often the prediction stays with the scene when another image's object stands in it.",
+    ),
+    Description(
+        name="follows_nuisance", title="follows the suspected region", range="0–1", verdict=True,
+        measured="with `nuisance=`",
+        meaning="How often the suspected region carries the class into another image.",
+    ),
+    Description(
+        name="follows_frame", title="follows the frame", range="0–1", verdict=True,
+        meaning="How often the outermost pixels carry the class into another image.",
+    ),
+    Description(
+        name="follows_detail", title="follows fine detail", range="0–1",
+        meaning="How often fine detail carries the class. What is healthy depends on the task.",
+    ),
+    Description(
+        name="follows_focus", title="follows the focus", range="0–1", worse="low",
+        meaning="How often the places where the map is highest carry the class into another image.",
+    ),
+    Description(
+        name="follows_random", title="follows random places", range="0–1",
+        meaning="The same for random places of that size: a map that does no more does not show what decides.",
+    ),
+    Description(
+        name="follows_coarse", title="follows coarse structure", range="0–1", measured="asked for",
+        meaning="How often coarse structure carries the class.",
+    ),
+    Description(
+        name="follows_spectrum", title="follows the spectrum", range="0–1", measured="asked for",
+        meaning="How often the amplitudes of the spatial frequencies carry the class.",
+    ),
+    Description(
+        name="follows_colour", title="follows the colour", range="0–1", measured="asked for",
+        meaning="How often brightness and contrast of each channel carry the class.",
+    ),
+    Description(name="exchange_seconds", title="seconds of exchanges", range="≥ 0", meaning="What the exchange tests took."),
     Description(
         name="failed_looks", title="failed looks", range="≥ 0", verdict=True, meaning="Looks that raised an error.",
     ),
