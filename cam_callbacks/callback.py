@@ -19,7 +19,7 @@ from cam_callbacks.delivery import WAIT, Sink
 from cam_callbacks.delivery.sink import SinkOptions
 from cam_callbacks.keys import plain_key
 from cam_callbacks.loggers.registry import sinks_of
-from cam_callbacks.look.alerts import Rule
+from cam_callbacks.look.judgement import Rule
 from cam_callbacks.look.options import LookOptions
 from cam_callbacks.picture_step import picture_step_of
 from cam_callbacks.probe import ProbeSet
@@ -80,6 +80,10 @@ class CAMCallback(Base):
         max_overhead: The share of the training's time that looks may take, such as 0.05; a look that would take more is left
             out, and monitors keep seeing the last values. None: no limit. The first look is always taken.
         wait: Seconds that the end of a fit waits at most for loggers to take what is left.
+        exchange: Parts that two probe images exchange to see which of them the prediction follows, such as ``["object",
+            "background", "frame"]``; ``"auto"`` is those that the probe allows, [] none. Classifiers only.
+        exchange_pairs: Donors for each image; None: as many as make 64 mixtures a part, at the last look of a fit 192.
+        calibration: File that ``cam-callbacks calibrate`` made of accepted runs: alerts are then raised by its thresholds.
 
     A second ``fit`` by the same trainer goes on with the records; one by another trainer starts a new series.
 
@@ -113,6 +117,9 @@ class CAMCallback(Base):
         on: Sequence[str] = ("fit",),
         store_images: bool = True,
         wait: float = WAIT,
+        exchange: str | Sequence[str] = "auto",
+        exchange_pairs: int | None = None,
+        calibration: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         if isinstance(probe, str) and probe != "val":
@@ -126,6 +133,7 @@ class CAMCallback(Base):
         look = LookOptions(
             methods=methods, layers=layers, target=target, reference=reference, name=name, forward=forward, output=output,
             reshape=reshape, batch_size=batch_size, alerts=alerts, metrics=metrics, store_images=store_images,
+            exchange=exchange, exchange_pairs=exchange_pairs, calibration=calibration,
         )  # fmt: skip
         self.options = WatchOptions(look, max_images, max_overhead, on_alert, on_error, wait)
         self.name, self.folder, self.model = name, folder, model
@@ -220,6 +228,7 @@ class CAMCallback(Base):
                 trainer.current_epoch,
                 trainer.global_step,
                 picture_step_of(trainer),
+                lightning_trainer.validates_last(trainer),
             )
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:

@@ -44,6 +44,16 @@ def run_of(trainer: Any, folder: str | os.PathLike[str] | None, name: str | None
     return run, own / name if name else own
 
 
+def validates_last(trainer: Any) -> bool:
+    """Is this the last validation of its fit, as far as the trainer's limits tell? Of one that is ended early it is not known."""
+    if trainer.state.fn != "fit":
+        return True
+    loop, every = trainer.fit_loop, trainer.check_val_every_n_epoch
+    steps_end = 0 <= trainer.max_steps <= trainer.global_step
+    epochs_end = trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch + (every or 1)
+    return steps_end or (epochs_end and bool(loop.epoch_loop.batch_progress.is_last_batch))
+
+
 def tracking_uri(trainer: Any) -> str | None:
     """The tracking server of the first MLFlowLogger."""
     return next((getattr(f, "_tracking_uri", None) for f in trainer.loggers if is_a(f, "MLFlowLogger")), None)

@@ -5,7 +5,7 @@ where it cannot judge. An alert is raised when a rule has held at ``looks`` look
 the two thresholds differ, an alert does not flicker. A calibration sets one threshold for each series in their place. Nothing is
 judged on drift against the previous look: it goes to zero in a healthy training and in one that has learned a shortcut.
 
-A rule of one's own is any object with the attributes of :class:`cam_callbacks.look.rules.Rule`.
+A rule of one's own is any object with the attributes of :class:`cam_callbacks.look.judgement.Rule`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any
 from cam_callbacks.calibration import Calibration
 from cam_callbacks.keys import check_name, plain_key
 from cam_callbacks.look.evidence import LookEvidence, Measurement
-from cam_callbacks.look.rules import DEFAULT, Judgement, Rule, untrusted
+from cam_callbacks.look.exchange_rules import untrusted
+from cam_callbacks.look.judgement import Judgement, Rule
+from cam_callbacks.look.rules import DEFAULT
 from cam_callbacks.look.tracking import Series
 from cam_callbacks.records import Alert, Judged
 from cam_engine.errors import nearest

@@ -65,7 +65,8 @@ class Exchange:
             LookError: It failed on any process.
         """
         started = time.perf_counter()
-        if not self.parts or explained.predictions is None or subject.family is not None:
+        predictions = explained.predictions
+        if not self.parts or predictions is None or subject.family is not None:
             return None
         pairs = self.pairs(last)
         mine = processes.share(len(pairs))
@@ -75,7 +76,7 @@ class Exchange:
 
         def counted(key: str) -> Followed:
             predicted = np.concatenate([share[key] for share in shares if share])
-            return count_followed(key, pairs, explained.predictions, predicted, self.seed)
+            return count_followed(key, pairs, predictions, predicted, self.seed)
 
         per_map = [part for part in self.parts if "maps" in get_part(part).needs]
         whole = {part: counted(part) for part in self.parts if part not in per_map}

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,17 @@ from cam_callbacks.look.batches import Batches
 from cam_callbacks.look.evidence import LookEvidence, is_at_chance
 from cam_callbacks.look.exchanged import (
     Exchanged,
-    Outcomes,
     aggregates_of,
-    from_plain,
     metrics_of,
-    outcomes_of,
     predicted_of,
-    to_plain,
 )
 from cam_callbacks.look.exchanging import Exchange
 from cam_callbacks.look.explaining import Explained, explain
 from cam_callbacks.look.forwards import accuracy_gap, faithfulness, noise_floors
+from cam_callbacks.look.judgement import Rule
 from cam_callbacks.look.manifest import manifest_of, probe_arrays
 from cam_callbacks.look.measuring import Measurer
+from cam_callbacks.look.memory import Memory, exchanged_at_reference
 from cam_callbacks.look.neutral import neutral_values
 from cam_callbacks.look.options import LookOptions
 from cam_callbacks.look.reference import kind_of, measured_against
@@ -47,17 +45,6 @@ from cam_engine.capture import Forward
 from cam_engine.layers import LayerSpec
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Memory:
-    """What one look leaves to the next. Replaced as a whole, so that a look that fails leaves nothing half done."""
-
-    looks: int = 0
-    tracks: Mapping[Series, Track] = field(default_factory=dict)
-    alerts: alerting.States = field(default_factory=dict)
-    exchanged: Mapping[str, Outcomes] | None = None  # at the reference
-    exchanges: bool | None = None  # is the model one that can be tested so? None until it was asked
 
 
 class CAMMonitor:
@@ -115,7 +102,7 @@ class CAMMonitor:
         reshape: Callable[[Tensor], Tensor] | None = None,
         batch_size: int | None = None,
         seed: int = 0,
-        alerts: Sequence[str | Mapping[str, Any] | alerting.Rule] | None = None,
+        alerts: Sequence[str | Mapping[str, Any] | Rule] | None = None,
         on_alert: Callable[[Alert], object] | None = None,
         metrics: str | Sequence[str] = (),
         tracking_uri: str | None = None,
@@ -250,8 +237,13 @@ class CAMMonitor:
         writes = self.store is not None and processes.rank() == 0
         processes.together(lambda: self.write(record, picture_step) if writes else None)
         remembered = {series: replace(track, previous=explained.maps[series]) for series, track in tracks.items()}
-        exchanges = exchanged is not None if exchange else self._memory.exchanges
-        self._memory = Memory(look + 1, remembered, states, self._exchanged_at_reference(evidence), exchanges)
+        self._memory = Memory(
+            look + 1,
+            remembered,
+            states,
+            exchanged_at_reference(self._memory.exchanged, evidence, options.policy),
+            exchanged is not None if exchange else self._memory.exchanges,
+        )
         processes.together(lambda: self._announce(record) if processes.rank() == 0 else None)
         return record
 
@@ -283,14 +275,11 @@ class CAMMonitor:
     def state_dict(self) -> dict[str, Any]:
         """Tensors and primitives only, for a checkpoint."""
         return {
-            "looks": self.looks,
             "layer_names": list(self.layer_names),
             "fingerprint": self.probe.fingerprint,
             "methods": list(self.options.method_names),
             "folder": None if self.store is None else str(self.store.folder),
-            "tracks": [{"method": m, "layer": layer, **t.state_dict()} for (m, layer), t in self.tracks.items()],
-            "alerts": alerting.to_plain(self._memory.alerts),
-            "exchanged": None if self._memory.exchanged is None else to_plain(self._memory.exchanged),
+            **self._memory.to_plain(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -307,17 +296,7 @@ class CAMMonitor:
             )
         if state["methods"] != methods:
             raise ValueError(f"the checkpoint's looks are by {state['methods']}, these by {methods}.")
-        tracks = {
-            (t["method"], t["layer"]): Track.from_state({k: v for k, v in t.items() if k not in ("method", "layer")})
-            for t in state["tracks"]
-        }
-        exchanged = state.get("exchanged")
-        self._memory = Memory(
-            state["looks"],
-            tracks,
-            alerting.from_plain(state.get("alerts", ())),
-            None if exchanged is None else from_plain(exchanged),
-        )
+        self._memory = Memory.from_plain(state)
         self.layer_names, self._subject = tuple(state["layer_names"]), None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -346,24 +325,16 @@ class CAMMonitor:
             return baselines.from_mlflow(name, self.options, self.probe, self.tracking_uri)
         return baselines.from_checkpoint(name, subject, self.probe)
 
-    def _exchanged_at_reference(self, evidence: LookEvidence) -> Mapping[str, Outcomes] | None:
-        """The outcomes that later ones are compared with: of the first look at which the reference is due and the model is
-        above chance."""
-        before, policy = self._memory.exchanged, self.options.policy
-        due = evidence.look >= policy if isinstance(policy, int) else policy == "first" or evidence.settled
-        if before is not None or evidence.exchanged is None or evidence.at_chance or not due:
-            return before
-        return outcomes_of(evidence.exchanged)
-
     def _costs(
         self, started: float, clock: Clock | None, exchanged: Exchanged | None
     ) -> tuple[float, dict[str, float]]:
         """Seconds until now, and under their keys what of it is logged."""
         seconds, name = time.perf_counter() - started, self.options.name
         costs = {plain_key("seconds", name): seconds}
-        return seconds, costs if clock is None else costs | {
-            plain_key("overhead", name): clock.spend(seconds, 0.0 if exchanged is None else exchanged.seconds)
-        }
+        if clock is not None:
+            share = clock.spend(seconds, 0.0 if exchanged is None else exchanged.seconds)
+            costs[plain_key("overhead", name)] = share
+        return seconds, costs
 
     def _announce(self, record: Record) -> None:
         for alert in record.alerts:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from cam_callbacks.calibration import Calibration
 from cam_callbacks.keys import check_name
-from cam_callbacks.look.alerts import Rule, make_rules
+from cam_callbacks.look.alerts import make_rules
+from cam_callbacks.look.judgement import Rule
 from cam_callbacks.look.reference import Policy, kind_of, policy_of
 from cam_callbacks.look.target import Target, check_target, target_name, target_on
 from cam_callbacks.probe import ProbeSet

@@ -70,8 +70,11 @@ class Judged:
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Judged:
         """From a record's header, where NaN and infinity are null."""
-        numbers = {k: float("nan") if values[k] is None else float(values[k]) for k in ("statistic", "threshold")}
-        return cls(**{k: str(values[k]) for k in ("rule", "method", "layer", "state", "words")}, **numbers)
+        rule, method, layer, state, words = (str(values[k]) for k in ("rule", "method", "layer", "state", "words"))
+        statistic, threshold = (
+            float("nan") if values[k] is None else float(values[k]) for k in ("statistic", "threshold")
+        )
+        return cls(rule, method, layer, state, statistic, threshold, words)
 
 
 @dataclass(frozen=True, eq=False)
