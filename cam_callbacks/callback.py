@@ -52,7 +52,8 @@ class CAMCallback(Base):
         layers: ``"auto"``, a dotted name, a glob, or a list of those, relative to the explained model.
         target: ``"label"`` (``"predicted"`` on a probe without labels), ``"predicted"``, a class index, or a callable
             ``(outputs) -> Tensor (B,)``.
-        every_n_epochs: Look again when this many epochs have passed. Between looks monitors keep seeing the last values.
+        every_n_epochs: Look again when this many epochs have passed; override :meth:`should_look` for another rhythm. Between
+            looks monitors keep seeing the last values.
         reference: What drift is measured against: ``"settled"``, ``"first"``, the index of a look, or a baseline: a folder of
             another run's records, an MLflow run id, or a checkpoint of this model.
         folder: Where records go. By default ``<log_dir>/cam`` of an attached TensorBoardLogger, else
