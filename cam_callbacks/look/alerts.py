@@ -1,4 +1,4 @@
-"""Rules over the tracked numbers: what is said aloud, when, and when it is taken back.
+"""Rules over the tracked numbers: when an alert is raised, and when it is taken back.
 
 A rule judges one method on one layer at one look: true, false, or undecided (between its two thresholds, or not
 measured), which leaves things as they are. An alert is raised when a rule has been true at ``looks`` looks running, and
@@ -207,6 +207,21 @@ def make_rules(alerts: Sequence[str | Mapping[str, Any] | Rule] | None) -> tuple
     if len(set(names)) < len(names):
         raise ValueError(f"alerts= names a rule twice: {', '.join(names)}.")
     return rules
+
+
+def names_of(given: bool | Sequence[str], rules: Sequence[Rule]) -> frozenset[str]:
+    """The alerts that are meant: True for all, False for none, or names.
+
+    Raises:
+        ValueError: A name that none of the rules has.
+    """
+    known = [rule.name for rule in rules]
+    if isinstance(given, bool):
+        return frozenset(known) if given else frozenset()
+    names = [given] if isinstance(given, str) else list(given)
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"stop_on_alert= names {', '.join(unknown)}; this callback's alerts are {', '.join(known)}.")
+    return frozenset(names)
 
 
 def _listed(alerts: Any) -> Sequence[Any]:
