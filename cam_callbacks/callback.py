@@ -7,7 +7,6 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning
@@ -19,6 +18,7 @@ from cam_callbacks.delivery import WAIT, Sink
 from cam_callbacks.delivery.sink import SinkOptions
 from cam_callbacks.keys import plain_key
 from cam_callbacks.loggers.registry import sinks_of
+from cam_callbacks.look.alerts import names_of
 from cam_callbacks.look.judgement import Rule
 from cam_callbacks.look.options import LookOptions
 from cam_callbacks.picture_step import picture_step_of
@@ -53,7 +53,8 @@ class CAMCallback(Base):
         layers: ``"auto"``, a dotted name, a glob, or a list of those, relative to the explained model.
         target: ``"label"`` (``"predicted"`` on a probe without labels), ``"predicted"``, a class index, or a callable
             ``(outputs) -> Tensor (B,)``.
-        every_n_epochs: Look again when this many epochs have passed. Between looks monitors keep seeing the last values.
+        every_n_epochs: Look again when this many epochs have passed; override :meth:`should_look` for another rhythm. Between
+            looks monitors keep seeing the last values.
         reference: What drift is measured against: ``"settled"``, ``"first"``, the index of a look, or a baseline: a folder of
             another run's records, an MLflow run id, or a checkpoint of this model.
         folder: Where records go. By default ``<log_dir>/cam`` of an attached TensorBoardLogger, else
@@ -139,7 +140,7 @@ class CAMCallback(Base):
         self.name, self.folder, self.model = name, folder, model
         self.every_n_epochs = every_n_epochs
         self.images_every_n_looks, self.report_every_n_looks = images_every_n_looks, report_every_n_looks
-        self.stop_on_alert = _stopping(stop_on_alert, [rule.name for rule in look.rules])
+        self.stop_on_alert = names_of(stop_on_alert, look.rules)
         self.on = (on,) if isinstance(on, str) else tuple(on)
         if not self.on or not set(self.on) <= {"fit", "validate", "test"}:
             raise ValueError(f'on= takes "fit", "validate" and "test", not {on!r}.')
@@ -148,7 +149,7 @@ class CAMCallback(Base):
         self._trainer: weakref.ref[Any] | None = None  # whose run the watcher watches
         self._set_up = False
         self._look_is_due = False
-        self._unlogged = False  # values that monitors have not been told yet
+        self._unlogged = False  # there are values that monitors have not got yet
         self._record: Record | None = None  # the look of this validation, until the validation's numbers are known
         # Built here, so that what does not fit the probe is an error at once and not after an epoch.
         self.watcher = self._new_watcher()
@@ -188,7 +189,7 @@ class CAMCallback(Base):
         self._set_up = True
         if not self._enabled or stage not in self.on:
             return
-        self._refuse_twins(trainer)
+        lightning_trainer.refuse_twins(self, [c for c in trainer.callbacks if isinstance(c, CAMCallback)])
         if self._trainer is None or self._trainer() is not trainer:  # another trainer is another run
             self._trainer, self.watcher = weakref.ref(trainer), self._new_watcher()
         self.watcher.start_clock()
@@ -243,8 +244,9 @@ class CAMCallback(Base):
             return
         if any(alert.name in self.stop_on_alert for alert in record.alerts):  # judged alike on every process
             trainer.should_stop = True
-        others = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.startswith(plain_key("", None))}
-        self.watcher.annotate(record, others, lambda: self._sinks(trainer))
+        with self.watcher.failures.guarded("could not deliver a look"):
+            others = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.startswith(plain_key("", None))}
+            self.watcher.annotate(record, others, lambda: self._sinks(trainer))
 
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:
         self.on_validation_start(trainer, pl_module)
@@ -312,27 +314,3 @@ class CAMCallback(Base):
     def _sinks(self, trainer: Any) -> list[Sink]:
         options = SinkOptions(every_n_looks=self.images_every_n_looks, report_every_n_looks=self.report_every_n_looks)
         return sinks_of(trainer.loggers, options, self.watcher.failures.guarded)
-
-    def _refuse_twins(self, trainer: Any) -> None:
-        ours = [c for c in trainer.callbacks if isinstance(c, CAMCallback)]
-        twins = [c for c in ours if c.name == self.name]
-        if len(twins) > 1:
-            raise ValueError(
-                f"{len(twins)} CAMCallbacks on one trainer share name={self.name!r}, and so their metric keys and records; "
-                'give each its own name, such as CAMCallback(..., name="late").'
-            )
-        if self.folder is not None and [c.folder and Path(c.folder) for c in ours].count(Path(self.folder)) > 1:
-            raise ValueError(
-                f"several CAMCallbacks on one trainer write to folder={str(self.folder)!r}; give each its own, or none: "
-                "then each takes one under its name."
-            )
-
-
-def _stopping(given: bool | Sequence[str], known: Sequence[str]) -> frozenset[str]:
-    """Names of the alerts that end a training."""
-    if isinstance(given, bool):
-        return frozenset(known) if given else frozenset()
-    names = [given] if isinstance(given, str) else list(given)
-    if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"stop_on_alert= names {', '.join(unknown)}; this callback's alerts are {', '.join(known)}.")
-    return frozenset(names)

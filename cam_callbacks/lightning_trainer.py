@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,29 @@ def spread_by(trainer: Any) -> str | None:
     strategy = type(trainer.strategy).__name__
     stage = (getattr(trainer.strategy, "config", None) or {}).get("zero_optimization", {}).get("stage")
     return strategy if strategy in ("FSDPStrategy", "ModelParallelStrategy") or stage == 3 else None
+
+
+def refuse_twins(callback: Any, ours: Sequence[Any]) -> None:
+    """Refuse several callbacks that would write to the same keys or the same records.
+
+    Args:
+        callback: A CAMCallback.
+        ours: All CAMCallbacks of its trainer.
+
+    Raises:
+        ValueError: Another one has its name, or its folder.
+    """
+    names = [c.name for c in ours]
+    if names.count(callback.name) > 1:
+        raise ValueError(
+            f"{names.count(callback.name)} CAMCallbacks on one trainer share name={callback.name!r}, and so their metric keys "
+            'and records; give each its own name, such as CAMCallback(..., name="late").'
+        )
+    if callback.folder is not None and [c.folder and Path(c.folder) for c in ours].count(Path(callback.folder)) > 1:
+        raise ValueError(
+            f"several CAMCallbacks on one trainer write to folder={str(callback.folder)!r}; give each its own, or none: "
+            "then each takes one under its name."
+        )
 
 
 def _has_forward(module: nn.Module) -> bool:

@@ -119,7 +119,7 @@ class Watcher:
         Args:
             run: Name of the run, for people.
             folder: Where its records go, unless those of another run are there.
-            model: By default its layers are found at the first look.
+            model: Without one, the first look settles the layers.
             tracking_uri: MLflow's, for a baseline that is a run there.
         """
         monitor = self.monitor
@@ -133,7 +133,9 @@ class Watcher:
         folder = take_up(Path(folder), resumed) if processes.rank() == 0 else Path(folder)
         monitor.begin(run, folder, tracking_uri)
         self._resumed, self.begun = None, True
-        layers = f"layer {', '.join(monitor.layer_names)}" if monitor.layer_names else "layers found at the first look"
+        layers = (
+            f"layer {', '.join(monitor.layer_names)}" if monitor.layer_names else "layers that the first look settles"
+        )
         self._say(
             f"watching {', '.join(monitor.options.method_names)} at {layers}, {len(monitor.probe)} probe images, "
             f"records in {folder}"
@@ -156,7 +158,7 @@ class Watcher:
 
     @property
     def resting(self) -> bool:
-        """Is another look pointless: told so by :meth:`rest`, or too many failed one after the other?"""
+        """Is another look pointless: after :meth:`rest`, or too many that failed one after the other?"""
         return self._rests or self.failures.resting
 
     def may_look(self) -> bool:
@@ -186,12 +188,12 @@ class Watcher:
         self.last_epoch = epoch
         record = None
         with self.failures.guarded("look skipped", look=True):
-            found = processes.together(lambda: model if isinstance(model, nn.Module) else model())
+            explained = processes.together(lambda: model if isinstance(model, nn.Module) else model())
             if self.monitor is None or not self.begun:
                 raise RuntimeError("the run has not begun; call begin() before look().")
             exchange = self._may_exchange()
             record = self.monitor.look(
-                found, epoch, step, clock=self._clock, picture_step=picture_step, exchange=exchange, last=last
+                explained, epoch, step, clock=self._clock, picture_step=picture_step, exchange=exchange, last=last
             )
             self._values |= {k: v for k, v in record.metrics.items() if math.isfinite(v)}
             if record.look == 0:

@@ -87,8 +87,8 @@ class CAM:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1.")
         self.model = model
-        found = [method if isinstance(method, Method) else get_method(method) for method in chosen]
-        self.methods: dict[str, Method] = {method.name: method for method in found}
+        resolved = [method if isinstance(method, Method) else get_method(method) for method in chosen]
+        self.methods: dict[str, Method] = {method.name: method for method in resolved}
         self.layers = layers
         self.options = {"component": component, "center": center}
         self.eigen_smooth, self.aug_smooth = eigen_smooth, aug_smooth

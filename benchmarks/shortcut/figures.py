@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cam_callbacks.look.measurement import Measurement
 from numpy.typing import NDArray
 from scipy.stats import ttest_1samp
 from sklearn.metrics import roc_auc_score
 
 from cam_callbacks.keys import metric_name
 from cam_callbacks.look.alerts import FocusMoved, Rule, judge, make_rules
-from cam_callbacks.look.measurement import Measurement
 from cam_callbacks.records import Alert, Record, RecordStore
 from cam_callbacks.records.files import to_json, write_atomically
 from cam_engine import metrics
@@ -89,6 +89,10 @@ class Run:
         """What a look's drift is measured against."""
         return self.looks[look].reference[f"{method}/{self.layer}"]
 
+    def reference_set(self, method: str, look: int = -1) -> bool:
+        """Is a look's drift measured against the settled reference, and no stand-in?"""
+        return bool(self.looks[look].metrics[f"cam/reference_set/{metric_name(method)}"])
+
     def ended(self, method: str) -> dict[str, float]:
         """Numbers of the last look."""
         return {metric: self.curve(metric, method)[-1] for metric in LAST}
@@ -96,8 +100,7 @@ class Run:
     def reference_look(self, method: str, against: str) -> int | None:
         """The look that one of :data:`REFERENCES` stands for; None where the reference has not settled."""
         if against == "settled":
-            reference = self.reference(method)
-            return int(reference["look"]) if reference["settled"] else None
+            return int(self.reference(method)["look"]) if self.reference_set(method) else None
         return {"before": min(ONSET, len(self.looks)) - 1, "first": 0}[against]
 
 
@@ -141,7 +144,7 @@ def _measurement(run: Run, look: Record, method: str) -> Measurement:
     both = np.isfinite(per_image["drift_ref"])
     moved = MaxT(look.t_maps[key], numbers["max_t"], numbers["max_t_p"], int(both.sum()))
     then = enrichment(compared, coverage(run.probe["masks"], compared.shape[1:]))
-    settled = bool(reference["settled"])
+    settled = bool(numbers["reference_set"])
     return Measurement(look.look, settled, settled, numbers, per_image, then, reference["floor"], moved)
 
 

@@ -82,7 +82,7 @@ def curves(runs: Sequence[Run]) -> plt.Figure:
 def settled_drift(run: Run, method: str) -> list[float]:
     """drift_ref, NaN until the reference has settled."""
     return [
-        look.metrics[f"cam/drift_ref/{method}"] if run.reference(method, i)["settled"] else np.nan
+        look.metrics[f"cam/drift_ref/{method}"] if run.reference_set(method, i) else np.nan
         for i, look in enumerate(run.looks)
     ]
 

@@ -200,9 +200,9 @@ def _reference(run: Run) -> str:
     sentences = []
     for method, layer in ((method, layer) for method in run.methods for layer in run.layers):
         if reference := run.reference(method, layer):
-            place = (
-                f"epoch {epochs.get(reference.get('look', -1), '?')}" if reference.get("settled") else "not settled yet"
-            )
+            # Earlier records said "settled" of a reference that was set.
+            is_set = reference.get("reference_set", reference.get("settled"))
+            place = f"epoch {epochs.get(reference.get('look', -1), '?')}" if is_set else "not settled yet"
             sentences.append(f"{method}{f'/{layer}' if len(run.layers) > 1 else ''}: {place}")
     return ", ".join(sentences) or str(run.manifest.get("reference") or "–")
 

@@ -41,6 +41,21 @@ def make_rules(alerts: Sequence[str | Mapping[str, Any] | Rule] | None) -> tuple
     return rules
 
 
+def names_of(given: bool | Sequence[str], rules: Sequence[Rule]) -> frozenset[str]:
+    """The alerts that are meant: True for all, False for none, or names.
+
+    Raises:
+        ValueError: A name that none of the rules has.
+    """
+    known = [rule.name for rule in rules]
+    if isinstance(given, bool):
+        return frozenset(known) if given else frozenset()
+    names = [given] if isinstance(given, str) else list(given)
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"stop_on_alert= names {', '.join(unknown)}; this callback's alerts are {', '.join(known)}.")
+    return frozenset(names)
+
+
 def _listed(alerts: Any) -> Sequence[Any]:
     if isinstance(alerts, (str, Mapping)) or not isinstance(alerts, Sequence):
         raise TypeError(f'alerts= takes a list such as ["off_target"], [] for none, or None for all, not {alerts!r}.')

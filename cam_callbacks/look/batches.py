@@ -26,38 +26,38 @@ class Batches:
             RuntimeError: Memory runs out with a single image.
         """
         done: list[T] = []
-        left = list(indices)
-        while left:
-            batch = left[: self.size]
-            try:
-                done.append(compute(batch))
-                left = left[len(batch) :]
-                continue
-            except RuntimeError as error:
-                if len(batch) == 1 or not _out_of_memory(error):
-                    raise
-            self._halve(len(batch))  # out here the error is gone, and with it what its frames still held
+        start = 0
+
+        def next_batch(size: int) -> T:
+            return compute(list(indices[start : start + size]))
+
+        while start < len(indices):
+            taken, answer = self._tried(min(self.size, len(indices) - start), next_batch)
+            done.append(answer)
+            start += taken
         return done
 
     def with_size(self, compute: Callable[[int], T]) -> T:
-        """What ``compute`` returns for a batch size; asked again, from the start, where memory runs out.
+        """What ``compute`` returns for a number of images at once, where it makes its batches itself.
 
         Raises:
             RuntimeError: Memory runs out with a single image.
         """
+        return self._tried(self.size, compute)[1]
+
+    def _tried(self, size: int, compute: Callable[[int], T]) -> tuple[int, T]:
+        """The size with which memory sufficed, and the answer."""
         while True:
             try:
-                return compute(self.size)
+                return size, compute(size)
             except RuntimeError as error:
-                if self.size == 1 or not _out_of_memory(error):
+                if size == 1 or not _out_of_memory(error):
                     raise
-            self._halve(self.size)
-
-    def _halve(self, size: int) -> None:
-        self.size = size // 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        log.warning("cam-callbacks: out of memory with %d images at once; now %d", size, self.size)
+            # Out here the error is gone, and with it what its frames still held.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            log.warning("cam-callbacks: out of memory with %d images at once; now %d", size, size // 2)
+            self.size = size = size // 2
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

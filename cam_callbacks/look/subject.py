@@ -69,7 +69,7 @@ def subject_of(
 
     Args:
         model: The model.
-        probe: The images; one of them goes through the model where layers are to be found.
+        probe: The images; one of them goes through the model where layers are to be chosen.
         options: For this probe, see :meth:`LookOptions.on`.
         known_layers: Those of this run's earlier looks, which stay.
         batches: Of this run's earlier looks.
@@ -95,9 +95,9 @@ def subject_of(
         reshape=reshape,
         progress=False,
     )
-    found = cam.resolve(_as_it_takes(inner, probe.images[:1]))
+    watched = cam.resolve(_as_it_takes(inner, probe.images[:1]))
     batches = Batches(options.batch_size) if batches is None else batches
-    return Subject(model, cam, tuple(found), tuple(found.values()), score, classes, batches, family)
+    return Subject(model, cam, tuple(watched), tuple(watched.values()), score, classes, batches, family)
 
 
 def _detector_in(model: nn.Module) -> Family | None:

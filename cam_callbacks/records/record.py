@@ -95,7 +95,8 @@ class Record:
     the class that the model named for each mixture, −1 for a pair left out. None and {} where nothing was exchanged.
     ``predictions``, ``confidences``, ``scores``, ``targets``: (N,), predicted class, its probability, the explained
     score and class; None where the model is no classifier.
-    ``reference``: for each ``method/layer``, what drift is measured against: ``look``, ``settled``, ``floor``,
+    ``reference``: for each ``method/layer``, what drift is measured against: ``look``, ``settled`` (has the focus been calm,
+    whatever the reference?), ``reference_set`` (is it the one that was asked for, and no stand-in?), ``floor``,
     ``ceiling``, the ``grid`` [h, w], and ``t_critical``, the |t| above which a cell of ``t_maps`` has moved significantly.
     ``user_metrics``: what else the trainer had logged by the end of that validation, such as its accuracy.
     ``seconds``: what the look cost. ``time``: seconds since 1970.

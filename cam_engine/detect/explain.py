@@ -132,22 +132,22 @@ def explain_detections(
     with random_streams(), torch.inference_mode(False):
         for image in images.split(1):
             captured = cam.capture(image, outputs=True, record=True)
-            look = _Look(cam, family, image, captured, sparse=layers is None)
-            found, *_ = family.detections(
+            image_pass = _CapturedImage(cam, family, image, captured, sparse=layers is None)
+            detections, *_ = family.detections(
                 captured.outputs, confidence=confidence, iou=iou, max_detections=max_detections
             )
-            found = found if wanted is None else found.of_classes(wanted)
-            target = BoxTarget(found, items, matching, k, family=family)
-            parts = [_part(look, target, members, per) for members in _groups(found, per)]
+            detections = detections if wanted is None else detections.of_classes(wanted)
+            target = BoxTarget(detections, items, matching, k, family=family)
+            parts = [_part(image_pass, target, members, per) for members in _groups(detections, per)]
             explained.append(
                 Explained(
-                    detections=found,
+                    detections=detections,
                     parts=parts,
                     methods=tuple(cam.methods),
                     layers=tuple(captured.activations),
                     size=size,
                     note="" if parts else _nothing(family, wanted, confidence),
-                    features={} if parts else look.features(),
+                    features={} if parts else image_pass.features(),
                     _device=image.device,
                 )
             )
@@ -155,7 +155,7 @@ def explain_detections(
 
 
 @dataclass(frozen=True, eq=False)
-class _Look:
+class _CapturedImage:
     """One forward of one image, its graph kept for the gradients of all parts.
 
     ``sparse``: a layer that has no part in the explained boxes is blank for every method.
@@ -217,17 +217,17 @@ class _Look:
         return {name: minmax(result[name][:, :height, :width])[0] for name in result.methods}
 
 
-def _part(look: _Look, target: BoxTarget, members: tuple[int, ...], per: Per) -> Part:
+def _part(image_pass: _CapturedImage, target: BoxTarget, members: tuple[int, ...], per: Per) -> Part:
     chosen = target.select(members)
-    found = chosen.detections[0]
-    of_items = [look.heatmaps(item) for item in chosen.split()]
+    detections = chosen.detections[0]
+    of_items = [image_pass.heatmaps(item) for item in chosen.split()]
     heatmaps = {name: minmax(torch.stack([maps[name] for maps in of_items]).mean(0)[None])[0] for name in of_items[0]}
-    label = None if per == "all" else int(found.labels[0])
-    x1, y1, x2, y2 = found.boxes[0].tolist()
+    label = None if per == "all" else int(detections.labels[0])
+    x1, y1, x2, y2 = detections.boxes[0].tolist()
     return Part(
         label=label,
-        name=None if label is None else look.family.name_of(label),
-        score=float(found.scores.max()),
+        name=None if label is None else image_pass.family.name_of(label),
+        score=float(detections.scores.max()),
         box=(x1, y1, x2, y2) if per == "detection" else None,
         members=members,
         heatmaps=heatmaps,
@@ -235,9 +235,9 @@ def _part(look: _Look, target: BoxTarget, members: tuple[int, ...], per: Per) ->
     )
 
 
-def _groups(found: Detections, per: Per) -> Iterator[tuple[int, ...]]:
+def _groups(detections: Detections, per: Per) -> Iterator[tuple[int, ...]]:
     """Positions of the boxes of each part; classes in the order of their best box."""
-    labels = found.labels.tolist()
+    labels = detections.labels.tolist()
     if per == "detection":
         yield from ((position,) for position in range(len(labels)))
     elif per == "class":

@@ -63,8 +63,8 @@ def family_of(model: Any, names: Mapping[int, str] | Sequence[str] | None = None
         if isinstance(inner, nn.Module):
             for family in FAMILIES:
                 if family.recognises(inner):
-                    found = family(inner, known_names)
-                    return found if found.names or not names else family(inner, names)
+                    bound = family(inner, known_names)
+                    return bound if bound.names or not names else family(inner, names)
         known_names = getattr(inner, "names", None) or known_names
         inner = getattr(inner, "model", None)
     known = "; ".join(family.title for family in FAMILIES)

@@ -17,8 +17,8 @@ from cam_engine.errors import UnknownNameError
 from cam_engine.explanation.reading import read
 from cam_engine.explanation.saving import new_folder
 from cam_engine.layers import available_layers, resolve_layers, taps_of, views_of
+from cam_engine.layers.friendly import resolve_names
 from cam_engine.loading import Loaded, load_model
-from cam_engine.names import resolve_names
 from cam_engine.render import Tile, colorize, contact_sheet, write_png
 
 COLORMAP = "viridis"

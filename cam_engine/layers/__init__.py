@@ -1,6 +1,6 @@
 """Layers of a model.
 
-* `naming.py`: their dotted names
+* `naming.py`: their dotted names;  `friendly.py`: names that people use, such as stages of YOLO
 * `listing.py`: those that can be explained
 * `choosing.py`: what `layers=` means
 * `auto.py`: what `"auto"` picks

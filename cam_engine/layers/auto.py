@@ -59,14 +59,14 @@ def auto_layer(
     def explained(names: list[str]) -> list[tuple[str, bool]]:
         return _depended_on(model, {name: modules[name] for name in names}, noise, forward, pick)
 
-    found = explained(names[-_NEAR_THE_END:])
-    if not any(good for _, good in found) and len(names) > _NEAR_THE_END:
-        found = explained(names)
-    filled = not found
+    dependent = explained(names[-_NEAR_THE_END:])
+    if not any(good for _, good in dependent) and len(names) > _NEAR_THE_END:
+        dependent = explained(names)
+    filled = not dependent
     if filled:
         with _zero_weights_filled(model):  # a head that is initialised with zeros hides what it will depend on
-            found = explained(names)
-    good = [name for name, several in found if several] or [name for name, _ in found]
+            dependent = explained(names)
+    good = [name for name, several in dependent if several] or [name for name, _ in dependent]
     # A model may return the very tensor that one of its layers made; then only a look at it alone tells them apart.
     alone = (name for name in reversed(good[-_NEAR_THE_END:]) if filled or explained([name]))
     return next(alone, (good or names)[-1])
@@ -94,14 +94,14 @@ def _depended_on(
 
 
 def _alive(captured: Captured, grads: dict[str, Tensor], views: dict[str, GridView]) -> list[tuple[str, bool]]:
-    found = []
+    alive = []
     for name, activation in captured.activations.items():
         cells, slopes = (views[name](tensor).flatten(2) for tensor in (activation, grads[name]))
         channels = int((slopes != 0).any(2).sum())
         differ = bool((cells.amax(2) > cells.amin(2)).any())
         if channels and differ and bool(torch.isfinite(slopes).all()):
-            found.append((name, channels > 1))
-    return found
+            alive.append((name, channels > 1))
+    return alive
 
 
 def _any_score(outputs: Any, size: tuple[int, int]) -> Tensor:

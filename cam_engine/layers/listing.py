@@ -46,11 +46,11 @@ def available_layers(model: nn.Module, images: Tensor, *, forward: Forward | Non
     """
     names, inner = module_names(model), inside_attention(model)
     size, prefix = (images.shape[-2], images.shape[-1]), prefix_tokens(model)
-    found: dict[str, list[LayerInfo]] = {}
+    listed: dict[str, list[LayerInfo]] = {}
 
     def hook(module: nn.Module, _inputs: Any, output: Any) -> None:
         name = names[module]
-        found.pop(name, None)
+        listed.pop(name, None)
         infos = []
         for path, tensor in _tree.tensors(output):
             if not tensor.is_floating_point() or (module in inner and not _is_sequence(tensor)):
@@ -64,7 +64,7 @@ def available_layers(model: nn.Module, images: Tensor, *, forward: Forward | Non
         if infos:
             first = infos[0]
             bare = LayerInfo(name, first.type, first.shape, first.stride, first.grid)
-            found[name] = [bare, *infos] if len(infos) > 1 else [bare]
+            listed[name] = [bare, *infos] if len(infos) > 1 else [bare]
 
     handles = [module.register_forward_hook(hook) for module, name in names.items() if name]
     try:
@@ -74,7 +74,7 @@ def available_layers(model: nn.Module, images: Tensor, *, forward: Forward | Non
     finally:
         for handle in handles:
             handle.remove()
-    return [info for infos in found.values() for info in infos]
+    return [info for infos in listed.values() for info in infos]
 
 
 def inside_attention(model: nn.Module) -> set[nn.Module]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from cam_callbacks.look.measurement import Measurement
 from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -12,7 +13,6 @@ from torch import nn
 from cam_callbacks import CAMCallback, CAMMonitor, ProbeSet, RecordStore
 from cam_callbacks.look import alerts
 from cam_callbacks.look.alerts import Verdict, judge, make_rules
-from cam_callbacks.look.measurement import Measurement
 from cam_engine.metrics import MaxT
 
 NAMES = ["off_target", "losing_focus", "focus_moved", "diffuse", "collapsed"]

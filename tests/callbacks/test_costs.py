@@ -11,6 +11,7 @@ import torch
 
 from cam_callbacks import CAMCallback, CAMMonitor, ProbeSet
 from cam_callbacks.clock import Clock
+from cam_engine import CAM
 
 
 @pytest.fixture
@@ -108,6 +109,28 @@ def test_no_tensor_of_a_look_survives_it(probe, net):
     gc.collect()
     left = [o for o in gc.get_objects() if isinstance(o, torch.Tensor) and id(o) not in before]
     assert len(born) > 20 and not [ref for ref in born if ref() is not None] and not left
+
+
+def test_what_is_looked_at_is_made_once_a_run(probe, net, monkeypatch):
+    """The model with its layers and its call, noise floor, faithfulness and counterfactual included."""
+    made = []
+    make = CAM.__init__
+    monkeypatch.setattr(CAM, "__init__", lambda cam, *a, **k: (made.append(cam), make(cam, *a, **k))[1])
+    whole = ProbeSet(probe.images, probe.labels, counterfactual=probe.images.flip(3))
+    monitor = CAMMonitor(whole, ("eigencam", "gradcam"), metrics="average_drop")
+    for _ in range(3):
+        monitor.look(net)
+    assert len(made) == 1
+    net[7] = torch.nn.Conv2d(12, 16, 3, 2, 1)  # another layer in its place: its maps are what counts
+    record = monitor.look(net)
+    assert len(made) == 2
+    fresh = CAMMonitor(whole, ("eigencam", "gradcam"), metrics="average_drop").look(net)
+    np.testing.assert_array_equal(record.maps["gradcam", "8"], fresh.maps["gradcam", "8"])
+    monitor.release()
+    model = weakref.ref(net[7])
+    net[7] = torch.nn.Identity()
+    gc.collect()
+    assert model() is None
 
 
 @pytest.mark.soak

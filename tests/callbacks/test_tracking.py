@@ -90,6 +90,43 @@ def test_a_high_noise_floor_makes_calm_easier():
     assert run("settled", near, floor=0.05)[-1][1]
 
 
+def test_a_record_says_whether_the_reference_is_set_and_whether_the_focus_has_settled(net, data):
+    """The second is about the training, whatever drift is measured against."""
+    probe = ProbeSet(data.tensors[0][:6], data.tensors[1][:6])
+    for policy, is_set in (("first", [True] * 4), ("settled", [False, False, True, True]), (3, [False] * 3 + [True])):
+        monitor = CAMMonitor(probe, "gradcam", "8", reference=policy)
+        references = [monitor.look(net).reference["gradcam/8"] for _ in range(4)]
+        assert [r["reference_set"] for r in references] == is_set
+        assert [r["settled"] for r in references] == [False, False, True, True]  # nothing moved: calm at looks 1 and 2
+
+
+def test_a_look_that_could_not_be_written_leaves_nothing_behind(net, data, tmp_path, monkeypatch):
+    probe = ProbeSet(data.tensors[0][:6], data.tensors[1][:6])
+    monitor, steady = (CAMMonitor(probe, "gradcam", "8", folder=tmp_path / name) for name in ("one", "two"))
+    for each in (monitor, steady):
+        each.look(net)
+    with monkeypatch.context() as broken:
+        broken.setattr(RecordStore, "write", lambda store, record: 1 / 0)
+        with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+            monitor.look(net)
+    nn.init.normal_(net[7].weight, std=0.3)
+    after, expected = monitor.look(net), steady.look(net)
+    assert after.look == expected.look == 1
+    for key in expected.metrics.keys() - {"cam/seconds"}:
+        np.testing.assert_equal(after.metrics[key], expected.metrics[key], err_msg=key)
+
+
+def test_the_first_versions_checkpoints_still_load(net, data):
+    probe = ProbeSet(data.tensors[0][:6], data.tensors[1][:6])
+    monitor, resumed = (CAMMonitor(probe, "gradcam", "8", reference="first") for _ in range(2))
+    monitor.look(net)
+    state = monitor.state_dict()
+    for track in state["tracks"]:
+        track["fixed"] = track.pop("reference_set")
+    resumed.load_state_dict(state)
+    assert resumed.tracks["gradcam", "8"].reference_set and resumed.look(net).look == 1
+
+
 def test_first_reference_never_moves():
     series = [maps(1), maps(2), maps(2), maps(2)]
     assert {(look, fixed) for look, fixed, _ in run("first", series)} == {(0, True)}

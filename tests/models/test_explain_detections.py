@@ -97,3 +97,18 @@ def test_nothing_detected_is_a_result_that_says_so():
     assert result.heatmap("gradcam").shape == SIZE and not result.heatmap("gradcam").any()
     (result,) = explain_detections(net, images(), classes=[net.names[2]], confidence=1.0)
     assert net.names[2] in result.note
+
+
+@pytest.mark.parametrize(
+    ("methods", "each"), [(["gradcam", "eigencam", "shapleycam"], 0), (["layercam", "fullgrad"], 1)]
+)
+def test_parts_share_the_one_forward_of_the_image(methods, each):
+    """FullGrad takes one more for each part, through the whole model; nothing else does."""
+    net, forwards = built("yolov8n"), []
+    handle = net.register_forward_pre_hook(lambda *_: forwards.append(1))
+    try:
+        (result,) = explain_detections(net, images(), methods, per="detection", confidence=0.0, max_detections=3)
+    finally:
+        handle.remove()
+    assert len(result.parts) == 3 and all(any(part.valid.values()) for part in result.parts)
+    assert len(forwards) == 1 + 3 * each

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from cam_engine.errors import UnknownNameError
-from cam_engine.layers import LayerSpec, module_names
+from cam_engine.layers.choosing import LayerSpec
+from cam_engine.layers.naming import module_names
 
 # The names that LibreYOLO gave to the layers of YOLOv8 and YOLO11.
 _NUMBERED = ("C2f", "C3k2")
