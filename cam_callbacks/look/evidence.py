@@ -59,11 +59,11 @@ class LookEvidence:
 
 
 def is_at_chance(predictions: NDArray[np.int64] | None, labels: NDArray[np.int64] | None) -> bool | None:
-    """Is the accuracy on the probe no better than always naming its most frequent class? None where that cannot be told.
+    """Is the accuracy on the probe no better than always naming its most frequent class? None where that cannot be told: no labels, or of one class.
 
     Better means that the lower end of Wilson's 95 % interval (Wilson 1927) lies above that class's share.
     """
-    if predictions is None or labels is None:
+    if predictions is None or labels is None or len(np.unique(labels)) < 2:
         return None
     n, right = len(labels), float((predictions == labels).sum())
     frequent = np.unique(labels, return_counts=True)[1].max() / n

@@ -153,8 +153,9 @@ class FollowsChanged:
     def judge(self, evidence: LookEvidence) -> Judgement:
         if evidence.exchanged is None:
             return cannot_judge("nothing was exchanged at this look, or the model is no classifier")
-        if evidence.then is None:
-            return cannot_judge("no reference yet")
+        if reason := _too_early(evidence) or ("no reference yet" if evidence.then is None else ""):
+            return cannot_judge(reason)
+        assert evidence.then is not None
         changes = {
             part: change
             for part, sign in self._SIGNS.items()

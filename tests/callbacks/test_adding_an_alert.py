@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cam_callbacks import CAMCallback, CAMMonitor, ProbeSet, RecordStore
 from cam_callbacks.compare import compare_runs
 from cam_callbacks.look import alerts
-from cam_callbacks.look.alerts import Verdict
+from cam_callbacks.look.judgement import Judgement
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -23,13 +23,16 @@ class Crowded:
     """The focus is on more than a share of the image."""
 
     above: float = 0.1
+    clears: float = 0.1
     looks: int = 2
+    spread: float = 1.0
     name: ClassVar[str] = "crowded"
+    of: ClassVar[str] = "map"
     advice: ClassVar[str] = "Look at fewer things."
 
     def judge(self, measured):
         entropy = measured.numbers["entropy"]
-        return Verdict(entropy > self.above, f"entropy is {entropy:.2f}", [2])
+        return Judgement(entropy, f"entropy is {entropy:.2f}", [2])
 
 
 @pytest.fixture
@@ -69,14 +72,14 @@ def test_its_settings_are_plain_values_and_it_can_end_a_training(listed, fit, pr
     assert trainer.current_epoch == 1
     quiet = CAMCallback(probe, "gradcam", alerts=[{"name": "crowded", "above": 2.0}])
     assert float(fit(quiet, epochs=2).callback_metrics["cam/alert/crowded"]) == 0
-    with pytest.raises(ValueError, match="alert 'crowded' has no setting below; it takes above, looks"):
+    with pytest.raises(ValueError, match="alert 'crowded' has no setting below; it takes above, clears, looks"):
         CAMCallback(alerts=[{"name": "crowded", "below": 1}])
 
 
 def test_without_the_line_it_is_passed_as_an_object(net, probe):
     record = CAMMonitor(probe, "gradcam", "8", alerts=[Crowded(looks=1)]).look(net)
     assert [a.name for a in record.alerts] == ["crowded"] and record.metrics["cam/alert/crowded"] == 1
-    assert "cam/alert/diffuse" not in record.metrics
+    assert "cam/alert/off_target" not in record.metrics
 
 
 def test_monitors_find_its_key_before_the_first_look(listed, probe):
