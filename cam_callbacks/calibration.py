@@ -17,12 +17,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cam_callbacks.run_ids import parse_run_id
 
 Series = tuple[str, str, str]  # rule, method, layer; "" where a rule judges no map
 
@@ -113,12 +116,15 @@ class Calibration:
         return path
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Calibration:
-        """Read what :meth:`save` wrote.
+    def load(cls, path: str | os.PathLike[str], tracking_uri: str | None = None) -> Calibration:
+        """Read what :meth:`save` wrote: a file, or ``<run id>/<artifact path>`` of an MLflow run.
 
         Raises:
             CalibrationError: Not there, damaged, or of a newer version.
         """
+        artifact = None if Path(path).exists() else parse_run_id(os.fspath(path))
+        if artifact is not None:
+            return cls._load_artifact(*artifact, tracking_uri)
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             if content["schema"] > SCHEMA:
@@ -141,6 +147,18 @@ class Calibration:
                 f"{path} is no calibration ({type(error).__name__}: {error}); cam-callbacks calibrate RUN... -o {path} "
                 "makes one."
             ) from error
+
+    @classmethod
+    def _load_artifact(cls, run_id: str, path: str | None, tracking_uri: str | None) -> Calibration:
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+
+        with tempfile.TemporaryDirectory(prefix="cam-calibration-") as folder:
+            try:
+                client = MlflowClient(tracking_uri)
+                return cls.load(client.download_artifacts(run_id, path or "healthy.json", folder))
+            except (MlflowException, OSError) as error:
+                raise CalibrationError(f"MLflow run {run_id} has no calibration to give: {error}") from error
 
 
 def largest(looks: Sequence[Mapping[Series, float]], running: Mapping[str, int]) -> dict[Series, float]:

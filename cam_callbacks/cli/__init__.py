@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from cam_callbacks import __version__
 from cam_callbacks.cli.arguments import CommandError
+from cam_callbacks.cli.calibrate import add_calibrate
 from cam_callbacks.cli.demo import add_demo
 from cam_callbacks.cli.explain import add_explain
 from cam_callbacks.cli.layers import add_layers
@@ -51,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     add_demo(commands)
     add_compare(commands)
     add_report(commands)
+    add_calibrate(commands)
     add_explain(commands)
     add_layers(commands)
     add_sanity(commands)

@@ -59,7 +59,8 @@ class LookEvidence:
 
 
 def is_at_chance(predictions: NDArray[np.int64] | None, labels: NDArray[np.int64] | None) -> bool | None:
-    """Is the accuracy on the probe no better than always naming its most frequent class? None where that cannot be told: no labels, or of one class.
+    """Is the accuracy on the probe no better than always naming its most frequent class? None where it
+    cannot be told: no labels, or of one class.
 
     Better means that the lower end of Wilson's 95 % interval (Wilson 1927) lies above that class's share.
     """
