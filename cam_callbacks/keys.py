@@ -56,14 +56,14 @@ def keys_of(logged: Iterable[str], methods: Sequence[str], layers: Sequence[str]
     """
     series = {series_name(method, layer, layers): (method, layer) for method in methods for layer in layers}
     prefix = plain_key("", name)
-    found: dict[Key, str] = {}
+    keys: dict[Key, str] = {}
     for text in logged:
         if text.startswith(prefix):
             filed = text.removeprefix(prefix)
             metric, _, tail = filed.partition("/")  # a metric's name has no slash
             of_map = tail in series and not filed.startswith(ALERT)
-            found[Key(metric, *series[tail]) if of_map else Key(filed)] = text
-    return found
+            keys[Key(metric, *series[tail]) if of_map else Key(filed)] = text
+    return keys
 
 
 def check_name(name: str | None) -> str | None:

@@ -24,11 +24,11 @@ def mean(values: Float) -> float:
 
 def worst_tenth(values: Float, high_is_worse: bool = False) -> float:
     """Mean of the worst tenth of the defined values, at least of one; NaN where none is."""
-    found = np.sort(values[np.isfinite(values)])
-    if not found.size:
+    defined = np.sort(values[np.isfinite(values)])
+    if not defined.size:
         return float("nan")
-    count = max(1, round(found.size * WORST))
-    return float((found[-count:] if high_is_worse else found[:count]).mean())
+    count = max(1, round(defined.size * WORST))
+    return float((defined[-count:] if high_is_worse else defined[:count]).mean())
 
 
 def by_group(values: Float, groups: Sequence[Any] | NDArray[Any]) -> dict[Any, float]:
@@ -45,10 +45,10 @@ def bootstrap_interval(
     As ``scipy.stats.bootstrap(..., method="percentile")``, with the draws of each resample kept as counts and used again
     for every number of a look.
     """
-    found = values[np.isfinite(values)]
-    if found.size < 2:
+    defined = values[np.isfinite(values)]
+    if defined.size < 2:
         return float("nan"), float("nan")
-    means = _counts(found.size, resamples, seed) @ found / found.size
+    means = _counts(defined.size, resamples, seed) @ defined / defined.size
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, (tail, 1 - tail))
     return float(low), float(high)

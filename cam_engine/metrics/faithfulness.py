@@ -47,13 +47,13 @@ def average_drop(score: Score, images: Tensor, heatmaps: Float) -> Float:
     s' is the score of the image times its heatmap: zero in the normalised image is what is hidden. Low is better, and a map
     that highlights everything is best of all: read it beside the entropy. Chattopadhyay et al. 2018 (arXiv:1710.11063).
     """
-    before, after = _shown(score, images, heatmaps)
+    before, after = _before_and_after(score, images, heatmaps)
     return np.maximum(0.0, before - after) / np.maximum(before, 1e-7)
 
 
 def confidence_increase(score: Score, images: Tensor, heatmaps: Float) -> Float:
     """Does confidence rise when only the highlighted part is shown? (N,), 0 or 1; high is better. Chattopadhyay et al. 2018."""
-    before, after = _shown(score, images, heatmaps)
+    before, after = _before_and_after(score, images, heatmaps)
     return np.where(np.isfinite(after), (after > before).astype(np.float64), np.nan)
 
 
@@ -130,10 +130,10 @@ def impute(image: Float, keep: Any, noise: Float | float = 0.0) -> Float:
     return filled.reshape(image.shape)
 
 
-def _shown(score: Score, images: Tensor, heatmaps: Float) -> tuple[Float, Float]:
+def _before_and_after(score: Score, images: Tensor, heatmaps: Float) -> tuple[Float, Float]:
     usable = _usable(heatmaps)
-    shown = images * _like(np.nan_to_num(heatmaps), images)[:, None]
-    return _numbers(score(images)), np.where(usable, _numbers(score(shown)), np.nan)
+    masked = images * _like(np.nan_to_num(heatmaps), images)[:, None]
+    return _numbers(score(images)), np.where(usable, _numbers(score(masked)), np.nan)
 
 
 def _area(score: Score, start: Tensor, finish: Tensor, heatmaps: Float, steps: int) -> Float:
