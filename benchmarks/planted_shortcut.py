@@ -27,7 +27,7 @@ from shortcut.figures import Run, summarise
 from shortcut.train import Settings, is_finished
 
 from cam_callbacks.demo.progress import Progress
-from cam_callbacks.records import to_json
+from cam_callbacks.records.files import to_json
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "planted_shortcut.json"

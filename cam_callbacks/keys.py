@@ -34,8 +34,9 @@ class Key:
         return plain_key(self.filed(layers), name)
 
     @property
-    def is_alert(self) -> bool:
-        return self.metric.startswith(ALERT)
+    def rule(self) -> str | None:
+        """The name of the rule, if this says whether an alert is raised."""
+        return self.metric.removeprefix(ALERT) if self.metric.startswith(ALERT) else None
 
     def spellings(self) -> set[str]:
         """All that a person may write for it: with or without the layer, with ``gradcam++`` or ``gradcampp``."""

@@ -24,7 +24,7 @@ from cam_callbacks import CAMCallback
 from cam_callbacks.demo.data import make_dataset, make_probe, make_scenes
 from cam_callbacks.demo.model import SmallConvNet
 from cam_callbacks.demo.progress import quiet
-from cam_callbacks.records import write_atomically
+from cam_callbacks.records.files import write_atomically
 from shortcut.arms import ARMS, Arm
 from shortcut.figures import drifts
 

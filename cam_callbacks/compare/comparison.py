@@ -24,7 +24,7 @@ from cam_callbacks.compare.run import Run
 from cam_callbacks.compare.select import Spec, select_runs
 from cam_callbacks.compare.table import Group, axis, table, text_table
 from cam_callbacks.compare.to_mlflow import log_comparison
-from cam_callbacks.records import write_atomically
+from cam_callbacks.records.files import write_atomically
 from cam_callbacks.text_table import printable
 
 if TYPE_CHECKING:

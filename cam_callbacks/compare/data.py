@@ -170,7 +170,7 @@ def _group(group: Group) -> dict[str, Any]:
 
 def _numbers(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """What is known about each number that occurs: title, meaning, better direction, how its curve is drawn."""
-    metrics = {key.metric for run in runs for key in run.keys if not key.is_alert}
+    metrics = {key.metric for run in runs for key in run.keys if key.rule is None}
     users = {key for run in runs for record in run.records for key in record.user_metrics if not key.startswith("cam/")}
     known = [number(metric) for metric in sorted(metrics, key=rank)] + [user_number(key) for key in sorted(users)]
     return {n.key: asdict(n) | {"curve": n.key not in NO_CURVE} for n in known}
@@ -200,9 +200,9 @@ def _reference(run: Run) -> str:
     sentences = []
     for method, layer in ((method, layer) for method in run.methods for layer in run.layers):
         if reference := run.reference(method, layer):
-            place = (
-                f"epoch {epochs.get(reference.get('look', -1), '?')}" if reference.get("settled") else "not settled yet"
-            )
+            # Earlier records said "settled" of a reference that was set.
+            is_set = reference.get("reference_set", reference.get("settled"))
+            place = f"epoch {epochs.get(reference.get('look', -1), '?')}" if is_set else "not settled yet"
             sentences.append(f"{method}{f'/{layer}' if len(run.layers) > 1 else ''}: {place}")
     return ", ".join(sentences) or str(run.manifest.get("reference") or "–")
 

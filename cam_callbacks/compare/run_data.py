@@ -93,9 +93,8 @@ def _stacked(values: Sequence[NDArray[Any] | None], images: Sequence[int], dtype
 def _series(run: Run) -> Iterable[dict[str, Any]]:
     """Every number over the run's looks: those of the maps, then the trainer's own."""
     for key in run.keys:
-        if key.is_alert:
-            continue
-        series: dict[str, Any] = asdict(key) | {"mean": [rounded(value) for value in run.curve(key)]}
+        named = asdict(key) if key.rule is None else {"metric": "alert", "method": key.rule, "layer": ""}
+        series: dict[str, Any] = named | {"mean": [rounded(value) for value in run.curve(key)]}
         name = key.filed(run.layers)
         for aggregate in ("worst_tenth", "worst_class"):
             values = [rounded(record.aggregates.get(name, {}).get(aggregate)) for record in run.records]

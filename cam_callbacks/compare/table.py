@@ -95,7 +95,7 @@ def _user_rows(runs: Sequence[Run]) -> tuple[Row, ...]:
 def _rows(runs: Sequence[Run], agreed: Agreement, of_runs: Mapping[int, tuple[str, str]]) -> tuple[Row, ...]:
     """A row for each number of the method and layer that ``of_runs`` names for each run (by index)."""
     keys = {
-        i: [key for key in runs[i].keys if (key.method, key.layer) == of and not key.is_alert]
+        i: [key for key in runs[i].keys if (key.method, key.layer) == of and key.rule is None]
         for i, of in of_runs.items()
     }
     rows = []

@@ -17,8 +17,9 @@ from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
-from cam_callbacks.delivery import WAIT, one_line
-from cam_callbacks.outbox import QUEUED, Outbox, new_folder
+from cam_callbacks.delivery import WAIT
+from cam_callbacks.delivery.outbox import QUEUED, Outbox, new_folder
+from cam_callbacks.failures import one_line
 
 log = logging.getLogger(__name__)
 

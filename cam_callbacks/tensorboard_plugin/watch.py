@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cam_callbacks.compare.run import LoadError, Run, hyperparameters, read_store
 from cam_callbacks.compare.select import folders_below
-from cam_callbacks.records import LOOK, MANIFEST, PROBE, Record, RecordError, RecordStore
+from cam_callbacks.records import LOOK, MANIFEST, PROBE, Record, RecordError, RecordStore, is_record_file
 from cam_callbacks.text_table import printable
 
 RESCAN = 3.0  # seconds
@@ -30,12 +30,12 @@ Stamp = tuple[int, int]  # a file's time of change in ns, and its size in bytes
 
 @dataclass(eq=False)
 class Watched(RecordStore):
-    """One folder of records, whose looks are read once, and again when their file has changed."""
+    """One folder of records, whose looks are read once, and again when one of their files has changed."""
 
     folder: Path
     name: str
     root: Path
-    _read: dict[int, tuple[Stamp, Record]] = field(default_factory=dict)
+    _read: dict[int, tuple[list[Stamp], Record]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__init__(self.folder)
@@ -44,7 +44,7 @@ class Watched(RecordStore):
         """The files of the records; links are left out, for they may lead anywhere."""
         stamps = {}
         for entry in os.scandir(self.folder):
-            if (entry.name in (MANIFEST, PROBE) or LOOK.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False):
+            if is_record_file(entry.name) and entry.is_file(follow_symlinks=False):
                 status = entry.stat(follow_symlinks=False)
                 stamps[entry.name] = (status.st_mtime_ns, status.st_size)
         return stamps
@@ -69,12 +69,15 @@ class Watched(RecordStore):
         return super().probe
 
     def read(self, look: int) -> Record:
-        status = self.path(look).stat(follow_symlinks=False)
-        stamp = (status.st_mtime_ns, status.st_size)
+        stats = [(self.folder / name).stat(follow_symlinks=False) for name in self.files(look)]
+        stamps = [(status.st_mtime_ns, status.st_size) for status in stats]
         before = self._read.get(look)
-        if before is None or before[0] != stamp:
-            before = self._read[look] = (stamp, super().read(look))
+        if before is None or before[0] != stamps:
+            before = self._read[look] = (stamps, super().read(look))
         return before[1]
+
+    def has(self, name: str) -> bool:
+        return super().has(name) and not (self.folder / name).is_symlink()
 
     def _refuse_link(self, name: str) -> None:
         if (self.folder / name).is_symlink():

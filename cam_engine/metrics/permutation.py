@@ -37,6 +37,13 @@ def max_t(maps: Maps, others: Maps, flips: int = FLIPS, seed: int = 0) -> MaxT:
     p lies in (0, 1]; small means moved. The smallest p that n images can give is 2/2ⁿ, so eight are needed for p < 0.01.
     An image with an invalid map on either side is left out; with fewer than two left everything is NaN.
     It sees a move to the same cells in many images (a cue at a fixed place), and no cue that changes its place.
+
+    >>> rng = np.random.default_rng(0)
+    >>> before = rng.random((12, 2, 2))
+    >>> after = before + [[0, 0], [0, 1]]  # on all images more focus at the lower right
+    >>> moved = max_t(after, before)
+    >>> moved.p < 0.01, int(moved.t.argmax())
+    (True, 3)
     """
     p, q = pair(maps, others)
     difference = (p - q).reshape(len(p), -1)

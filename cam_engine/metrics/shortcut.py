@@ -14,6 +14,10 @@ def consensus(maps: Maps) -> Float:
 
     Its mean is 1 when every image is looked at in the same place, which is how a cue at a fixed place shows. Fewer than
     two valid maps: NaN.
+
+    >>> left, right = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+    >>> consensus(np.stack([left, left])), consensus(np.stack([left, right])).round(3)
+    (array([1., 1.]), array([0.689, 0.689]))
     """
     p = distributions(maps)
     usable = np.isfinite(p).all((1, 2))
@@ -31,6 +35,9 @@ def counterfactual_gap(correct: ArrayLike, correct_without: ArrayLike) -> Float:
 
     Raises:
         ValueError: The two differ in shape.
+
+    >>> float(counterfactual_gap([True, True, True, False], [True, False, False, False]).mean())
+    0.5
     """
     cued, without = np.asarray(correct, dtype=np.float64), np.asarray(correct_without, dtype=np.float64)
     if cued.shape != without.shape or cued.ndim != 1:

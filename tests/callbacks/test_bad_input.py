@@ -148,7 +148,7 @@ def from_dataset(dataset: Any, **options: Any) -> Any:
 
 
 def sync_nothing(folder: Path) -> Any:
-    from cam_callbacks.sync import sync
+    from cam_callbacks.delivery.sync import sync
 
     return sync(folder)
 
