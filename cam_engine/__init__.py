@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cam_engine.basecam import BaseCAM, register_class
-    from cam_engine.cam import CAM, CAMResult
+    from cam_engine.cam import CAM
     from cam_engine.explanation import (
         AutoSave,
         Explanation,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from cam_engine.layers import LayerInfo, available_layers
     from cam_engine.methods import available_methods, register
+    from cam_engine.result import CAMResult
 
 __all__ = [
     "CAM",
@@ -48,7 +49,7 @@ __version__ = "0.1.0"
 # A module must not be called as a name that it offers: importing the module would hide the name.
 _HOMES = {
     "basecam": ("BaseCAM", "register_class"),
-    "cam": ("CAM", "CAMResult"),
+    "cam": ("CAM",),
     "explanation": (
         "AutoSave",
         "Explanation",
@@ -60,6 +61,7 @@ _HOMES = {
     ),
     "layers": ("LayerInfo", "available_layers"),
     "methods": ("available_methods", "register"),
+    "result": ("CAMResult",),
 }
 _PACKAGES = ("detect", "exchange", "methods", "metrics", "render", "targets")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from cam_callbacks.compare.load import printable
+from cam_callbacks.text_table import printable
 
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 

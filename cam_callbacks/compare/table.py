@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cam_callbacks.compare.agree import ENRICHMENTS, Agreement, agreement
-from cam_callbacks.compare.load import Run, printable
-from cam_callbacks.compare.numbers import Number, number, rank, shown, user_number
+from cam_callbacks.compare.numbers import Number, number, rank, user_number, value_text
+from cam_callbacks.compare.run import Run
 from cam_callbacks.keys import Key
+from cam_callbacks.text_table import fit, line, printable, shorten
 
 _FIRST, _COLUMN, _FINAL = 25, 25, 10  # characters: three runs in a line of 100
 
@@ -72,7 +72,7 @@ def text_table(runs: Sequence[Run], agreed: Agreement | None = None, width: int 
         chosen = range(start, min(start + at_once, len(runs)))
         lines += _head([runs[index].name for index in chosen])
         for group in groups:
-            lines += ["", _fit(printable(group.title), _FIRST + _COLUMN * len(chosen)).rstrip()]
+            lines += ["", fit(printable(group.title), _FIRST + _COLUMN * len(chosen)).rstrip()]
             lines += [_line(row, [row.cells[index] for index in chosen]) for row in group.rows]
         lines.append("")
     lines.append(f"↑ more is better, ↓ less is better; best @ {unit}. Without an arrow: a magnitude, not a verdict.")
@@ -95,7 +95,7 @@ def _user_rows(runs: Sequence[Run]) -> tuple[Row, ...]:
 def _rows(runs: Sequence[Run], agreed: Agreement, of_runs: Mapping[int, tuple[str, str]]) -> tuple[Row, ...]:
     """A row for each number of the method and layer that ``of_runs`` names for each run (by index)."""
     keys = {
-        i: [key for key in runs[i].keys if (key.method, key.layer) == of and not key.is_alert]
+        i: [key for key in runs[i].keys if (key.method, key.layer) == of and key.rule is None]
         for i, of in of_runs.items()
     }
     rows = []
@@ -127,42 +127,19 @@ def _cell(curve: Sequence[tuple[int, float]], known: Number) -> Cell:
 
 
 def _head(names: Sequence[str]) -> list[str]:
-    titles = "".join("  " + _fit(printable(name), _COLUMN - 2, right=True) for name in names)
-    columns = "".join("final".rjust(_FINAL) + "best".rjust(_COLUMN - _FINAL) for _ in names)
-    return [" " * _FIRST + titles, " " * _FIRST + columns]
+    titles = [f"  {shorten(printable(name), _COLUMN - 2)}" for name in names]
+    columns = ["final", "best"] * len(names)
+    return [line(["", *titles], _widths(len(names), _COLUMN), "<>"), line(["", *columns], _widths(len(names)), "<>")]
 
 
 def _line(row: Row, cells: Sequence[Cell | None]) -> str:
     arrow = {"higher": " ↑", "lower": " ↓", None: ""}[row.number.better]
-    line = _fit(f"  {_shorten(printable(row.number.title), _FIRST - 2 - len(arrow))}{arrow}", _FIRST)
+    texts = [f"  {shorten(printable(row.number.title), _FIRST - 2 - len(arrow))}{arrow}"]
     for cell in cells:
-        best = f"{shown(cell.best)} @ {cell.best_at}" if cell and cell.best is not None else ""
-        line += shown(cell.final if cell else None).rjust(_FINAL) + best.rjust(_COLUMN - _FINAL)
-    return line.rstrip()
+        best = f"{value_text(cell.best)} @ {cell.best_at}" if cell and cell.best is not None else ""
+        texts += [value_text(cell.final if cell else None), best]
+    return line(texts, _widths(len(cells)), "<>")
 
 
-def _fit(text: str, width: int, right: bool = False) -> str:
-    """Text on exactly ``width`` terminal columns."""
-    short = _shorten(text, width)
-    space = " " * (width - _columns(short))
-    return space + short if right else short + space
-
-
-def _shorten(text: str, width: int) -> str:
-    if _columns(text) <= width:
-        return text
-    while text and _columns(text) > width - 1:
-        text = text[:-1]
-    return f"{text}…"
-
-
-def _columns(text: str) -> int:
-    """Columns that a terminal takes: two for wide characters and emoji, none for marks that combine."""
-    return sum(
-        0 if unicodedata.combining(c) or unicodedata.category(c) in ("Cf", "Mn") else 2 if _is_wide(c) else 1
-        for c in text
-    )
-
-
-def _is_wide(character: str) -> bool:
-    return unicodedata.east_asian_width(character) in ("W", "F")
+def _widths(runs: int, *of_run: int) -> list[int]:
+    return [_FIRST, *(of_run or (_FINAL, _COLUMN - _FINAL)) * runs]

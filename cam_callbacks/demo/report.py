@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cam_callbacks.records import RecordStore
+from cam_callbacks.text_table import line
 
 
 @dataclass(frozen=True)
@@ -41,19 +42,19 @@ def table(outcomes: Sequence[Outcome]) -> str:
     """The runs side by side, at most 80 columns for two."""
     first = max(len(title) for title, _ in ROWS) + 2
 
-    def line(title: str, cells: Sequence[str]) -> str:
-        return f"{title:<{first}}" + "".join(f"{cell:>14}" for cell in cells)
+    def row(title: str, cells: Sequence[str]) -> str:
+        return line([title, *cells], [first, *[14] * len(cells)], "<>")
 
     rule = "─" * (first + 14 * len(outcomes))
     return "\n".join(
         [
-            line("", [outcome.name for outcome in outcomes]),
+            row("", [outcome.name for outcome in outcomes]),
             rule,
-            line("validation accuracy", [f"{outcome.accuracy:.1%}" for outcome in outcomes]),
-            line("accuracy with the tags swapped", [f"{outcome.accuracy_swapped:.1%}" for outcome in outcomes]),
+            row("validation accuracy", [f"{outcome.accuracy:.1%}" for outcome in outcomes]),
+            row("accuracy with the tags swapped", [f"{outcome.accuracy_swapped:.1%}" for outcome in outcomes]),
             rule,
             "GradCAM after the last epoch",
-            *(line(f"  {title}", [_plain(outcome.number(metric)) for outcome in outcomes]) for title, metric in ROWS),
+            *(row(f"  {title}", [_plain(outcome.number(metric)) for outcome in outcomes]) for title, metric in ROWS),
         ]
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ Maps = dict[tuple[str, str], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Alert:
-    """A rule that holds for one method on one layer at a look (:mod:`cam_callbacks.alerts`).
+    """A rule that holds for one method on one layer at a look (:mod:`cam_callbacks.look.alerts`).
 
     ``look``, ``epoch``: of this record. ``since_look``, ``since_epoch``: where the rule began to hold. ``new``: raised at
     this very look. ``measured``: in words. ``images``: ids, the worst first. ``advice``: what to look at.
@@ -63,7 +65,8 @@ class Record:
     ``alerts``: those that are raised at this look, old and new.
     ``predictions``, ``confidences``, ``scores``, ``targets``: (N,), predicted class, its probability, the explained
     score and class; None where the model is no classifier.
-    ``reference``: for each ``method/layer``, what drift is measured against: ``look``, ``settled``, ``floor``,
+    ``reference``: for each ``method/layer``, what drift is measured against: ``look``, ``settled`` (has the focus been calm,
+    whatever the reference?), ``reference_set`` (is it the one that was asked for, and no stand-in?), ``floor``,
     ``ceiling``, the ``grid`` [h, w], and ``t_critical``, the |t| above which a cell of ``t_maps`` has moved significantly.
     ``user_metrics``: what else the trainer had logged by the end of that validation, such as its accuracy.
     ``seconds``: what the look cost. ``time``: seconds since 1970.
@@ -126,7 +129,7 @@ class Record:
             RecordError: Damaged, not a record, or written by a newer version.
         """
         with open_npz(data, source, damaged="is damaged or is no record") as file:
-            header = from_json(file["header"].tobytes().decode())
+            header = from_json(_numbers(file, "header", 1).tobytes().decode())
             check_schema(header, source)
             return cls(
                 look=header["look"],
@@ -151,11 +154,21 @@ class Record:
 
 
 def _numbers(file: Any, name: str, dimensions: int | None = None) -> Any:
-    """An array of numbers; numpy hands out the bytes of an entry that is no array."""
-    array = file[name]
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or array.ndim != (dimensions or array.ndim):
+    """An array of numbers. A record has dozens of the same few layouts, which numpy would parse anew for each."""
+    data = file.zip.read(f"{name}.npy")
+    start = 10 + int.from_bytes(data[8:10], "little")
+    if not data.startswith(b"\x93NUMPY\x01\x00"):
+        raise ValueError(f"{name} is no array as it should be")
+    shape, fortran, dtype = _layout(data[8:start])
+    if fortran or dtype.kind not in "fiub" or len(shape) != (dimensions or len(shape)):
         raise ValueError(f"{name} is no array of numbers as it should be")
-    return array
+    return np.frombuffer(data, dtype, offset=start).reshape(shape).copy()
+
+
+@lru_cache(maxsize=256)
+def _layout(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, Fortran order and type of an array, from the header that numpy's format 1.0 puts before it."""
+    return np.lib.format.read_array_header_1_0(io.BytesIO(header))
 
 
 def _numbers_or_none(file: Any, name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from torch import nn
@@ -47,24 +47,25 @@ def register_family(family: type[Known]) -> type[Known]:
     return family
 
 
-def family_of(model: Any, names: Mapping[int, str] | None = None) -> Family:
+def family_of(model: Any, names: Mapping[int, str] | Sequence[str] | None = None) -> Family:
     """The family of a detector, bound to the network inside it.
 
     Args:
         model: A detector, or what holds one as its ``.model``: an ultralytics ``YOLO``, a libreyolo model, a
             LightningModule.
-        names: Class names by index, for a model that knows none.
+        names: Class names by index, where neither the model nor what holds it knows any.
 
     Raises:
         TypeError: No known family; the message lists them.
     """
-    inner = model
+    known_names, inner = None, model
     for _ in range(4):
         if isinstance(inner, nn.Module):
             for family in FAMILIES:
                 if family.recognises(inner):
-                    return family(inner, names)
-        names = getattr(inner, "names", None) or names
+                    bound = family(inner, known_names)
+                    return bound if bound.names or not names else family(inner, names)
+        known_names = getattr(inner, "names", None) or known_names
         inner = getattr(inner, "model", None)
     known = "; ".join(family.title for family in FAMILIES)
     raise TypeError(

@@ -12,8 +12,8 @@ from cam_engine.detect import Explained, Family, explain_detections, family_of
 from cam_engine.detect.explain import Part
 from cam_engine.explanation.reading import Picture
 from cam_engine.explanation.request import Explanation, Request
+from cam_engine.layers.friendly import friendly_names, resolve_names
 from cam_engine.loading import Loaded
-from cam_engine.names import friendly_names, resolve_names
 from cam_engine.render import Tile, contact_sheet, overlay
 
 MOST_PARTS = 16  # on one sheet

@@ -16,9 +16,9 @@ from cam_engine.capture import capture
 from cam_engine.errors import UnknownNameError
 from cam_engine.explanation.reading import read
 from cam_engine.explanation.saving import new_folder
-from cam_engine.layers import available_layers, resolve_layers, targets_of, views_of
+from cam_engine.layers import available_layers, resolve_layers, taps_of, views_of
+from cam_engine.layers.friendly import resolve_names
 from cam_engine.loading import Loaded, load_model
-from cam_engine.names import resolve_names
 from cam_engine.render import Tile, colorize, contact_sheet, write_png
 
 COLORMAP = "viridis"
@@ -69,7 +69,7 @@ def write_feature_maps(loaded: Loaded, tensor: Tensor, layers: Any, channels: in
     parameter = next((p for p in loaded.net.parameters() if p.is_floating_point()), None)
     tensor = tensor if parameter is None else tensor.to(parameter.device, parameter.dtype)
     chosen = _chosen(loaded, tensor, layers)
-    activations = capture(loaded.net, tensor, targets_of(loaded.net, chosen, tensor), record="nothing").activations
+    activations = capture(loaded.net, tensor, taps_of(loaded.net, chosen, tensor), record="nothing").activations
     views = views_of(loaded.net, activations, tensor)
     friendly = {dotted: name for name, dotted in loaded.friendly.items()}
     folder = new_folder(folder)

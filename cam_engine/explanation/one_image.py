@@ -17,8 +17,8 @@ from cam_engine.explanation.reading import Picture, paths_of, read
 from cam_engine.explanation.request import Explanation, LayerChoice, Preprocess, Request
 from cam_engine.explanation.saving import save_explanation
 from cam_engine.grids import Reshape
+from cam_engine.layers.friendly import resolve_names
 from cam_engine.loading import Loaded, load_model
-from cam_engine.names import resolve_names
 from cam_engine.render import Tile, contact_sheet, overlay
 from cam_engine.targets.resolve import TargetSpec
 

@@ -72,9 +72,9 @@ def _state_dict(loaded: Any, path: str | Path) -> dict[str, Tensor]:
             loaded = loaded[key]
             break
     if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
-        found = f"keys {list(loaded)[:8]}" if isinstance(loaded, Mapping) else type(loaded).__name__
+        content = f"keys {list(loaded)[:8]}" if isinstance(loaded, Mapping) else type(loaded).__name__
         raise ValueError(
-            f"{str(path)!r} holds no weights: {found}; a state dict, or one under 'state_dict', is expected."
+            f"{str(path)!r} holds no weights: {content}; a state dict, or one under 'state_dict', is expected."
         )
     return {str(key): value for key, value in loaded.items()}
 

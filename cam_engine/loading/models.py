@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from cam_engine.geometry import Geometry, Prepare, letterbox, measured
 from cam_engine.layers import module_names
+from cam_engine.layers.friendly import friendly_names
 from cam_engine.loading.inputs import centre_crop, processed, resized, unit
-from cam_engine.names import friendly_names
 
 YOLO_SIZE = 640
 _WRAPPERS = ("AutoShape", "DetectMultiBackend", "AutoBackend", "PyTorchBackend")

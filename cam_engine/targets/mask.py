@@ -78,9 +78,9 @@ class MaskTarget:
 
 def _dense(outputs: Any) -> Tensor:
     if not isinstance(outputs, Tensor) or outputs.ndim != 4:
-        found = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        given = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
         raise TypeError(
-            f"MaskTarget explains segmentation outputs (B, K, H, W), and got {found}. Where the model returns a dictionary "
+            f"MaskTarget explains segmentation outputs (B, K, H, W), and got {given}. Where the model returns a dictionary "
             'or a tuple, pass output= with the key or index of that tensor, such as "out" or "logits".'
         )
     return outputs
