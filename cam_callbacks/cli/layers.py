@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from cam_callbacks.cli.arguments import CommandError, add_model, model_of
+from cam_callbacks.text_table import table
 
 
 def add_layers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,7 +37,5 @@ def run_layers(args: argparse.Namespace) -> int:
          f"{i.grid[0]}×{i.grid[1]}")
         for i in infos
     ]  # fmt: skip
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    for row in (head, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\n".join(table([head, *rows])))
     return 0
