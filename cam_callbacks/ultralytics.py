@@ -151,14 +151,12 @@ class Watch:
             return
         step = (trainer.epoch + 1) * len(trainer.train_loader)
         record = self.watcher.look(lambda: self._ready(trainer), trainer.epoch, step)
-        if record is None:
-            return
-        self.watcher.annotate(record, finite(trainer.metrics), lambda: self._loggers.sinks(self.watcher))
-        assert self.watcher.monitor is not None and self.store is not None
-        self.watcher.monitor.release()
-        if processes.rank() == 0:
-            with self.watcher.failures.guarded("could not keep what a resumed training needs"):
-                torch.save(self.watcher.state_dict(), self.store.folder / STATE)
+        if self.watcher.monitor is not None:
+            self.watcher.monitor.release()  # the copy
+        if record is not None:
+            with self.watcher.failures.guarded("could not deliver a look"):
+                self.watcher.annotate(record, finite(trainer.metrics), lambda: self._loggers.sinks(self.watcher))
+                self._keep_state()
 
     def _on_train_end(self, trainer: Any) -> None:
         self.watcher.close()
@@ -169,6 +167,11 @@ class Watch:
 
     def _new_watcher(self) -> Watcher:
         return Watcher("cam-callbacks", self.options, self.probe if isinstance(self.probe, ProbeSet) else None)
+
+    def _keep_state(self) -> None:
+        """What a training that is interrupted and resumed goes on with."""
+        if processes.rank() == 0 and self.store is not None:
+            torch.save(self.watcher.state_dict(), self.store.folder / STATE)
 
     def _ready(self, trainer: Any) -> nn.Module:
         """The model that is explained, in a run that has begun."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from cam_callbacks.compare.agree import Agreement
 from cam_callbacks.compare.gate import Gate, GateError, Lookup
-from cam_callbacks.compare.numbers import number, shown, user_number
+from cam_callbacks.compare.numbers import number, user_number, value_text
 from cam_callbacks.compare.run import Run
 from cam_callbacks.keys import Key
 
@@ -26,7 +26,7 @@ class Verdict:
     values: dict[str, float]
 
     def __str__(self) -> str:
-        values = ", ".join(f"{name} = {shown(value)}" for name, value in self.values.items())
+        values = ", ".join(f"{name} = {value_text(value)}" for name, value in self.values.items())
         return f"{'FAILED' if self.failed else 'passed'} {self.name}: {self.gate} ({values})"
 
 
@@ -61,8 +61,8 @@ def _lookup(
         of = first if function == "baseline" else members
         if function == "baseline":
             _check_comparable(runs, agreed, members, first, metric)
-        found = [_value(runs[index], function, metric) for index in of]
-        value = float(np.mean(found)) if found else math.nan
+        of_members = [_value(runs[index], function, metric) for index in of]
+        value = float(np.mean(of_members)) if of_members else math.nan
         values[metric if function == "last" else f"{function}({metric})"] = value
         return value
 

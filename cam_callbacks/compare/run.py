@@ -133,10 +133,10 @@ def hyperparameters(folder: Path, top: Path | None = None) -> dict[str, str]:
         if top is not None and (not parent.is_relative_to(top) or file.is_symlink()):
             continue
         try:
-            found = yaml.safe_load(file.read_text(encoding="utf-8"))
+            parameters = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
             continue
-        return {name: printable(str(value)) for name, value in islice(_flat(found), _MOST_PARAMS)}
+        return {name: printable(str(value)) for name, value in islice(_flat(parameters), _MOST_PARAMS)}
     return {}
 
 

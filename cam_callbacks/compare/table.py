@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cam_callbacks.compare.agree import ENRICHMENTS, Agreement, agreement
-from cam_callbacks.compare.numbers import Number, number, rank, shown, user_number
+from cam_callbacks.compare.numbers import Number, number, rank, user_number, value_text
 from cam_callbacks.compare.run import Run
 from cam_callbacks.keys import Key
 from cam_callbacks.text_table import fit, line, printable, shorten
@@ -95,7 +95,7 @@ def _user_rows(runs: Sequence[Run]) -> tuple[Row, ...]:
 def _rows(runs: Sequence[Run], agreed: Agreement, of_runs: Mapping[int, tuple[str, str]]) -> tuple[Row, ...]:
     """A row for each number of the method and layer that ``of_runs`` names for each run (by index)."""
     keys = {
-        i: [key for key in runs[i].keys if (key.method, key.layer) == of and not key.is_alert]
+        i: [key for key in runs[i].keys if (key.method, key.layer) == of and key.rule is None]
         for i, of in of_runs.items()
     }
     rows = []
@@ -136,8 +136,8 @@ def _line(row: Row, cells: Sequence[Cell | None]) -> str:
     arrow = {"higher": " ↑", "lower": " ↓", None: ""}[row.number.better]
     texts = [f"  {shorten(printable(row.number.title), _FIRST - 2 - len(arrow))}{arrow}"]
     for cell in cells:
-        best = f"{shown(cell.best)} @ {cell.best_at}" if cell and cell.best is not None else ""
-        texts += [shown(cell.final if cell else None), best]
+        best = f"{value_text(cell.best)} @ {cell.best_at}" if cell and cell.best is not None else ""
+        texts += [value_text(cell.final if cell else None), best]
     return line(texts, _widths(len(cells)), "<>")
 
 

@@ -121,16 +121,21 @@ def test_what_is_looked_at_is_made_once_a_run(probe, net, monkeypatch):
     for _ in range(3):
         monitor.look(net)
     assert len(made) == 1
-    net[7] = torch.nn.Conv2d(12, 16, 3, 2, 1)  # another layer in its place: its maps are what counts
+    net[8] = torch.nn.Sigmoid()  # another layer under the name that is watched: its maps are what counts
     record = monitor.look(net)
     assert len(made) == 2
-    fresh = CAMMonitor(whole, ("eigencam", "gradcam"), metrics="average_drop").look(net)
+    fresh = CAMMonitor(whole, "gradcam", "8").look(net)
     np.testing.assert_array_equal(record.maps["gradcam", "8"], fresh.maps["gradcam", "8"])
+
+
+def test_a_monitor_lets_go_of_a_model(probe, net):
+    monitor = CAMMonitor(probe, "gradcam")
+    monitor.look(net)
     monitor.release()
-    model = weakref.ref(net[7])
-    net[7] = torch.nn.Identity()
+    layer = weakref.ref(net[8])
+    net[8] = torch.nn.ReLU()
     gc.collect()
-    assert model() is None
+    assert layer() is None and monitor.look(net).look == 1
 
 
 @pytest.mark.soak
