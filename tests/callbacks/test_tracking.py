@@ -38,7 +38,7 @@ def test_floor_is_the_drift_that_noise_alone_makes(net, data):
     generator = torch.Generator().manual_seed(7)
     repeats = []
     for _ in range(3):
-        noisy = images + 0.1 * images.std() * torch.randn(images.shape, generator=generator)
+        noisy = images + 0.1 * images.std((0, 2, 3), keepdim=True) * torch.randn(images.shape, generator=generator)
         repeats.append(jsd(clean, cam(noisy, labels).raw["eigencam", "8"].double().numpy()))
     assert record.metrics["cam/noise_floor/eigencam"] == pytest.approx(np.mean(repeats), abs=1e-9)
     pairs = list(itertools.combinations(range(6), 2))
@@ -79,7 +79,9 @@ def test_settled_reference_is_the_second_calm_look_running():
     assert results[8][2]["drift_ref"] == results[8][2]["focus_drift"] == 0
     last = results[9][2]
     assert last["drift_ref"] == pytest.approx(jsd(b, calm[4]).mean(), rel=1e-6)
-    assert last["focus_drift"] == pytest.approx((last["drift_ref"] - 0.01) / 0.99, rel=1e-9)
+    # What the focus drifted by itself while it was calm is taken off, not what noise in the images does.
+    h = np.mean([jsd(calm[2], calm[3]).mean(), jsd(calm[3], calm[4]).mean()])
+    assert last["focus_drift"] == pytest.approx((last["drift_ref"] - h) / (1 - h), rel=1e-6)
 
 
 def test_a_high_noise_floor_makes_calm_easier():
@@ -112,7 +114,7 @@ def test_a_look_that_could_not_be_written_leaves_nothing_behind(net, data, tmp_p
     nn.init.normal_(net[7].weight, std=0.3)
     after, expected = monitor.look(net), steady.look(net)
     assert after.look == expected.look == 1
-    for key in expected.metrics.keys() - {"cam/seconds"}:
+    for key in expected.metrics.keys() - {"cam/seconds", "cam/exchange_seconds"}:
         np.testing.assert_equal(after.metrics[key], expected.metrics[key], err_msg=key)
 
 
@@ -218,7 +220,8 @@ def test_state_goes_through_a_weights_only_checkpoint(net, data, tmp_path):
     resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     nn.init.normal_(net[7].weight, std=0.3)
     a, b = straight.look(net).metrics, resumed.look(net).metrics
-    assert {k: v for k, v in a.items() if k != "cam/seconds"} == {k: v for k, v in b.items() if k != "cam/seconds"}
+    clocks = {"cam/seconds", "cam/exchange_seconds"}
+    np.testing.assert_equal(*({k: v for k, v in of.items() if k not in clocks} for of in (a, b)))
     with pytest.raises(ValueError, match="must not be mixed"):
         CAMMonitor(ProbeSet(data.tensors[0][:5]), "gradcam").load_state_dict(stopped.state_dict())
 
