@@ -107,6 +107,11 @@ def plain_key(metric: str, name: str | None) -> str:
     return f"cam/{name}/{metric}" if name else f"cam/{metric}"
 
 
+def is_ours(text: str) -> bool:
+    """Was a number of this name logged by one of our callbacks, and not by the trainer itself?"""
+    return text.startswith(plain_key("", None))
+
+
 def group_keys(groups: Sequence[str]) -> dict[str, str]:
     """Each group's tag as a part of a metric's name, ``on_target_enrichment.<tag>``: letters, digits, ``_`` and ``-``.
 

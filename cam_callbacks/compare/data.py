@@ -171,7 +171,7 @@ def _group(group: Group) -> dict[str, Any]:
 def _numbers(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """What is known about each number that occurs: title, meaning, better direction, how its curve is drawn."""
     metrics = {key.metric for run in runs for key in run.keys if key.rule is None}
-    users = {key for run in runs for record in run.records for key in record.user_metrics if not key.startswith("cam/")}
+    users = {name for run in runs for name in run.user_names}
     known = [number(metric) for metric in sorted(metrics, key=rank)] + [user_number(key) for key in sorted(users)]
     return {n.key: asdict(n) | {"curve": n.key not in NO_CURVE} for n in known}
 

@@ -88,7 +88,7 @@ def _value(run: Run, function: str, metric: str) -> float:
             raise GateError(f"{function}({metric}): only numbers of the maps are known for each image.")
         return float(run.records[-1].aggregates.get(key.filed(run.layers), {}).get(function, math.nan))
     users = key not in run.keys
-    curve = [r.user_metrics.get(key.metric, math.nan) for r in run.records] if users else run.curve(key)
+    curve = run.user_curve(key.metric) if users else run.curve(key)
     if function != "best":
         return curve[-1]
     better = (user_number(key.metric) if users else number(key.metric)).better
@@ -110,9 +110,8 @@ def _key(run: Run, metric: str) -> Key:
         raise GateError(f"{metric!r} in {run.name!r} may be any of {', '.join(map(str, matching))}; name one of them.")
     if matching:
         return matching[0]
-    users = {name for record in run.records for name in record.user_metrics}
-    if metric in users:
+    if metric in run.user_names:
         return Key(metric)
-    known = [*(str(Key(key.metric, key.method)) for key in run.keys), *sorted(users)]
+    known = [*(str(Key(key.metric, key.method)) for key in run.keys), *run.user_names]
     near = difflib.get_close_matches(name, known, 3, 0.5) or known[:5]
     raise GateError(f"{run.name!r} has no metric {metric!r}; nearest: {', '.join(near)}.")

@@ -101,8 +101,8 @@ def _series(run: Run) -> Iterable[dict[str, Any]]:
             if any(value is not None for value in values):
                 series[aggregate] = values
         yield series
-    for name in sorted({key for record in run.records for key in record.user_metrics if not key.startswith("cam/")}):
-        yield {"metric": name, "user": True, "mean": [rounded(record.user_metrics.get(name)) for record in run.records]}
+    for name in run.user_names:
+        yield {"metric": name, "user": True, "mean": [rounded(value) for value in run.user_curve(name)]}
 
 
 def _shift(
