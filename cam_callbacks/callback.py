@@ -48,7 +48,8 @@ class CAMCallback(Base):
     mode="max")`` works), records to disk. The training itself is never changed.
 
     Args:
-        probe: A :class:`ProbeSet`, or ``"val"``: 16 class-balanced images of the trainer's validation dataset.
+        probe: A :class:`ProbeSet`, or ``"val"``: 16 class-balanced images of the trainer's validation dataset, ``"train"``: of
+            its training dataset. A probe that does not hold a cue cannot show it.
         methods: Names from :func:`cam_engine.available_methods`.
         layers: ``"auto"``, a dotted name, a glob, or a list of those, relative to the explained model.
         target: ``"label"`` (``"predicted"`` on a probe without labels), ``"predicted"``, a class index, or a callable
@@ -123,10 +124,10 @@ class CAMCallback(Base):
         calibration: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(probe, str) and probe != "val":
-            raise ValueError(f'probe= takes a ProbeSet or "val", not {probe!r}.')
+        if isinstance(probe, str) and probe not in ("val", "train"):
+            raise ValueError(f'probe= takes a ProbeSet, "val" or "train", not {probe!r}.')
         if not isinstance(probe, (str, ProbeSet)):
-            raise TypeError(f'probe= takes a ProbeSet or "val", not {type(probe).__name__}.')
+            raise TypeError(f'probe= takes a ProbeSet, "val" or "train", not {type(probe).__name__}.')
         if every_n_epochs < 1 or images_every_n_looks < 1 or max_images < 0 or report_every_n_looks < 0:
             raise ValueError(
                 "every_n_epochs= and images_every_n_looks= must be at least 1, max_images= and report_every_n_looks= at least 0."
@@ -156,7 +157,7 @@ class CAMCallback(Base):
 
     @property
     def probe(self) -> ProbeSet | str:
-        """The images that are looked at; ``"val"`` until they are chosen."""
+        """The images that are looked at; ``"val"`` or ``"train"`` until they are chosen."""
         return self._probe if self.watcher.monitor is None else self.watcher.monitor.probe
 
     @property
@@ -200,7 +201,9 @@ class CAMCallback(Base):
                 "at its checkpoints."
             )
         with self.watcher.failures.guarded("could not be set up"):
-            probe = None if self.watcher.monitor is not None else lightning_trainer.early_probe(trainer)
+            probe = (
+                None if self.watcher.monitor is not None else lightning_trainer.early_probe(trainer, str(self._probe))
+            )
             if probe is not None:
                 self.watcher.watch(probe)
 
@@ -304,7 +307,7 @@ class CAMCallback(Base):
     def _ready(self, trainer: Any, pl_module: Any) -> nn.Module:
         """The module that is explained, in a run that has begun. Talks to no other process."""
         if self.watcher.monitor is None:
-            self.watcher.watch(lightning_trainer.loaded_probe(trainer))
+            self.watcher.watch(lightning_trainer.loaded_probe(trainer, str(self._probe)))
         model = lightning_trainer.explained_module(pl_module, self.model, self.options.look.forward is not None)
         if not self.watcher.begun:
             run, folder = lightning_trainer.run_of(trainer, self.folder, self.name)

@@ -115,9 +115,11 @@ def has_lazy_parameters(module: nn.Module) -> bool:
     return any(nn.parameter.is_lazy(p) for p in module.parameters())
 
 
-def early_probe(trainer: Any) -> ProbeSet | None:
-    """The probe from the validation dataset, if there is one before the loop has loaded its data; else :func:`loaded_probe`."""
-    source = getattr(trainer.fit_loop.epoch_loop.val_loop, "_data_source", None)
+def early_probe(trainer: Any, split: str) -> ProbeSet | None:
+    """The probe from the dataset of ``"val"`` or ``"train"``, if there is one before the loop has loaded its data; else
+    :func:`loaded_probe`."""
+    loop = trainer.fit_loop if split == "train" else trainer.fit_loop.epoch_loop.val_loop
+    source = getattr(loop, "_data_source", None)
     if source is None or not source.is_defined():
         return None
     try:
@@ -125,13 +127,21 @@ def early_probe(trainer: Any) -> ProbeSet | None:
             dataset = loader_dataset(source.dataloader())
     except Exception:  # such as a dataset made in the module's own setup(), which runs after this one
         return None
-    return ProbeSet.from_dataset(dataset)
+    with random_streams():  # items may be augmented
+        return ProbeSet.from_dataset(dataset)
 
 
-def loaded_probe(trainer: Any) -> ProbeSet:
-    """The probe from the dataset that is being validated or tested."""
+def loaded_probe(trainer: Any, split: str) -> ProbeSet:
+    """The probe from the dataset that is being validated or tested, or from the one that is trained on."""
     loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
-    return ProbeSet.from_dataset(loader_dataset(loaders))
+    if split == "train":
+        loaders = trainer.train_dataloader
+    if loaders is None:
+        raise ValueError(
+            f'probe="{split}" takes its images from the trainer, which has no such data here; pass a ProbeSet.'
+        )
+    with random_streams():
+        return ProbeSet.from_dataset(loader_dataset(loaders))
 
 
 def spread_by(trainer: Any) -> str | None:

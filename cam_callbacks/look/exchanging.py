@@ -83,7 +83,8 @@ class Exchange:
         of_maps = {(part, series): counted(f"{part}/{name}") for part in per_map for series, name in names.items()}
         tested = {"object", "background"} <= whole.keys()
         share = object_share(whole["object"], whole["background"], self.seed) if tested else None
-        return Exchanged(pairs, whole, of_maps, share, time.perf_counter() - started)
+        seconds = processes.from_rank_0(time.perf_counter() - started)
+        return Exchanged(pairs, whole, of_maps, share, seconds)
 
     def _of_share(
         self, subject: Subject, explained: Explained, maps: Mapping[str, Any], pairs: NDArray[np.int64]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import threading
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from cam_callbacks.compare.run import LoadError, Run, hyperparameters, read_store
 from cam_callbacks.compare.select import folders_below
 from cam_callbacks.records import LOOK, MANIFEST, PROBE, Record, RecordError, RecordStore, is_record_file
+from cam_callbacks.records.files import to_json
 from cam_callbacks.text_table import printable
 
 RESCAN = 3.0  # seconds
@@ -151,7 +151,7 @@ class Watch:
                 runs, problems = self._runs([self.runs()[name] for name in dict.fromkeys(names)])
                 data = page_data(runs)
                 data["notes"] = [*problems, *data["notes"]]
-                self._data = (version, json.dumps(data, allow_nan=False, separators=(",", ":")).encode())
+                self._data = (version, to_json(data, separators=(",", ":")).encode())
             return self._data[1]
 
     def _runs(self, chosen: Sequence[Watched]) -> tuple[list[Run], list[str]]:

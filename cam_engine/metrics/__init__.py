@@ -7,7 +7,7 @@ and returns one number for each image (N,). An invalid map (not finite, or with 
 
 import cam_engine.metrics.catalogue  # noqa: F401  # fills the registry
 from cam_engine.metrics.aggregates import aggregate, bootstrap_interval, by_group, mean, worst_tenth
-from cam_engine.metrics.consensus import consensus_by_chance, consensus_with_others
+from cam_engine.metrics.agreement import consensus, consensus_by_chance
 from cam_engine.metrics.distribution import distributions, valid
 from cam_engine.metrics.drift import (
     centroid_shift,
@@ -51,7 +51,7 @@ from cam_engine.metrics.shape import (
     spread,
     top_mass,
 )
-from cam_engine.metrics.shortcut import consensus, counterfactual_gap
+from cam_engine.metrics.shortcut import counterfactual_gap
 
 __all__ = [
     "Description",
@@ -70,7 +70,6 @@ __all__ = [
     "confidence_increase",
     "consensus",
     "consensus_by_chance",
-    "consensus_with_others",
     "correlation",
     "counterfactual_gap",
     "coverage",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cam_engine.metrics.agreement import consensus, consensus_by_chance
 from cam_engine.metrics.drift import (
     centroid_shift,
     correlation,
@@ -15,8 +16,7 @@ from cam_engine.metrics.drift import (
 from cam_engine.metrics.faithfulness import average_drop, confidence_increase, deletion, insertion, road
 from cam_engine.metrics.localisation import enrichment, on_target_mass, pixel_auc, pointing_game, rank_accuracy
 from cam_engine.metrics.registry import Description, register_metric, register_number
-from cam_engine.metrics.shape import border_enrichment, entropy, gini, spread, top_mass
-from cam_engine.metrics.shortcut import consensus
+from cam_engine.metrics.shape import border_enrichment, effective_share, entropy, gini, spread, top_mass
 
 _BETWEEN, _ON, _SUSPECTED = ("maps", "reference"), ("maps", "region"), ("maps", "nuisance")
 _FORWARDS = ("score", "images", "heatmaps")
@@ -35,20 +35,28 @@ register_metric(
 register_metric(
     "on_target_enrichment", enrichment, _ON, default=True, title="on-target enrichment", range="0–1/area",
     worse="low", verdict=True, neutral=1.0, mark=_CHANCE,
-    meaning="Attention on the target against its share of the image. 1 is chance, below 1 looks elsewhere.",
+    meaning="Attention on the target against its share, both summed over images. 1 is chance, below 1 looks elsewhere.",
 )  # fmt: skip
 register_metric(
     "nuisance_enrichment", enrichment, _SUSPECTED, default=True, title="nuisance enrichment",
     range="0–1/area", verdict=True, neutral=1.0, mark=_CHANCE,
-    meaning="Attention on what should not decide against its share of the image. 1 is chance.",
+    meaning="Attention on what should not decide against its share, both summed over images. 1 is chance.",
 )  # fmt: skip
 register_metric(
     "entropy", entropy, default=True, title="entropy", range="0–1", neutral=1.0,
-    meaning="How spread out the focus is. 0 is one cell, 1 is everywhere.",
+    meaning="How spread out the focus is, as a share of ln n: depends on the grid. 0 is one cell, 1 is everywhere.",
+)  # fmt: skip
+register_metric(
+    "effective_share", effective_share, default=True, title="effective share", range="1/n–1", neutral=1.0,
+    meaning="Share of the cells that the focus effectively covers, exp(H)/n: comparable between grids. 1 is everywhere.",
 )  # fmt: skip
 register_metric(
     "consensus", consensus, default=True, title="consensus", range="0–1", neutral=1.0,
-    meaning="How alike the maps of different images are. At 1 every image is looked at in the same place.",
+    meaning="How alike each map is to the others' mean. High only where it is well above what diffuse maps reach by chance.",
+)  # fmt: skip
+register_metric(
+    "consensus_chance", consensus_by_chance, default=True, title="consensus by chance", range="0–1", neutral=1.0,
+    meaning="The consensus that the same maps reach with their places shuffled: as diffuse, with no place in common.",
 )  # fmt: skip
 register_metric(
     "centroid_shift", centroid_shift, _BETWEEN, default=True, title="centroid shift", range="0–1",
@@ -173,7 +181,7 @@ for _number in (
     ),
     Description(
         name="max_t_p", title="max-t p-value", range="0–1", worse="low", neutral=1.0, mark=(0.01, "p 0.01"),
-        meaning="Of the test whether the focus moved in the same direction on many images. Small: it did.",
+        meaning="Of the test whether two fixed networks look alike. Small: they do not; no false-alarm rate of a training.",
     ),
     Description(
         name="max_t", title="max-t", range="≥ 0",

@@ -5,26 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cam_engine.metrics.distribution import Float, Maps, distributions
-from cam_engine.metrics.drift import jensen_shannon
-
-
-def consensus(maps: Maps) -> Float:
-    """Each image's agreement with the mean map, 1 − JSD(p_i, mean p): (N,), 0 to 1; NaN for an invalid map.
-
-    Its mean is 1 when every image is looked at in the same place, which is how a cue at a fixed place shows. Fewer than
-    two valid maps: NaN.
-
-    >>> left, right = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
-    >>> consensus(np.stack([left, left])), consensus(np.stack([left, right])).round(3)
-    (array([1., 1.]), array([0.689, 0.689]))
-    """
-    p = distributions(maps)
-    usable = np.isfinite(p).all((1, 2))
-    if usable.sum() < 2:
-        return np.full(len(p), np.nan)
-    mean = p[usable].mean(0)
-    return 1.0 - jensen_shannon(p, np.broadcast_to(mean, p.shape))
+from cam_engine.metrics.distribution import Float
 
 
 def counterfactual_gap(correct: ArrayLike, correct_without: ArrayLike) -> Float:

@@ -81,7 +81,7 @@ def test_datamodule(package, pl, tmp_path, data, make_module):
 
 def test_the_readme_line_about_yaml_probe_val(fit):
     assert CAMCallback(probe="val").probe == "val"
-    with pytest.raises(ValueError, match='takes a ProbeSet or "val"'):
+    with pytest.raises(ValueError, match='takes a ProbeSet, "val" or "train"'):
         CAMCallback(probe="train")
 
 

@@ -10,7 +10,7 @@ from cam_engine.metrics.drift import jensen_shannon
 REPEATS = 20
 
 
-def consensus_with_others(maps: Maps) -> Float:
+def consensus(maps: Maps) -> Float:
     """Each image's agreement with the mean map of the others, 1 − JSD(pᵢ, mean of pⱼ, j ≠ i): (N,), 0 to 1.
 
     The image itself is left out of the mean, so that disjoint maps score 0 however few they are. Its mean over images is 1
@@ -18,7 +18,7 @@ def consensus_with_others(maps: Maps) -> Float:
     the two apart. NaN for an invalid map; with fewer than two valid maps for all.
 
     >>> left, right = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
-    >>> consensus_with_others(np.stack([left, left])), consensus_with_others(np.stack([left, right]))
+    >>> consensus(np.stack([left, left])), consensus(np.stack([left, right]))
     (array([1., 1.]), array([0., 0.]))
     """
     return _with_others(distributions(maps))
@@ -28,7 +28,7 @@ def consensus_by_chance(maps: Maps, repeats: int = REPEATS, seed: int = 0) -> Fl
     """The consensus that the same maps reach when each one's cells are shuffled: (N,), the mean over seeded ``repeats``.
 
     Shuffling keeps each map's entropy and takes its places away; so this is what maps as diffuse as these score without
-    having any place in common. Compare the mean over images with that of :func:`consensus_with_others`. NaN as there.
+    having any place in common. Compare the mean over images with that of :func:`consensus`. NaN as there.
 
     >>> one_cell = np.eye(1, 16).reshape(1, 4, 4).repeat(8, 0)
     >>> bool(consensus_by_chance(one_cell).mean() < 0.2), consensus_by_chance(np.ones((2, 4, 4)))
