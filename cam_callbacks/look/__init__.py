@@ -3,7 +3,7 @@
     monitor.py      CAMMonitor: takes the steps below, and writes the Record
     subject.py      the model, how it is called, its layers, its score       → Subject, once a run
     explaining.py   the maps and predictions of every probe image            → Explained
-    reference.py    what drift is measured against; the settled rule         → a Track for each series
+    reference.py    what drift is measured against (settled.py: when)        → a Track for each series
     forwards.py     what the model says of changed images                    → values per image
     measuring.py    every number of the look                                 → Measured
     alerts.py       rules over the numbers                                   → alerts

@@ -18,7 +18,7 @@ import numpy as np
 
 from cam_callbacks.keys import check_name, plain_key
 from cam_callbacks.look.measurement import Array, Measurement
-from cam_callbacks.look.reference import CALM, CALM_FLOORS
+from cam_callbacks.look.settled import CALM, CALM_FLOORS
 from cam_callbacks.look.tracking import Series
 from cam_callbacks.records import Alert
 from cam_engine.errors import nearest
