@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from cam_callbacks.look.reference import CALM
+from cam_callbacks.look.settled import CALM
 from cam_engine.metrics import distributions, max_t
 from cam_engine.render import overlay
 from shortcut.arms import ARMS, ONSET
