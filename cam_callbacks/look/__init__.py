@@ -12,7 +12,8 @@
 Below them: ``options.py`` what can be chosen, ``target.py`` which score is explained (``detection.py``: of a detector),
 ``batches.py`` how many images at once, ``tracking.py`` what one look leaves to the next, ``noise_floor.py``, ``baselines.py``
 another run or a checkpoint as the reference, ``neutral.py`` what monitors see before there is a value, ``manifest.py``,
-``evidence.py`` what rules see, ``rules.py`` the list of them (``exchange_rules.py``, ``map_rules.py``), ``memory.py`` what the run remembers.
+``evidence.py`` what rules see, ``rules.py`` the list of them (``exchange_rules.py``, ``map_rules.py``), ``memory.py`` what a run
+remembers.
 
 A *series* is one method on one layer, ``(method, layer)``. A further step is one function with one named result, called in
 :meth:`CAMMonitor.look`.
