@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -35,7 +36,7 @@ def test_thresholds_come_from_what_the_runs_reached(accepted, tmp_path):
     series = ("frame_decides", "", "")
     for folder, reached in zip(sorted(accepted.iterdir()), calibration.largest[series], strict=True):
         values = [j.statistic for r in RecordStore(folder) for j in r.judged if j.rule == "frame_decides"]
-        pairs = [p for p in zip(values, values[1:], strict=False) if all(map(math.isfinite, p))]
+        pairs = [p for p in itertools.pairwise(values) if all(map(math.isfinite, p))]
         assert reached == max(map(min, pairs)) if pairs else math.isnan(reached)
     assert {rule for rule, _, _ in calibration.largest} >= {"off_target", "collapsed", "detail_decides"}
     again = Calibration.load(calibration.save(tmp_path / "healthy.json"))
