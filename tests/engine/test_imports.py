@@ -51,7 +51,14 @@ def test_subpackages_are_attributes():
 
 @pytest.mark.parametrize(
     "module",
-    ["loading", "names", "explanation", "explanation.reading", "explanation.detectors", "explanation.auto_save"],
+    [
+        "loading",
+        "layers.friendly",
+        "explanation",
+        "explanation.reading",
+        "explanation.detectors",
+        "explanation.auto_save",
+    ],
 )
 def test_a_module_can_be_imported_first(module):
     assert imported(f"import cam_engine.{module}") == ["torch"]
