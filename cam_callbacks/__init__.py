@@ -8,13 +8,13 @@ from cam_engine import __version__ as __version__
 
 if TYPE_CHECKING:
     from cam_callbacks.callback import CAMCallback
-    from cam_callbacks.monitor import CAMMonitor
+    from cam_callbacks.look.monitor import CAMMonitor
     from cam_callbacks.probe import ProbeSet
     from cam_callbacks.replay import replay
 
 __all__ = ["CAMCallback", "CAMMonitor", "ProbeSet", "Record", "RecordError", "RecordStore", "replay"]
 
-_HOME_OF = {"CAMCallback": "callback", "CAMMonitor": "monitor", "ProbeSet": "probe", "replay": "replay"}
+_HOME_OF = {"CAMCallback": "callback", "CAMMonitor": "look.monitor", "ProbeSet": "probe", "replay": "replay"}
 
 
 def __getattr__(name: str) -> Any:

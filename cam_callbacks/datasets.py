@@ -134,10 +134,10 @@ def _parse(item: Any, index: int) -> dict[str, Any]:
 
 def _box_labels(item: dict[str, Any], count: int) -> list[int] | None:
     """The class of each of ``count`` boxes; None where the item does not tell."""
-    found = next((item[k] for k in LABEL_KEYS if k in item), None)
-    if found is None or isinstance(found, (str, bytes)):
+    labels = next((item[k] for k in LABEL_KEYS if k in item), None)
+    if labels is None or isinstance(labels, (str, bytes)):
         return None
-    array = np.asarray(found.cpu() if isinstance(found, Tensor) else found)
+    array = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     return array.astype(int).tolist() if array.shape == (count,) and (array.dtype.kind in "iu" or not count) else None
 
 

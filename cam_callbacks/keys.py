@@ -34,8 +34,9 @@ class Key:
         return plain_key(self.filed(layers), name)
 
     @property
-    def is_alert(self) -> bool:
-        return self.metric.startswith(ALERT)
+    def rule(self) -> str | None:
+        """The name of the rule, if this says whether an alert is raised."""
+        return self.metric.removeprefix(ALERT) if self.metric.startswith(ALERT) else None
 
     def spellings(self) -> set[str]:
         """All that a person may write for it: with or without the layer, with ``gradcam++`` or ``gradcampp``."""
@@ -56,14 +57,14 @@ def keys_of(logged: Iterable[str], methods: Sequence[str], layers: Sequence[str]
     """
     series = {series_name(method, layer, layers): (method, layer) for method in methods for layer in layers}
     prefix = plain_key("", name)
-    found: dict[Key, str] = {}
+    keys: dict[Key, str] = {}
     for text in logged:
         if text.startswith(prefix):
             filed = text.removeprefix(prefix)
             metric, _, tail = filed.partition("/")  # a metric's name has no slash
             of_map = tail in series and not filed.startswith(ALERT)
-            found[Key(metric, *series[tail]) if of_map else Key(filed)] = text
-    return found
+            keys[Key(metric, *series[tail]) if of_map else Key(filed)] = text
+    return keys
 
 
 def check_name(name: str | None) -> str | None:
@@ -104,6 +105,11 @@ def metric_key(metric: str, method: str, layer: str, layers: Sequence[str], name
 def plain_key(metric: str, name: str | None) -> str:
     """``cam/seconds``, or ``cam/<name>/seconds``."""
     return f"cam/{name}/{metric}" if name else f"cam/{metric}"
+
+
+def is_ours(text: str) -> bool:
+    """Was a number of this name logged by one of our callbacks, and not by the trainer itself?"""
+    return text.startswith(plain_key("", None))
 
 
 def group_keys(groups: Sequence[str]) -> dict[str, str]:

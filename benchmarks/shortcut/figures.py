@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy.stats import ttest_1samp
 from sklearn.metrics import roc_auc_score
 
-from cam_callbacks.alerts import FocusMoved, Rule, Seen, judge, make_rules
 from cam_callbacks.keys import metric_name
+from cam_callbacks.look.alerts import FocusMoved, Rule, judge, make_rules
+from cam_callbacks.look.measurement import Measurement
 from cam_callbacks.records import Alert, Record, RecordStore
 from cam_callbacks.records.files import to_json, write_atomically
 from cam_engine import metrics
@@ -88,6 +89,10 @@ class Run:
         """What a look's drift is measured against."""
         return self.looks[look].reference[f"{method}/{self.layer}"]
 
+    def reference_set(self, method: str, look: int = -1) -> bool:
+        """Is a look's drift measured against the settled reference, and no stand-in?"""
+        return bool(self.looks[look].metrics[f"cam/reference_set/{metric_name(method)}"])
+
     def ended(self, method: str) -> dict[str, float]:
         """Numbers of the last look."""
         return {metric: self.curve(metric, method)[-1] for metric in LAST}
@@ -95,8 +100,7 @@ class Run:
     def reference_look(self, method: str, against: str) -> int | None:
         """The look that one of :data:`REFERENCES` stands for; None where the reference has not settled."""
         if against == "settled":
-            reference = self.reference(method)
-            return int(reference["look"]) if reference["settled"] else None
+            return int(self.reference(method)["look"]) if self.reference_set(method) else None
         return {"before": min(ONSET, len(self.looks)) - 1, "first": 0}[against]
 
 
@@ -123,16 +127,16 @@ def replay(run: Run, rules: Sequence[Rule] | None = None, methods: Sequence[str]
     raised: list[Alert] = []
     states: dict[tuple[str, str, str], Any] = {}
     for look in run.looks:
-        seen = {(method, run.layer): _seen(run, look, method) for method in methods}
+        measured = {(method, run.layer): _measurement(run, look, method) for method in methods}
         states, alerts = judge(
-            rules or make_rules(None), states, seen, look.look, look.epoch, run.manifest["probe"]["ids"]
+            rules or make_rules(None), states, measured, look.look, look.epoch, run.manifest["probe"]["ids"]
         )
         raised += [alert for alert in alerts if alert.new]
     return raised
 
 
-def _seen(run: Run, look: Record, method: str) -> Seen:
-    """What the rules saw of a look."""
+def _measurement(run: Run, look: Record, method: str) -> Measurement:
+    """What the rules judged of a look."""
     key, reference = (method, run.layer), run.reference(method, look.look)
     compared = run.maps(reference["look"], method)
     numbers = {k.split("/")[1]: v for k, v in look.metrics.items() if k.endswith(f"/{metric_name(method)}")}
@@ -140,8 +144,8 @@ def _seen(run: Run, look: Record, method: str) -> Seen:
     both = np.isfinite(per_image["drift_ref"])
     moved = MaxT(look.t_maps[key], numbers["max_t"], numbers["max_t_p"], int(both.sum()))
     then = enrichment(compared, coverage(run.probe["masks"], compared.shape[1:]))
-    settled = bool(reference["settled"])
-    return Seen(look.look, settled, settled, numbers, per_image, then, reference["floor"], moved)
+    settled = bool(numbers["reference_set"])
+    return Measurement(look.look, settled, settled, numbers, per_image, then, reference["floor"], moved)
 
 
 def summarise(runs: Sequence[Run]) -> dict[str, Any]:
@@ -196,18 +200,18 @@ def margins(run: Run, method: str) -> dict[str, float]:
     ``drift``: largest drift_ref over the level that *focus moved* asks for. ``effect``: largest |t|/√n of max-t.
     ``entropy``: highest.
     """
-    seen = [s for s in (_seen(run, look, method) for look in run.looks) if s.settled]
-    if not seen:
+    settled = [m for m in (_measurement(run, look, method) for look in run.looks) if m.settled]
+    if not settled:
         return dict.fromkeys(("enrichment", "fall", "t", "drift", "effect", "entropy"), float("nan"))
     rule = FocusMoved()
-    falls = [fall(s.per_image["on_target_enrichment"], s.target_at_reference) for s in seen]
+    falls = [fall(m.per_image["on_target_enrichment"], m.target_at_reference) for m in settled]
     return {
-        "enrichment": min(s.numbers["on_target_enrichment"] for s in seen),
+        "enrichment": min(m.numbers["on_target_enrichment"] for m in settled),
         "fall": max(share for share, _ in falls),
         "t": min(t for _, t in falls),
-        "drift": max(s.numbers["drift_ref"] / max(rule.floors * s.floor, rule.drift) for s in seen),
-        "effect": max(s.moved.statistic / s.moved.n**0.5 for s in seen),
-        "entropy": max(s.numbers["entropy"] for s in seen),
+        "drift": max(m.numbers["drift_ref"] / max(rule.floors * m.floor, rule.drift) for m in settled),
+        "effect": max(m.moved.statistic / m.moved.n**0.5 for m in settled),
+        "entropy": max(m.numbers["entropy"] for m in settled),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cam_callbacks.alerts import FocusMoved
+from cam_callbacks.look.alerts import FocusMoved
 from shortcut import tables
 from shortcut.arms import ARMS, ONSET
 from shortcut.claims import listed, runs_of
@@ -142,7 +142,7 @@ def _calibration(summary: Mapping[str, Any]) -> str:
     rule = FocusMoved()
     held_out = [seed for seed in summary["settings"]["seed"] if seed not in CALIBRATED_ON]
     after = f" Held out, and run after that: {_and(held_out)}." if held_out else ""
-    return f"""The rules of `cam_callbacks.alerts` were run over the records of every look, with their default
+    return f"""The rules of `cam_callbacks.look.alerts` were run over the records of every look, with their default
 thresholds. (Records hold the numbers that rules see: other thresholds can be tried in seconds, and the rules of a training
 give the alerts that its callback raised.) Both clean arms have to stay silent on every seed, also the one with the
 constant learning rate, whose focus never comes to rest. Below are the most alarming values of all looks after the reference

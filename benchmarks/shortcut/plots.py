@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from cam_callbacks.tracking import CALM
+from cam_callbacks.look.settled import CALM
 from cam_engine.metrics import distributions, max_t
 from cam_engine.render import overlay
 from shortcut.arms import ARMS, ONSET
@@ -82,7 +82,7 @@ def curves(runs: Sequence[Run]) -> plt.Figure:
 def settled_drift(run: Run, method: str) -> list[float]:
     """drift_ref, NaN until the reference has settled."""
     return [
-        look.metrics[f"cam/drift_ref/{method}"] if run.reference(method, i)["settled"] else np.nan
+        look.metrics[f"cam/drift_ref/{method}"] if run.reference_set(method, i) else np.nan
         for i, look in enumerate(run.looks)
     ]
 

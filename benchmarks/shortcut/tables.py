@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from measure import markdown
 
-from cam_callbacks.alerts import Diffuse, FocusMoved, LosingFocus, OffTarget, make_rules
+from cam_callbacks.look.alerts import Diffuse, FocusMoved, LosingFocus, OffTarget, make_rules
 from shortcut.arms import ARMS, ONSET
 from shortcut.claims import claims, first_alert, listed, runs_of
 from shortcut.figures import DEFAULTS, DRIFTS, REFERENCES

@@ -93,13 +93,13 @@ def run_explain(args: argparse.Namespace) -> int:
     failed = 0
     for path in tqdm(paths, unit="image", disable=len(paths) < 2 or not sys.stderr.isatty()):
         try:
-            found = explain(model, path, method, args.layer, save=True, output_path=folder / path.stem, **settings)
+            result = explain(model, path, method, args.layer, save=True, output_path=folder / path.stem, **settings)
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise CommandError(f"{path}: {error}") from error
         except OSError as error:  # a file that is no picture ends its own row only
             failed += 1
             tqdm.write(f"cam-callbacks: {path}: {error}", file=sys.stderr)
             continue
-        note = f"  ({found['message']})" if "message" in found else ""
-        tqdm.write(f"{path}: {found['saved_path']}{note}", file=sys.stdout)
+        note = f"  ({result['message']})" if "message" in result else ""
+        tqdm.write(f"{path}: {result['saved_path']}{note}", file=sys.stdout)
     return 2 if failed else 0

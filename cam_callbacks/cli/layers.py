@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from cam_callbacks.cli.arguments import CommandError, add_model, model_of
+from cam_callbacks.text_table import table
 
 
 def add_layers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,7 +27,7 @@ def run_layers(args: argparse.Namespace) -> int:
     model, settings = model_of(args)
     try:
         loaded = load_model(model, size=args.size, preprocess=settings.get("preprocess"))
-        found = available_layers(loaded.net, example(loaded).to(args.device))
+        infos = available_layers(loaded.net, example(loaded).to(args.device))
     except (TypeError, ValueError, RuntimeError) as error:
         raise CommandError(f"{args.model}: {error} (--size sets another size of input)") from error
     friendly = {dotted: name for name, dotted in loaded.friendly.items()}
@@ -34,9 +35,7 @@ def run_layers(args: argparse.Namespace) -> int:
     rows = [
         (i.name, *([friendly.get(i.name, "")] if friendly else []), i.type, "×".join(map(str, i.shape)), str(i.stride),
          f"{i.grid[0]}×{i.grid[1]}")
-        for i in found
+        for i in infos
     ]  # fmt: skip
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    for row in (head, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\n".join(table([head, *rows])))
     return 0

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from cam_callbacks.cli.arguments import CommandError, add_model, model_of
+from cam_callbacks.text_table import table
 
 
 def add_sanity(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,11 +38,10 @@ def run_sanity(args: argparse.Namespace) -> int:
     paths = [path for image in args.images for path in paths_of(image) or [Path(image)]]
     try:
         images = torch.cat([loaded.prepare(Image.open(path).convert("RGB"))[0] for path in paths]).to(args.device)
-        found = cascading_randomisation(loaded.net, images, None, args.method, args.layer or "auto")
+        stages = cascading_randomisation(loaded.net, images, None, args.method, args.layer or "auto")
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise CommandError(f"{args.model}: {error} (--size brings pictures to one size)") from error
-    width = max(len(stage.layer) for stage in found) + 2
-    print("random from the output to".ljust(max(width, 27)) + "".join(m.rjust(14) for m in found[0].drift))
-    for stage in found:
-        print(stage.layer.ljust(max(width, 27)) + "".join(f"{drift:14.3f}" for drift in stage.drift.values()))
+    head = ["random from the output to", *stages[0].drift]
+    rows = [[stage.layer, *(f"{drift:.3f}" for drift in stage.drift.values())] for stage in stages]
+    print("\n".join(table([head, *rows], align="<>")))
     return 0

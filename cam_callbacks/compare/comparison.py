@@ -180,15 +180,15 @@ def compare_runs(
     return comparison
 
 
-def _grouped_numbers(found: Grouped) -> dict[str, Any]:
+def _grouped_numbers(groups: Grouped) -> dict[str, Any]:
     return {
-        "by": found.by,
-        "members": {name: list(of) for name, of in zip(found.names, found.members, strict=True)},
+        "by": groups.by,
+        "members": {name: list(of) for name, of in zip(groups.names, groups.members, strict=True)},
         "numbers": [
             {"metric": row.number.key, "of": row.title, "spread": _plain(row.spread),
              "groups": {name: {"n": s.n, "mean": _plain(s.mean), "std": _plain(s.std), "within_spread": row.within(i)}
-                        for i, (name, s) in enumerate(zip(found.names, row.spreads, strict=True))}}
-            for row in found.rows
+                        for i, (name, s) in enumerate(zip(groups.names, row.spreads, strict=True))}}
+            for row in groups.rows
         ],
     }  # fmt: skip
 

@@ -114,8 +114,8 @@ def _spread(count: int, most: int) -> list[int]:
 
 def _probe(run: Run, images: Sequence[int]) -> dict[str, Any]:
     known, arrays = run.manifest.get("probe") or {}, run.probe
-    shown = arrays.get("pictures")
-    size = shown.shape[1:3] if shown is not None else known.get("image_size") or (1, 1)
+    probe_pictures = arrays.get("pictures")
+    size = probe_pictures.shape[1:3] if probe_pictures is not None else known.get("image_size") or (1, 1)
     return {
         "fingerprint": short(known.get("fingerprint")),
         "n": _images(run),
@@ -125,7 +125,7 @@ def _probe(run: Run, images: Sequence[int]) -> dict[str, Any]:
         "labels": _ints(_chosen(arrays.get("labels"), images)),
         "groups": _texts(_chosen(known.get("groups"), images)),
         "class_names": _texts(known.get("class_names")),
-        "pictures": None if shown is None else pictures(shown[list(images)]),
+        "pictures": None if probe_pictures is None else pictures(probe_pictures[list(images)]),
         "outlines": {name: _outlines(arrays.get(name), images) for name in ("masks", "nuisance")},
     }
 
@@ -170,8 +170,8 @@ def _group(group: Group) -> dict[str, Any]:
 
 def _numbers(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """What is known about each number that occurs: title, meaning, better direction, how its curve is drawn."""
-    metrics = {key.metric for run in runs for key in run.keys if not key.is_alert}
-    users = {key for run in runs for record in run.records for key in record.user_metrics if not key.startswith("cam/")}
+    metrics = {key.metric for run in runs for key in run.keys if key.rule is None}
+    users = {name for run in runs for name in run.user_names}
     known = [number(metric) for metric in sorted(metrics, key=rank)] + [user_number(key) for key in sorted(users)]
     return {n.key: asdict(n) | {"curve": n.key not in NO_CURVE} for n in known}
 
@@ -200,9 +200,9 @@ def _reference(run: Run) -> str:
     sentences = []
     for method, layer in ((method, layer) for method in run.methods for layer in run.layers):
         if reference := run.reference(method, layer):
-            place = (
-                f"epoch {epochs.get(reference.get('look', -1), '?')}" if reference.get("settled") else "not settled yet"
-            )
+            # Earlier records said "settled" of a reference that was set.
+            is_set = reference.get("reference_set", reference.get("settled"))
+            place = f"epoch {epochs.get(reference.get('look', -1), '?')}" if is_set else "not settled yet"
             sentences.append(f"{method}{f'/{layer}' if len(run.layers) > 1 else ''}: {place}")
     return ", ".join(sentences) or str(run.manifest.get("reference") or "–")
 

@@ -56,22 +56,22 @@ def experiment_runs(name: str, tracking_uri: str | None, last: int | None, query
         if experiment is None:
             known = ", ".join(repr(e.name) for e in client.search_experiments(max_results=10))
             raise LoadError(f"no MLflow experiment {name!r} at {uri!r}; there are {known}.")
-        found: list[str] = []
+        run_ids: list[str] = []
         page: Any = None
-        while page is None or (page.token and len(found) < (last or MOST)):
+        while page is None or (page.token and len(run_ids) < (last or MOST)):
             page = client.search_runs(
                 [experiment.experiment_id], query or "", order_by=["attributes.start_time DESC"],
                 page_token=page and page.token,
             )  # fmt: skip
-            found += [run.info.run_id for run in page if any(map(_RECORDS_TAG.fullmatch, run.data.tags))]
-    if not found:
+            run_ids += [run.info.run_id for run in page if any(map(_RECORDS_TAG.fullmatch, run.data.tags))]
+    if not run_ids:
         which = f" that match {query!r}" if query else ""
         raise LoadError(f"the MLflow experiment {name!r} has no runs with records{which}.")
-    if last is None and len(found) > MOST:
+    if last is None and len(run_ids) > MOST:
         raise LoadError(
             f"the MLflow experiment {name!r} has more than {MOST} runs with records; choose with --last or --query."
         )
-    return found[:last][::-1]
+    return run_ids[:last][::-1]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 
 from cam_callbacks.compare.agree import Agreement
 from cam_callbacks.compare.gate import Gate, GateError, Lookup
-from cam_callbacks.compare.numbers import number, shown, user_number
+from cam_callbacks.compare.numbers import number, user_number, value_text
 from cam_callbacks.compare.run import Run
 from cam_callbacks.keys import Key
 
@@ -26,7 +26,7 @@ class Verdict:
     values: dict[str, float]
 
     def __str__(self) -> str:
-        values = ", ".join(f"{name} = {shown(value)}" for name, value in self.values.items())
+        values = ", ".join(f"{name} = {value_text(value)}" for name, value in self.values.items())
         return f"{'FAILED' if self.failed else 'passed'} {self.name}: {self.gate} ({values})"
 
 
@@ -61,8 +61,8 @@ def _lookup(
         of = first if function == "baseline" else members
         if function == "baseline":
             _check_comparable(runs, agreed, members, first, metric)
-        found = [_value(runs[index], function, metric) for index in of]
-        value = float(np.mean(found)) if found else math.nan
+        of_members = [_value(runs[index], function, metric) for index in of]
+        value = float(np.mean(of_members)) if of_members else math.nan
         values[metric if function == "last" else f"{function}({metric})"] = value
         return value
 
@@ -88,7 +88,7 @@ def _value(run: Run, function: str, metric: str) -> float:
             raise GateError(f"{function}({metric}): only numbers of the maps are known for each image.")
         return float(run.records[-1].aggregates.get(key.filed(run.layers), {}).get(function, math.nan))
     users = key not in run.keys
-    curve = [r.user_metrics.get(key.metric, math.nan) for r in run.records] if users else run.curve(key)
+    curve = run.user_curve(key.metric) if users else run.curve(key)
     if function != "best":
         return curve[-1]
     better = (user_number(key.metric) if users else number(key.metric)).better
@@ -110,9 +110,8 @@ def _key(run: Run, metric: str) -> Key:
         raise GateError(f"{metric!r} in {run.name!r} may be any of {', '.join(map(str, matching))}; name one of them.")
     if matching:
         return matching[0]
-    users = {name for record in run.records for name in record.user_metrics}
-    if metric in users:
+    if metric in run.user_names:
         return Key(metric)
-    known = [*(str(Key(key.metric, key.method)) for key in run.keys), *sorted(users)]
+    known = [*(str(Key(key.metric, key.method)) for key in run.keys), *run.user_names]
     near = difflib.get_close_matches(name, known, 3, 0.5) or known[:5]
     raise GateError(f"{run.name!r} has no metric {metric!r}; nearest: {', '.join(near)}.")

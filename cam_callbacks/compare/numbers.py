@@ -90,7 +90,7 @@ def rank(key: str) -> tuple[int, str]:
     return (ORDER.index(key) if key in ORDER else len(ORDER), key)
 
 
-def shown(value: float | None) -> str:
+def value_text(value: float | None) -> str:
     """A value in at most eight characters; "–" where there is none."""
     if value is None or not math.isfinite(value):
         return "–"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cam_callbacks.keys import Key, keys_of
+from cam_callbacks.keys import Key, is_ours, keys_of
 from cam_callbacks.records import Record, RecordError, RecordStore
 from cam_callbacks.text_table import printable
 
@@ -58,6 +58,16 @@ class Run:
         """What each number is of → the text it was logged under."""
         logged = dict.fromkeys(text for record in self.records for text in record.metrics)
         return keys_of(logged, self.methods, self.layers, self.manifest.get("name"))
+
+    @cached_property
+    def user_names(self) -> list[str]:
+        """Names of the numbers that the trainer logged itself."""
+        names = {name for record in self.records for name in record.user_metrics}
+        return sorted(name for name in names if not is_ours(name))
+
+    def user_curve(self, name: str) -> list[float]:
+        """A number of the trainer's own at every look; NaN where it was not logged."""
+        return [record.user_metrics.get(name, math.nan) for record in self.records]
 
     def curve(self, key: Key) -> list[float]:
         """A number at every look; NaN where it is undefined, or was not measured."""
@@ -133,10 +143,10 @@ def hyperparameters(folder: Path, top: Path | None = None) -> dict[str, str]:
         if top is not None and (not parent.is_relative_to(top) or file.is_symlink()):
             continue
         try:
-            found = yaml.safe_load(file.read_text(encoding="utf-8"))
+            parameters = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
             continue
-        return {name: printable(str(value)) for name, value in islice(_flat(found), _MOST_PARAMS)}
+        return {name: printable(str(value)) for name, value in islice(_flat(parameters), _MOST_PARAMS)}
     return {}
 
 

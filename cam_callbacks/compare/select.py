@@ -102,18 +102,18 @@ def records_folders(folder: Path) -> list[Path]:
     """
     if (folder / MANIFEST).is_file():
         return [folder]
-    found = sorted(folders_below(folder))
-    if not found:
+    folders = sorted(folders_below(folder))
+    if not folders:
         raise LoadError(f"no records in {str(folder)!r} or below it (a folder of records has a {MANIFEST}).")
-    return found
+    return folders
 
 
 def _records_folder(folder: Path) -> Path:
-    found = records_folders(folder)
-    if len(found) > 1:
-        listed = ", ".join(map(str, found[:10])) + (", …" if len(found) > 10 else "")
-        raise LoadError(f"{str(folder)!r} holds {len(found)} folders of records; name one of them: {listed}")
-    return found[0]
+    folders = records_folders(folder)
+    if len(folders) > 1:
+        listed = ", ".join(map(str, folders[:10])) + (", …" if len(folders) > 10 else "")
+        raise LoadError(f"{str(folder)!r} holds {len(folders)} folders of records; name one of them: {listed}")
+    return folders[0]
 
 
 def folders_below(folder: Path) -> Iterator[Path]:

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cam_callbacks.compare.agree import ENRICHMENTS, Agreement, agreement
-from cam_callbacks.compare.numbers import Number, number, rank, shown, user_number
+from cam_callbacks.compare.numbers import Number, number, rank, user_number, value_text
 from cam_callbacks.compare.run import Run
-from cam_callbacks.keys import Key
 from cam_callbacks.text_table import fit, line, printable, shorten
 
 _FIRST, _COLUMN, _FINAL = 25, 25, 10  # characters: three runs in a line of 100
@@ -49,15 +48,17 @@ def axis(runs: Sequence[Run]) -> str:
 def table(runs: Sequence[Run], agreed: Agreement | None = None) -> tuple[Group, ...]:
     """Final and best value of each number: the trainer's own, then by method and layer, then what the looks cost."""
     agreed = agreed or agreement(runs)
-    groups = [Group("logged by the trainer", _user_rows(runs))]
+    unit = axis(runs)
+    groups = [Group("logged by the trainer", _user_rows(runs, unit))]
     for part in agreed.parts:
         of_runs = dict.fromkeys(part.runs, (part.method, part.layer))
-        groups.append(Group(part.title, _rows(runs, agreed, of_runs)))
+        groups.append(Group(part.title, _rows(runs, agreed, of_runs, unit)))
     for across in agreed.across:
         of_runs = {i: (across.method, layer) for i, layer in across.layers.items()}
-        rows = _rows(runs, agreed, of_runs)
+        rows = _rows(runs, agreed, of_runs, unit)
         groups.append(Group(across.title, tuple(row for row in rows if row.number.key in ENRICHMENTS)))
-    groups.append(Group("looks", _rows(runs, agreed, dict.fromkeys(range(len(runs)), ("", "")))))
+    of_runs = dict.fromkeys(range(len(runs)), ("", ""))
+    groups.append(Group("looks", _rows(runs, agreed, of_runs, unit)))
     return tuple(group for group in groups if group.rows)
 
 
@@ -80,50 +81,40 @@ def text_table(runs: Sequence[Run], agreed: Agreement | None = None, width: int 
     return "\n".join(lines)
 
 
-def _user_rows(runs: Sequence[Run]) -> tuple[Row, ...]:
-    names = dict.fromkeys(key for run in runs for record in run.records for key in record.user_metrics)
-    unit = axis(runs)
+def _user_rows(runs: Sequence[Run], unit: str) -> tuple[Row, ...]:
+    """A row for each number that the trainers logged themselves."""
     rows = []
-    for name in sorted(name for name in names if not name.startswith("cam/")):
+    for name in sorted({name for run in runs for name in run.user_names}):
         known = user_number(name)
-        curves = [[(getattr(r, unit), r.user_metrics.get(name, math.nan)) for r in run.records] for run in runs]
-        logged = [any(name in record.user_metrics for record in run.records) for run in runs]
-        rows.append(Row(known, tuple(_cell(c, known) if has else None for c, has in zip(curves, logged, strict=True))))
+        cells = [_cell(run, run.user_curve(name), known, unit) if name in run.user_names else None for run in runs]
+        rows.append(Row(known, tuple(cells)))
     return tuple(rows)
 
 
-def _rows(runs: Sequence[Run], agreed: Agreement, of_runs: Mapping[int, tuple[str, str]]) -> tuple[Row, ...]:
+def _rows(runs: Sequence[Run], agreed: Agreement, of_runs: Mapping[int, tuple[str, str]], unit: str) -> tuple[Row, ...]:
     """A row for each number of the method and layer that ``of_runs`` names for each run (by index)."""
     keys = {
-        i: [key for key in runs[i].keys if (key.method, key.layer) == of and not key.is_alert]
+        i: {key.metric: key for key in runs[i].keys if (key.method, key.layer) == of and key.rule is None}
         for i, of in of_runs.items()
     }
     rows = []
-    for metric in sorted({key.metric for of_run in keys.values() for key in of_run}, key=rank):
-        other_region = agreed.other_regions.get(metric, frozenset())
-        chosen = {
-            i: key for i, of_run in keys.items() for key in of_run if key.metric == metric and i not in other_region
-        }
-        rows.append(_row(runs, number(metric), chosen))
+    for metric in sorted({metric for of_run in keys.values() for metric in of_run}, key=rank):
+        known = number(metric)
+        cells: list[Cell | None] = [None] * len(runs)
+        for i in keys.keys() - agreed.other_regions.get(metric, frozenset()):
+            if metric in keys[i]:
+                cells[i] = _cell(runs[i], runs[i].curve(keys[i][metric]), known, unit)
+        rows.append(Row(known, tuple(cells)))
     return tuple(rows)
 
 
-def _row(runs: Sequence[Run], known: Number, keys: Mapping[int, Key]) -> Row:
-    unit = axis(runs)
-    cells: list[Cell | None] = [None] * len(runs)
-    for index, key in keys.items():
-        places = [getattr(record, unit) for record in runs[index].records]
-        cells[index] = _cell(list(zip(places, runs[index].curve(key), strict=True)), known)
-    return Row(known, tuple(cells))
-
-
-def _cell(curve: Sequence[tuple[int, float]], known: Number) -> Cell:
-    defined = [(at, value) for at, value in curve if math.isfinite(value)]
+def _cell(run: Run, curve: Sequence[float], known: Number, unit: str) -> Cell:
+    defined = [(i, value) for i, value in enumerate(curve) if math.isfinite(value)]
     if known.better is None or not defined:
-        return Cell(curve[-1][1])
+        return Cell(curve[-1])
     best = max if known.better == "higher" else min
     at, value = best(defined, key=lambda point: point[1])  # of equal values the first
-    return Cell(curve[-1][1], value, at)
+    return Cell(curve[-1], value, getattr(run.records[at], unit))
 
 
 def _head(names: Sequence[str]) -> list[str]:
@@ -136,8 +127,8 @@ def _line(row: Row, cells: Sequence[Cell | None]) -> str:
     arrow = {"higher": " ↑", "lower": " ↓", None: ""}[row.number.better]
     texts = [f"  {shorten(printable(row.number.title), _FIRST - 2 - len(arrow))}{arrow}"]
     for cell in cells:
-        best = f"{shown(cell.best)} @ {cell.best_at}" if cell and cell.best is not None else ""
-        texts += [shown(cell.final if cell else None), best]
+        best = f"{value_text(cell.best)} @ {cell.best_at}" if cell and cell.best is not None else ""
+        texts += [value_text(cell.final if cell else None), best]
     return line(texts, _widths(len(cells)), "<>")
 
 

@@ -19,8 +19,8 @@ ADDRESSES = "addresses.json"
 def read_addresses(folder: Path) -> list[dict[str, Any]]:
     """Where the records in a folder go, as :attr:`Sink.address` said."""
     try:
-        found = json.loads((folder / ADDRESSES).read_text(encoding="utf-8"))
-        return [address for address in found if isinstance(address, dict)]
+        listed = json.loads((folder / ADDRESSES).read_text(encoding="utf-8"))
+        return [address for address in listed if isinstance(address, dict)]
     except (OSError, ValueError, TypeError):
         return []
 

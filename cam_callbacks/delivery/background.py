@@ -27,20 +27,20 @@ class Background:
         self.name = name
         self.attempt = attempt
         self.error: Exception | None = None
-        self._asked = self._answered = 0
+        self._signals = self._handled = 0
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
 
     def wake(self) -> None:
         """There is something to do. Returns at once."""
-        self._ask()
+        self._signal()
 
     def flush(self, wait: float) -> bool:
         """Let it attempt once more, and wait at most so many seconds for that; did it succeed?"""
-        mine = self._ask()
+        mine = self._signal()
         with self._changed:
-            return self._changed.wait_for(lambda: self._answered >= mine, wait) and self.error is None
+            return self._changed.wait_for(lambda: self._handled >= mine, wait) and self.error is None
 
     def stop(self) -> None:
         """End the thread when it has done what it is at; a later signal starts another."""
@@ -48,7 +48,7 @@ class Background:
             self._thread = None
             self._changed.notify_all()
 
-    def _ask(self) -> int:
+    def _signal(self) -> int:
         if os.getpid() != self._process:
             return 0
         keep_off_random_streams()
@@ -56,28 +56,28 @@ class Background:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
                 self._thread.start()
-            self._asked += 1
+            self._signals += 1
             self._changed.notify_all()
-            return self._asked
+            return self._signals
 
     def _run(self) -> None:
         me = threading.current_thread()
         while True:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._thread is not me or self._asked > self._answered,
+                    lambda: self._thread is not me or self._signals > self._handled,
                     None if self.error is None else RETRY,
                 )
                 if self._thread is not me:
                     return
-                asked = self._asked
+                signals = self._signals
             error = None
             try:
                 self.attempt()
             except Exception as caught:
                 error = caught
             with self._changed:
-                self._answered, self.error = asked, error
+                self._handled, self.error = signals, error
                 self._changed.notify_all()
 
 

@@ -27,8 +27,8 @@ class Ledger:
     def read(self) -> None:
         """Take in what others wrote since."""
         looks, summaries = _read_ledger(self.path)
-        for sink, found in looks.items():
-            self._looks[sink] = self._looks.get(sink, set()) | found
+        for sink, delivered in looks.items():
+            self._looks[sink] = self._looks.get(sink, set()) | delivered
         self._summaries = {s: max(n, self._summaries.get(s, 0)) for s, n in (self._summaries | summaries).items()}
 
     def __contains__(self, sink_and_look: tuple[str, int]) -> bool:

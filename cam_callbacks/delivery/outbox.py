@@ -124,9 +124,11 @@ class Outbox:
                     self.run["experiment_name"], artifact_location=self.run["artifact_location"]
                 )
             mark = self.run["id"]
-            found = self._client.search_runs([experiment_id], f"tags.`{QUEUE_TAG}` = '{mark}'", max_results=1)
+            marked = self._client.search_runs([experiment_id], f"tags.`{QUEUE_TAG}` = '{mark}'", max_results=1)
             made = (
-                found[0] if found else self._client.create_run(experiment_id, tags=self.run["tags"] | {QUEUE_TAG: mark})
+                marked[0]
+                if marked
+                else self._client.create_run(experiment_id, tags=self.run["tags"] | {QUEUE_TAG: mark})
             )
             self.run |= {"run_id": made.info.run_id, "experiment_id": experiment_id}
             self._write_run()

@@ -64,14 +64,14 @@ class DurableClient(MlflowClient):
         tags: Sequence[RunTag] = (),
         synchronous: bool | None = None,
     ) -> None:
-        found = {
+        batch = {
             "metrics": [
                 {"key": m.key, "value": float(m.value), "timestamp": m.timestamp, "step": m.step} for m in metrics
             ],
             "params": [[p.key, p.value] for p in params],
             "tags": [[t.key, t.value] for t in tags],
         }
-        self._queue("log_batch", run_id, {name: values for name, values in found.items() if values})
+        self._queue("log_batch", run_id, {name: values for name, values in batch.items() if values})
 
     def log_artifact(self, run_id: str, local_path: str, artifact_path: str | None = None) -> None:
         self._queue("log_artifact", run_id, {"artifact_path": artifact_path}, Path(local_path))

@@ -18,7 +18,7 @@ Maps = dict[tuple[str, str], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Alert:
-    """A rule that holds for one method on one layer at a look (:mod:`cam_callbacks.alerts`).
+    """A rule that holds for one method on one layer at a look (:mod:`cam_callbacks.look.alerts`).
 
     ``look``, ``epoch``: of this record. ``since_look``, ``since_epoch``: where the rule began to hold. ``new``: raised at
     this very look. ``measured``: in words. ``images``: ids, the worst first. ``advice``: what to look at.
@@ -65,7 +65,8 @@ class Record:
     ``alerts``: those that are raised at this look, old and new.
     ``predictions``, ``confidences``, ``scores``, ``targets``: (N,), predicted class, its probability, the explained
     score and class; None where the model is no classifier.
-    ``reference``: for each ``method/layer``, what drift is measured against: ``look``, ``settled``, ``floor``,
+    ``reference``: for each ``method/layer``, what drift is measured against: ``look``, ``settled`` (has the focus been calm,
+    whatever the reference?), ``reference_set`` (is it the one that was asked for, and no stand-in?), ``floor``,
     ``ceiling``, the ``grid`` [h, w], and ``t_critical``, the |t| above which a cell of ``t_maps`` has moved significantly.
     ``user_metrics``: what else the trainer had logged by the end of that validation, such as its accuracy.
     ``seconds``: what the look cost. ``time``: seconds since 1970.

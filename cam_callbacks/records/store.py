@@ -62,8 +62,8 @@ class RecordStore:
     def looks(self) -> list[int]:
         """Numbers of the looks on disk, ascending."""
         names = os.listdir(self.folder) if self.folder.is_dir() else []
-        found = (LOOK.fullmatch(name) for name in {*names, *self._unwritten})
-        return sorted(int(match[1]) for match in found if match)
+        matches = (LOOK.fullmatch(name) for name in {*names, *self._unwritten})
+        return sorted(int(match[1]) for match in matches if match)
 
     def __len__(self) -> int:
         return len(self.looks)

@@ -38,7 +38,7 @@ class CAMPlugin(base_plugin.TBPlugin):
     def is_active(self) -> bool:
         """Has any run records?"""
         try:
-            return bool(self._watch.found())
+            return bool(self._watch.runs())
         except Exception as error:
             log.warning("cam-callbacks: the log folder cannot be searched (%s)", error)
             return False

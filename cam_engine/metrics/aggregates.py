@@ -32,11 +32,11 @@ def worst_tenth(values: Float, high_is_worse: bool = False) -> float:
     >>> worst_tenth(np.arange(20.0)), worst_tenth(np.arange(20.0), high_is_worse=True)
     (0.5, 18.5)
     """
-    found = np.sort(values[np.isfinite(values)])
-    if not found.size:
+    defined = np.sort(values[np.isfinite(values)])
+    if not defined.size:
         return float("nan")
-    count = max(1, round(found.size * WORST))
-    return float((found[-count:] if high_is_worse else found[:count]).mean())
+    count = max(1, round(defined.size * WORST))
+    return float((defined[-count:] if high_is_worse else defined[:count]).mean())
 
 
 def by_group(values: Float, groups: Sequence[Any] | NDArray[Any]) -> dict[Any, float]:
@@ -61,10 +61,10 @@ def bootstrap_interval(
     >>> low < 49.5 < high, high - low < 13
     (True, True)
     """
-    found = values[np.isfinite(values)]
-    if found.size < 2:
+    defined = values[np.isfinite(values)]
+    if defined.size < 2:
         return float("nan"), float("nan")
-    means = _counts(found.size, resamples, seed) @ found / found.size
+    means = _counts(defined.size, resamples, seed) @ defined / defined.size
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, (tail, 1 - tail))
     return float(low), float(high)

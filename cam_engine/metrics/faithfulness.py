@@ -55,7 +55,7 @@ def average_drop(score: Score, images: Tensor, heatmaps: Float) -> Float:
     >>> average_drop(lambda x: x.mean((1, 2, 3)), images, left)  # half of what counts is hidden
     array([0.5])
     """
-    before, after = _shown(score, images, heatmaps)
+    before, after = _before_and_after(score, images, heatmaps)
     return np.maximum(0.0, before - after) / np.maximum(before, 1e-7)
 
 
@@ -67,7 +67,7 @@ def confidence_increase(score: Score, images: Tensor, heatmaps: Float) -> Float:
     >>> confidence_increase(lambda x: x[..., 0].mean((1, 2)) - x[..., 1].mean((1, 2)), images, left)
     array([1.])
     """
-    before, after = _shown(score, images, heatmaps)
+    before, after = _before_and_after(score, images, heatmaps)
     return np.where(np.isfinite(after), (after > before).astype(np.float64), np.nan)
 
 
@@ -164,10 +164,10 @@ def impute(image: Float, keep: Any, noise: Float | float = 0.0) -> Float:
     return filled.reshape(image.shape)
 
 
-def _shown(score: Score, images: Tensor, heatmaps: Float) -> tuple[Float, Float]:
+def _before_and_after(score: Score, images: Tensor, heatmaps: Float) -> tuple[Float, Float]:
     usable = _usable(heatmaps)
-    shown = images * _like(np.nan_to_num(heatmaps), images)[:, None]
-    return _numbers(score(images)), np.where(usable, _numbers(score(shown)), np.nan)
+    masked = images * _like(np.nan_to_num(heatmaps), images)[:, None]
+    return _numbers(score(images)), np.where(usable, _numbers(score(masked)), np.nan)
 
 
 def _area(score: Score, start: Tensor, finish: Tensor, heatmaps: Float, steps: int) -> Float:

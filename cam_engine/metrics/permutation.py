@@ -56,9 +56,9 @@ def max_t(maps: Maps, others: Maps, flips: int = FLIPS, seed: int = 0) -> MaxT:
     observed = _t(difference.mean(0), squares, n)
     largest = float(np.abs(observed).max())
     flipped = np.abs(_t(signs @ difference / n, squares, n)).max(1)
-    found = int((flipped >= largest * (1 - 1e-9)).sum())
+    as_large = int((flipped >= largest * (1 - 1e-9)).sum())
     exact = len(signs) == 2**n  # the flip that changes nothing is among them
-    value = found / len(signs) if exact else (1 + found) / (1 + len(signs))
+    value = as_large / len(signs) if exact else (1 + as_large) / (1 + len(signs))
     return MaxT(observed.reshape(p.shape[1:]), largest, value, n, float(np.quantile(flipped, 0.95, method="higher")))
 
 

@@ -133,13 +133,13 @@ def get_metrics(names: str | Sequence[str] = ()) -> list[Metric]:
     Raises:
         ValueError: No such metric; names the nearest.
     """
-    asked = [names] if isinstance(names, str) else list(names)
-    for name in asked:
+    chosen = [names] if isinstance(names, str) else list(names)
+    for name in chosen:
         if name not in _METRICS and name != "all":
             near = nearest(str(name), _METRICS)
             raise ValueError(f"no metric {name!r}; nearest: {near}. Available: all, {', '.join(_METRICS)}.")
-    every = "all" in asked
-    return [m for m in _METRICS.values() if m.default or m.name in asked or (every and not m.costs_forwards)]
+    every = "all" in chosen
+    return [m for m in _METRICS.values() if m.default or m.name in chosen or (every and not m.costs_forwards)]
 
 
 def describe(name: str) -> Description:

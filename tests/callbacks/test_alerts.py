@@ -9,22 +9,24 @@ from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from cam_callbacks import CAMCallback, CAMMonitor, ProbeSet, RecordStore, alerts
-from cam_callbacks.alerts import Seen, Verdict, judge, make_rules
+from cam_callbacks import CAMCallback, CAMMonitor, ProbeSet, RecordStore
+from cam_callbacks.look import alerts
+from cam_callbacks.look.alerts import Verdict, judge, make_rules
+from cam_callbacks.look.measurement import Measurement
 from cam_engine.metrics import MaxT
 
 NAMES = ["off_target", "losing_focus", "focus_moved", "diffuse", "collapsed"]
 
 
-def seen(look=5, settled=True, reference_set=True, enrichment=None, then=None, p=1.0, n=12, floor=0.01, **numbers):
-    """What a rule sees, calm and right unless told otherwise."""
+def measured(look=5, settled=True, reference_set=True, enrichment=None, then=None, p=1.0, n=12, floor=0.01, **numbers):
+    """What a rule judges, calm and right unless said otherwise."""
     numbers = {"drift_ref": 0.01, "entropy": 0.7, "valid_frac": 1.0} | numbers
     per_image = {name: np.full(12, value) for name, value in numbers.items() if name != "valid_frac"}
     if enrichment is not None:
         per_image["on_target_enrichment"] = np.broadcast_to(np.asarray(enrichment, float), (12,))
     t = np.zeros((3, 3))
     t[0, 2] = 9.0
-    return Seen(look, settled, reference_set, numbers, per_image, then, floor, MaxT(t, 9.0, p, n))
+    return Measurement(look, settled, reference_set, numbers, per_image, then, floor, MaxT(t, 9.0, p, n))
 
 
 def play(rule, looks):
@@ -56,17 +58,17 @@ NEW, OLD, NONE = (True, 1), (False, 1), []
 def test_a_rule_needs_two_looks_running_and_clears_at_its_lower_threshold(name, quiet, bad, between):
     rule = make_rules([name])[0]
     looks = [quiet, bad, bad, between, bad, between, quiet, bad, quiet, bad]
-    raised = play(rule, [seen(**look) for look in looks])
+    raised = play(rule, [measured(**look) for look in looks])
     assert raised == [NONE, NONE, [NEW], [OLD], [OLD], [OLD], NONE, NONE, NONE, NONE]
     # A gap between two bad looks, even if it does not clear, is no run.
-    assert play(rule, [seen(**look) for look in (quiet, bad, between, bad, between)]) == [NONE] * 5
+    assert play(rule, [measured(**look) for look in (quiet, bad, between, bad, between)]) == [NONE] * 5
     # Before the focus has settled nothing but an empty map is judged.
-    assert play(rule, [seen(**bad, settled=False)] * 4) == [NONE] * 4
+    assert play(rule, [measured(**bad, settled=False)] * 4) == [NONE] * 4
 
 
 def test_collapsed_at_once_but_never_at_the_first_look():
     rule = make_rules(["collapsed"])[0]
-    told = play(rule, [seen(look=i, valid_frac=v, settled=False) for i, v in enumerate([0.0, 0.4, 0.6, 0.8, 1.0])])
+    told = play(rule, [measured(look=i, valid_frac=v, settled=False) for i, v in enumerate([0.0, 0.4, 0.6, 0.8, 1.0])])
     assert told == [NONE, [NEW], [OLD], NONE, NONE]
 
 
@@ -77,7 +79,7 @@ def test_losing_focus_is_the_paired_t_test():
     scattered = alike + np.resize([0.6, -0.6], 12)
     for now, holds in ((alike, True), (scattered, None)):
         t = stats.ttest_rel(now, then).statistic
-        verdict = rule.judge(seen(enrichment=now, then=then))
+        verdict = rule.judge(measured(enrichment=now, then=then))
         assert bool(t < -4) is (holds is True) and verdict.holds is holds
         assert f"paired t = {t:.1f} on 12 images" in verdict.measured
         assert verdict.images[0] == int(np.argmin(now - then))
@@ -85,11 +87,11 @@ def test_losing_focus_is_the_paired_t_test():
 
 def test_focus_moved_needs_the_test_its_effect_the_drift_and_eight_images():
     rule = make_rules(["focus_moved"])[0]
-    assert rule.judge(seen(p=0.001, drift_ref=0.2)).holds
-    assert "top right" in rule.judge(seen(p=0.001, drift_ref=0.2)).measured
+    assert rule.judge(measured(p=0.001, drift_ref=0.2)).holds
+    assert "top right" in rule.judge(measured(p=0.001, drift_ref=0.2)).measured
     bad = {"p": 0.001, "drift_ref": 0.2}
     for change in ({"p": 0.02}, {"drift_ref": 0.04}, {"n": 7}, {"n": 400}, {"floor": 0.07}, {"reference_set": False}):
-        assert rule.judge(seen(**bad | change)).holds is not True
+        assert rule.judge(measured(**bad | change)).holds is not True
     assert [alerts.place(np.eye(9).reshape(9, 3, 3)[i]) for i in (0, 4, 5, 7)] == [
         "top left",
         "centre",
@@ -100,7 +102,7 @@ def test_focus_moved_needs_the_test_its_effect_the_drift_and_eight_images():
 
 def test_plain_values_make_rules():
     assert [rule.name for rule in make_rules(None)] == NAMES and make_rules([]) == ()
-    assert make_rules([{"name": "diffuse", "above": 0.8, "looks": 1}])[0].judge(seen(entropy=0.81)).holds
+    assert make_rules([{"name": "diffuse", "above": 0.8, "looks": 1}])[0].judge(measured(entropy=0.81)).holds
     for wrong, error, message in (
         (["of_target"], ValueError, "nearest: .*off_target"),
         ([{"name": "diffuse", "below": 0.8}], ValueError, "no setting below; it takes above, clears, looks"),
@@ -167,7 +169,7 @@ def test_a_focus_that_leaves_the_target_is_told_by_a_monitor(images, tmp_path, c
     assert stored.t_maps["gradcam", "late"].argmax() == 4 * 6 + 4 and stored.t_maps["gradcam", "late"].shape == (6, 6)
     assert stored.reference["gradcam/late"]["grid"] == [6, 6]
     by_hand = stats.ttest_rel(*(m.reshape(10, -1)[:, 28] / m.sum((1, 2)) for m in
-                                (stored.maps["gradcam", "late"], monitor._tracks["gradcam", "late"].reference)))  # fmt: skip
+                                (stored.maps["gradcam", "late"], monitor.tracks["gradcam", "late"].reference)))  # fmt: skip
     assert stored.t_maps["gradcam", "late"][4, 4] == pytest.approx(by_hand.statistic, rel=1e-3)
 
 

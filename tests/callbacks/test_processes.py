@@ -27,10 +27,10 @@ class Broken(CAMCallback):
             if sys.argv[3] == "explaining":
                 module.net[0].forward = lambda x: 1 / 0
             else:
-                self._monitor.write = lambda *_: 1 / 0
+                self.watcher.monitor.write = lambda *_: 1 / 0
         super().on_validation_batch_start(trainer, module, *rest)
         module.net[0].__dict__.pop("forward", None)
-        vars(self._monitor).pop("write", None)
+        vars(self.watcher.monitor).pop("write", None)
 
 if __name__ == "__main__":
     folder = sys.argv[1]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from cam_callbacks.compare import blocks, compare_runs
-from cam_callbacks.compare.numbers import shown, user_number
+from cam_callbacks.compare.numbers import user_number, value_text
 from cam_callbacks.keys import Key
 from cam_callbacks.records import Alert, RecordStore
 from cam_callbacks.text_table import columns
@@ -193,7 +193,7 @@ def test_the_better_direction_of_a_users_metric(name, better):
     [(0.1234, "0.123"), (-0.0, "0.000"), (12.345, "12.35"), (3e-6, "3.0e-06"), (1234567.0, "1.2e+06"), (None, "–")],
 )
 def test_values_are_short(value, text):
-    assert shown(value).lstrip("-") == text
+    assert value_text(value).lstrip("-") == text
 
 
 def test_alerts_are_said(write_run):

@@ -233,10 +233,10 @@ def test_parameters_are_read_below_the_log_folder_alone(write_run, tmp_path):
     os.symlink(tmp_path / "hparams.yaml", tmp_path / "logs" / "b" / "hparams.yaml")
     write_run("c", folder=tmp_path / "top", epochs=1)
 
-    found = Watch(str(tmp_path / "logs")).found()
+    found = Watch(str(tmp_path / "logs")).runs()
     assert found["a"].run().params == {"lr": "0.1", "sizes": "[1, 2]", "nested/deep/x": "True"}
     assert found["b"].run().params == {}
-    assert Watch(str(tmp_path / "top")).found()["."].run().params == {}
+    assert Watch(str(tmp_path / "top")).runs()["."].run().params == {}
 
 
 def test_log_folders_as_tensorboard_takes_them(tmp_path):

@@ -9,10 +9,17 @@ import pytest
 
 import cam_engine
 from cam_engine import metrics
+from cam_engine.methods import registry
 
 MODULES = ["cam_engine", *(m.name for m in pkgutil.walk_packages(cam_engine.__path__, "cam_engine."))]
 FUNCTIONS = {name: getattr(metrics, name) for name in metrics.__all__ if inspect.isfunction(getattr(metrics, name))}
 NUMBERS = [name for name, function in FUNCTIONS.items() if function.__module__ != "cam_engine.metrics.registry"]
+
+
+@pytest.fixture(autouse=True)
+def as_registered(monkeypatch):
+    """What an example registers is gone when it has run."""
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
 
 
 @pytest.mark.parametrize("name", MODULES)

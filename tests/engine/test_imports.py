@@ -51,14 +51,7 @@ def test_subpackages_are_attributes():
 
 @pytest.mark.parametrize(
     "module",
-    [
-        "loading",
-        "layers.friendly",
-        "explanation",
-        "explanation.reading",
-        "explanation.detectors",
-        "explanation.auto_save",
-    ],
+    ["loading", "layers", "explanation", "explanation.reading", "explanation.detectors", "explanation.auto_save"],
 )
 def test_a_module_can_be_imported_first(module):
     assert imported(f"import cam_engine.{module}") == ["torch"]

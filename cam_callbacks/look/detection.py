@@ -1,69 +1,18 @@
-"""How a model is looked at: as it was told, or, if it is a detector, through all inputs of its head and its boxes."""
+"""Which score of a detector is explained: how surely it finds what is in the probe's boxes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cam_callbacks.probe import ProbeSet
-from cam_engine.capture import Forward
-from cam_engine.detect import Family, Raw, family_of
-from cam_engine.layers import LayerSpec, layers_within
+from cam_engine.detect import Family, Raw
 
 TOP = 10  # rows of a box, as many as YOLO's assigner trains for one object
 FLOOR = 1e-12  # a probability below it counts as this
-
-
-@dataclass(frozen=True)
-class View:
-    """What is explained and how it is called; ``target`` and ``family`` are None for other models than detectors."""
-
-    model: nn.Module
-    layers: LayerSpec
-    forward: Forward | None
-    reshape: Callable[[Tensor], Tensor] | None
-    target: ProbeBoxTarget | None = None
-    family: Family | None = None
-
-    def within_image(self, maps: Tensor, outputs: Any) -> Tensor:
-        """The part (B, h', w') of maps (B, h, w) that lies on the image, where the detector pads images at the bottom right."""
-        high, wide = (1.0, 1.0) if self.family is None else self.family.canvas(outputs)
-        return maps[:, : max(1, round(maps.shape[1] / high)), : max(1, round(maps.shape[2] / wide))]
-
-
-def view_of(
-    model: nn.Module,
-    probe: ProbeSet,
-    layers: LayerSpec = "auto",
-    target: Any = "label",
-    forward: Forward | None = None,
-    reshape: Callable[[Tensor], Tensor] | None = None,
-) -> View:
-    """How to look at a model. What the user chose stays; the rest is the detector's, if the model is or holds one.
-
-    A detector's default layers are all inputs of its head, since a single one is blank for objects of another size;
-    its default target is :class:`ProbeBoxTarget`.
-    """
-    if forward is not None:
-        return View(model, layers, forward, reshape)
-    try:
-        family = family_of(model)
-    except TypeError:
-        return View(model, layers, forward, reshape)
-    height, width = probe.images.shape[-2:]
-    every_input = isinstance(layers, str) and layers == "auto"
-    return View(
-        model=family.model,
-        layers=family.layers() if every_input else layers_within(model, family.model, layers),
-        forward=family.forward,
-        reshape=reshape or family.reshape((height, width)),
-        target=ProbeBoxTarget(probe, family) if isinstance(target, str) else None,
-        family=family,
-    )
 
 
 class ProbeBoxTarget:
@@ -79,12 +28,13 @@ class ProbeBoxTarget:
     Args:
         probe: With boxes; ``box_labels`` where it has them, else each box has the image's label.
         family: Where the rows lie in the outputs.
+        images: Which of the probe's images the outputs are of, in that order; by default all.
     """
 
-    def __init__(self, probe: ProbeSet, family: Family) -> None:
+    def __init__(self, probe: ProbeSet, family: Family, images: Sequence[int] | None = None) -> None:
         n = len(probe)
-        self.family = family
-        self.images = list(range(n))
+        self.probe, self.family = probe, family
+        self.images = range(n) if images is None else images
         self._boxes = [torch.zeros(0, 4)] * n if probe.boxes is None else [torch.from_numpy(b) for b in probe.boxes]
         self._labels: list[int | None] = [None] * n if probe.labels is None else [int(c) for c in probe.labels]
         self._box_labels: Sequence[Sequence[int | None]] = probe.box_labels or [
@@ -93,9 +43,7 @@ class ProbeBoxTarget:
 
     def of_images(self, indices: Sequence[int]) -> ProbeBoxTarget:
         """The same for a batch of some of the probe's images."""
-        part = object.__new__(ProbeBoxTarget)
-        part.__dict__.update(self.__dict__, images=list(indices))
-        return part
+        return ProbeBoxTarget(self.probe, self.family, indices)
 
     def __call__(self, outputs: Any) -> Tensor:
         raw = self.family.raw(outputs)
@@ -109,11 +57,11 @@ class ProbeBoxTarget:
         if not raw.logits:
             objectness = 1.0 if raw.objectness is None else raw.objectness[row, :count, None]
             levels = (levels * objectness).clamp(min=FLOOR).log()
-        found = raw.boxes[row, :count].detach()
-        boxes = self._boxes[image].to(found)
+        predicted = raw.boxes[row, :count].detach()
+        boxes = self._boxes[image].to(predicted)
         if not len(boxes) or not count:
             return _largest(levels, self._labels[image])
-        centres, middles = ((b[:, :2] + b[:, 2:]) / 2 for b in (found, boxes))
+        centres, middles = ((b[:, :2] + b[:, 2:]) / 2 for b in (predicted, boxes))
         inside = ((centres > boxes[:, None, :2]) & (centres < boxes[:, None, 2:])).all(2)
         nearest = torch.cdist(middles, centres).argmin(1, keepdim=True)
         inside = torch.where(inside.any(1, keepdim=True), inside, torch.zeros_like(inside).scatter(1, nearest, True))

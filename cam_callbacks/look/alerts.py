@@ -1,11 +1,11 @@
-"""Rules over the tracked numbers: what is said aloud, when, and when it is taken back.
+"""Rules over the tracked numbers: when an alert is raised, and when it is taken back.
 
-A rule judges one method on one layer at one look: true, false, or neither (between its two thresholds, or not to be
-told), which leaves things as they are. An alert is raised when a rule has been true at ``looks`` looks running, and
+A rule judges one method on one layer at one look: true, false, or undecided (between its two thresholds, or not
+measured), which leaves things as they are. An alert is raised when a rule has been true at ``looks`` looks running, and
 cleared when it is false; since the two thresholds differ, an alert does not flicker. Nothing is judged on drift against
 the previous look: it goes to zero in a healthy training and in one that has learned a shortcut.
 
-A rule of one's own is any object with ``name``, ``looks``, ``advice`` and ``judge(seen) -> Verdict``.
+A rule of one's own is any object with ``name``, ``looks``, ``advice`` and ``judge(measured) -> Verdict``.
 """
 
 from __future__ import annotations
@@ -15,38 +15,16 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cam_callbacks.keys import check_name
+from cam_callbacks.keys import check_name, plain_key
+from cam_callbacks.look.measurement import Array, Measurement
+from cam_callbacks.look.settled import CALM, CALM_FLOORS
+from cam_callbacks.look.tracking import Series
 from cam_callbacks.records import Alert
-from cam_callbacks.tracking import CALM, CALM_FLOORS
 from cam_engine.errors import nearest
-from cam_engine.metrics import MaxT, mean
-
-Array = NDArray[np.float64]
-Key = tuple[str, str]
+from cam_engine.metrics import mean
 
 NAMED = 5  # images that an alert names at most
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What a rule sees of one method on one layer at one look.
-
-    ``look``: its number. ``settled``: the focus has been calm at two looks running, at some time. ``reference_set``: the
-    reference is the one that was asked for, and no stand-in. ``numbers``: means over images, by metric.
-    ``per_image``: (N,) each, NaN where undefined. ``target_at_reference``: (N,) on-target enrichment of the
-    reference's maps; None without masks. ``floor``: the noise floor. ``moved``: the test against the reference.
-    """
-
-    look: int
-    settled: bool
-    reference_set: bool
-    numbers: Mapping[str, float]
-    per_image: Mapping[str, Array]
-    target_at_reference: Array | None
-    floor: float
-    moved: MaxT
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +37,7 @@ class Verdict:
     images: Sequence[int] = ()
 
 
-UNTOLD = Verdict(None)
+UNDECIDED = Verdict(None)
 
 
 class Rule(Protocol):
@@ -71,7 +49,7 @@ class Rule(Protocol):
     def looks(self) -> int: ...
     @property
     def advice(self) -> str: ...
-    def judge(self, seen: Seen) -> Verdict: ...
+    def judge(self, measured: Measurement) -> Verdict: ...
 
 
 @dataclass(frozen=True)
@@ -87,10 +65,10 @@ class OffTarget:
         "you suspect."
     )
 
-    def judge(self, seen: Seen) -> Verdict:
-        values = seen.per_image.get("on_target_enrichment")
-        if values is None or not seen.settled or not np.isfinite(values).any():
-            return UNTOLD
+    def judge(self, measured: Measurement) -> Verdict:
+        values = measured.per_image.get("on_target_enrichment")
+        if values is None or not measured.settled or not np.isfinite(values).any():
+            return UNDECIDED
         now = mean(values)
         return Verdict(
             _between(now < self.below, now >= self.clears),
@@ -113,14 +91,14 @@ class LosingFocus:
         "learning rate."
     )
 
-    def judge(self, seen: Seen) -> Verdict:
-        now, then = seen.per_image.get("on_target_enrichment"), seen.target_at_reference
-        if now is None or then is None or not (seen.settled and seen.reference_set):
-            return UNTOLD
+    def judge(self, measured: Measurement) -> Verdict:
+        now, then = measured.per_image.get("on_target_enrichment"), measured.target_at_reference
+        if now is None or then is None or not (measured.settled and measured.reference_set):
+            return UNDECIDED
         change = now - then
         paired = np.isfinite(change)
         if paired.sum() < 2:
-            return UNTOLD
+            return UNDECIDED
         before = float(then[paired].mean())
         fall = -float(change[paired].mean()) / before if before > 0 else 0.0
         deviation = float(change[paired].std(ddof=1))
@@ -153,17 +131,17 @@ class FocusMoved:
         "Compare the overlays of these images at the reference and now; the record's t_maps show the cells that gained."
     )
 
-    def judge(self, seen: Seen) -> Verdict:
-        drift, test = seen.numbers["drift_ref"], seen.moved
-        if not (seen.settled and seen.reference_set) or test.n < self.images or not np.isfinite(drift):
-            return UNTOLD
-        level = float(np.fmax(self.floors * seen.floor, self.drift))
+    def judge(self, measured: Measurement) -> Verdict:
+        drift, test = measured.numbers["drift_ref"], measured.moved
+        if not (measured.settled and measured.reference_set) or test.n < self.images or not np.isfinite(drift):
+            return UNDECIDED
+        level = float(np.fmax(self.floors * measured.floor, self.drift))
         common = test.p < self.p and test.statistic >= self.effect * np.sqrt(test.n)
         return Verdict(
             _between(common and drift > level, drift <= level / 2),
             f"the focus has moved to the {place(test.t)}: drift from the reference is {drift:.3f} "
             f"(above {level:.3f}), |t| = {test.statistic:.1f} and p = {test.p:.2g} on {test.n} images",
-            _lowest(-seen.per_image["drift_ref"]),
+            _lowest(-measured.per_image["drift_ref"]),
         )
 
 
@@ -180,14 +158,14 @@ class Diffuse:
         "test with ProbeSet(counterfactual=...), the same images without it."
     )
 
-    def judge(self, seen: Seen) -> Verdict:
-        now = seen.numbers["entropy"]
-        if not seen.settled or not np.isfinite(now):
-            return UNTOLD
+    def judge(self, measured: Measurement) -> Verdict:
+        now = measured.numbers["entropy"]
+        if not measured.settled or not np.isfinite(now):
+            return UNDECIDED
         return Verdict(
             _between(now > self.above, now <= self.clears),
             f"entropy is {now:.3f}; 1 is everywhere",
-            _lowest(-seen.per_image["entropy"]),
+            _lowest(-measured.per_image["entropy"]),
         )
 
 
@@ -203,11 +181,11 @@ class Collapsed:
         "Check the weights for NaN and the explained layer for dead units: the loss and the gradients of this epoch."
     )
 
-    def judge(self, seen: Seen) -> Verdict:
-        if seen.look == 0:
-            return UNTOLD
-        share = seen.numbers["valid_frac"]
-        without = np.flatnonzero(~np.isfinite(seen.per_image["entropy"]))
+    def judge(self, measured: Measurement) -> Verdict:
+        if measured.look == 0:
+            return UNDECIDED
+        share = measured.numbers["valid_frac"]
+        without = np.flatnonzero(~np.isfinite(measured.per_image["entropy"]))
         return Verdict(
             _between(share < self.below, share >= self.clears),
             f"{share:.0%} of the images have a valid map",
@@ -229,6 +207,21 @@ def make_rules(alerts: Sequence[str | Mapping[str, Any] | Rule] | None) -> tuple
     if len(set(names)) < len(names):
         raise ValueError(f"alerts= names a rule twice: {', '.join(names)}.")
     return rules
+
+
+def names_of(given: bool | Sequence[str], rules: Sequence[Rule]) -> frozenset[str]:
+    """The alerts that are meant: True for all, False for none, or names.
+
+    Raises:
+        ValueError: A name that none of the rules has.
+    """
+    known = [rule.name for rule in rules]
+    if isinstance(given, bool):
+        return frozenset(known) if given else frozenset()
+    names = [given] if isinstance(given, str) else list(given)
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"stop_on_alert= names {', '.join(unknown)}; this callback's alerts are {', '.join(known)}.")
+    return frozenset(names)
 
 
 def _listed(alerts: Any) -> Sequence[Any]:
@@ -271,12 +264,17 @@ States = dict[tuple[str, str, str], State]
 
 
 def judge(
-    rules: Sequence[Rule], states: States, seen: Mapping[Key, Seen], look: int, epoch: int, ids: Sequence[str]
+    rules: Sequence[Rule],
+    states: States,
+    measured: Mapping[Series, Measurement],
+    look: int,
+    epoch: int,
+    ids: Sequence[str],
 ) -> tuple[States, tuple[Alert, ...]]:
     """Judge a look: the states after it, and the alerts that are raised at it, old and new. Pure."""
     after: States = {}
     alerts = []
-    for (method, layer), of_series in seen.items():
+    for (method, layer), of_series in measured.items():
         for rule in rules:
             before = states.get((rule.name, method, layer), State())
             verdict = rule.judge(of_series)
@@ -290,6 +288,12 @@ def judge(
                     )
                 )  # fmt: skip
     return after, tuple(alerts)
+
+
+def flags(rules: Sequence[Rule], alerts: Sequence[Alert], name: str | None) -> dict[str, float]:
+    """Under each rule's key, ``cam/alert/<name>``: is it raised, for any series?"""
+    raised = {alert.name for alert in alerts}
+    return {plain_key(f"alert/{rule.name}", name): float(rule.name in raised) for rule in rules}
 
 
 def _next(state: State, holds: bool | None, looks: int, look: int, epoch: int) -> State:
