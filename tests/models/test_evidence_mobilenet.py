@@ -9,7 +9,7 @@ from torchvision.models import mobilenet_v2
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from evidence.mobilenet import MobileNetV2  # noqa: E402
+from evidence.mobilenet import MobileNetV2
 
 pytestmark = pytest.mark.models
 
