@@ -57,8 +57,8 @@ def side_by_side(job: Job, todo: Sequence[Training], total: int, jobs: int) -> i
                     if error is not None or not terminal:
                         bar.write(f"[{done}/{total}, ends {ends:%a %H:%M}] {text}", file=sys.stderr)
         except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
             bar.write("Stopped; what is running ends first. Run again to go on.", file=sys.stderr)
+            pool.shutdown(cancel_futures=True)
             return 130
         finally:
             bar.close()
