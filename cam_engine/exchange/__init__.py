@@ -4,7 +4,7 @@ Maps say where a model looks; these tests say whether it decides there. ``follow
 functions on batches (``cam_engine.exchange.mixtures``).
 """
 
-from cam_engine.exchange.follows import Followed, ObjectShare, follows, object_share
+from cam_engine.exchange.follows import Followed, ObjectShare, count_followed, follows, object_share
 from cam_engine.exchange.mixing import Mixer
 from cam_engine.exchange.pairs import draw_pairs
 from cam_engine.exchange.parts import Part, available_parts, default_parts, get_part, register_part
@@ -16,6 +16,7 @@ __all__ = [
     "ObjectShare",
     "Part",
     "available_parts",
+    "count_followed",
     "default_parts",
     "draw_pairs",
     "follows",

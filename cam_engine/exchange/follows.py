@@ -124,7 +124,7 @@ def follows(
         classes = predicted_classes(outputs if output is None else output(outputs)).cpu().numpy()
         for (key, i), found in zip(chunk, classes, strict=True):
             predicted[key][i] = found
-    return {key: _followed(key, pairs, of_donor, predicted[key], seed) for key in mixer.keys}
+    return {key: count_followed(key, pairs, named, predicted[key], seed) for key in mixer.keys}
 
 
 def object_share(objects: Followed, background: Followed, seed: int = 0) -> ObjectShare:
@@ -145,16 +145,25 @@ def object_share(objects: Followed, background: Followed, seed: int = 0) -> Obje
     return ObjectShare(share, low, high, int(both.sum()))
 
 
-def _followed(
-    key: str, pairs: NDArray[np.int64], of_donor: NDArray[np.int64], predicted: NDArray[np.int64], seed: int
+def count_followed(
+    part: str, pairs: NDArray[np.int64], predictions: NDArray[np.int64], predicted: NDArray[np.int64], seed: int = 0
 ) -> Followed:
+    """Count what a model said of mixtures, wherever they were made.
+
+    Args:
+        part: The test's name.
+        pairs: (P, 2) donor and receiver.
+        predictions: (N,) class of each image.
+        predicted: (P,) class of each mixture, −1 for a pair left out.
+        seed: Of the interval.
+    """
     counts = predicted >= 0
-    hits = (predicted == of_donor)[counts].astype(np.float64)
+    hits = (predicted == predictions[pairs[:, 0]])[counts].astype(np.float64)
     followed = np.full(len(pairs), np.nan)
     followed[counts] = hits
     receivers = pairs[counts, 1]
     interval = ratio_interval(_sums(hits, receivers), _sums(np.ones_like(hits), receivers), seed=seed)
-    return Followed(key, pairs, followed, predicted, *interval, n=int(counts.sum()))
+    return Followed(part, pairs, followed, predicted, *interval, n=int(counts.sum()))
 
 
 def _sums(values: NDArray[np.float64], receivers: NDArray[np.int64]) -> NDArray[np.float64]:

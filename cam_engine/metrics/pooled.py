@@ -50,6 +50,10 @@ def ratio_interval(
 
     Units with a NaN on either side are left out. NaN where the denominators add up to 0; no interval (NaN, NaN) with fewer
     than two units that have a denominator. A resample without any denominator is left out.
+
+    >>> ratio, low, high = ratio_interval([1, 1, 1, 3], [1, 1, 1, 1])
+    >>> ratio, low <= ratio <= high
+    (1.5, True)
     """
     above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
     defined = np.isfinite(above) & np.isfinite(below)

@@ -1,3 +1,5 @@
+"""From what ``targets=`` takes to a callable ``(outputs) -> Tensor (B,)``."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -34,6 +36,12 @@ def fixed_target(target: Callable[[Any], Tensor], outputs: Any) -> Callable[[Any
     """
     fixed = getattr(target, "fixed", None)
     return target if fixed is None else fixed(outputs)
+
+
+def evidence_target(target: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
+    """What speaks for the target on a scale that does not depend on the logits' unit: the log-probability of a class; any
+    other target as it is."""
+    return target.measured_as("log_probability") if isinstance(target, ClassTarget) else target
 
 
 def mirrored_target(target: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
