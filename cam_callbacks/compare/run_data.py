@@ -39,7 +39,7 @@ def run_data(run: Run, probe: int, places: set[int], images: Sequence[int], unit
         "steps": [record.step for record in run.records],
         "places": [getattr(record, unit) for record in run.records],
         "frames": frames,
-        "reference": [{"method": m, "layer": layer} | run.reference(m, layer) for m in run.methods for layer in run.layers],
+        "reference": [_reference(run, method, layer) for method in run.methods for layer in run.layers],
         "series": list(_series(run)),
         "alerts": alerts(run, unit),
         "predictions": _stacked([r.predictions for r in records], images, "i4", -1),
@@ -125,3 +125,9 @@ def _shift(
 def rounded(value: float | None) -> float | None:
     """Five digits, which is more than a chart or a table shows; None where undefined."""
     return float(f"{value:.5g}") if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _reference(run: Run, method: str, layer: str) -> dict[str, Any]:
+    """What drift is measured against; null where a number is undefined."""
+    known = run.reference(method, layer).items()
+    return {"method": method, "layer": layer} | {k: rounded(v) if isinstance(v, float) else v for k, v in known}

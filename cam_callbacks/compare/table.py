@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cam_callbacks.compare.agree import ENRICHMENTS, Agreement, agreement
+from cam_callbacks.compare.alerts import remarks
 from cam_callbacks.compare.numbers import Number, number, rank, user_number, value_text
 from cam_callbacks.compare.run import Run
 from cam_callbacks.text_table import fit, line, printable, shorten
@@ -78,6 +79,7 @@ def text_table(runs: Sequence[Run], agreed: Agreement | None = None, width: int 
         lines.append("")
     lines.append(f"↑ more is better, ↓ less is better; best @ {unit}. Without an arrow: a magnitude, not a verdict.")
     lines += [f"! {printable(note)}" for note in agreed.notes]
+    lines += [f"· {printable(remark)}" for run in runs for remark in remarks(run)]
     return "\n".join(lines)
 
 
