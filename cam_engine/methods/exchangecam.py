@@ -38,18 +38,17 @@ def exchangecam(
         window = (chunk - 1).clamp_min(0)
         row, column = rows[window // len(columns)], columns[window % len(columns)]
         region = row[:, :, None] & column[:, None, :] & (chunk > 0)[:, None, None]
-        return torch.where(region[:, None], lenders[(own + steps[window]) % batch], images[:, None])
+        lent = lenders[(own + steps[window]) % batch]
+        return torch.where(region[:, None] & lent.isfinite(), lent, images[:, None])  # a broken lender spoils no other
 
     evidence = rescore_evidence(variant, count + 1)
     falls = evidence[:, :1] - evidence[:, 1:]
     # A model that is sure whatever is exchanged must not show its rounding as a focus.
-    size = torch.where(evidence.isfinite(), evidence.abs(), 0.0).amax(1, keepdim=True).clamp_min(1)
+    size = evidence.abs().amax(1, keepdim=True).clamp_min(1)
     falls = torch.where(falls.abs() <= ROUNDING * size, 0.0, falls)
     falls = falls.unflatten(1, (len(rows), len(columns)))[:, None]
-    counted = falls.isfinite()  # a lender with broken pixels spoils its windows, not the map
     window = falls.new_ones(1, 1, min(WINDOW, height), min(WINDOW, width))
-    total = F.conv_transpose2d(torch.where(counted, falls, 0.0), window)
-    return (total / F.conv_transpose2d(counted.to(falls.dtype), window)).squeeze(1)
+    return (F.conv_transpose2d(falls, window) / F.conv_transpose2d(torch.ones_like(falls), window)).squeeze(1)
 
 
 def _spans(pixels: int) -> Tensor:

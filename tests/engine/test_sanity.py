@@ -1,7 +1,5 @@
 """Cascading randomisation: drift rises, and the model is left bit for bit as it was."""
 
-from itertools import pairwise
-
 import torch
 from torch import nn
 
@@ -13,8 +11,9 @@ def test_drift_rises_and_the_model_stays(cnn, photos):
     state = torch.get_rng_state()
     stages = cascading_randomisation(cnn, photos, 1, ("eigencam", "gradcam"), "stage1")
     eigencam = [stage.drift["eigencam"] for stage in stages]
-    assert eigencam[0] < 1e-9  # nothing before the explained layer is random yet
-    assert all(later > drift - 1e-9 for drift, later in pairwise(eigencam)) and eigencam[-1] > 0.3
+    reached = [stage.layer for stage in stages].index("stage1.1")
+    assert max(eigencam[:reached]) < 1e-9  # nothing before the explained layer is random yet
+    assert min(eigencam[reached:]) > 0.3
     assert min(stage.drift["gradcam"] for stage in stages) > 0.3  # through the gradients, from the first layer on
     assert all(torch.equal(tensor, before[name]) for name, tensor in cnn.state_dict().items())
     assert torch.equal(state, torch.get_rng_state())
