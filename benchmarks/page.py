@@ -17,7 +17,7 @@ from playwright.sync_api import sync_playwright
 from sklearn.datasets import load_sample_images
 
 from cam_callbacks.compare import load_run, write_page
-from cam_callbacks.compare.load import Run
+from cam_callbacks.compare.run import Run
 from cam_callbacks.records import Record, RecordStore
 
 IMAGES, EPOCHS, GRID, SIDE = 64, 50, 14, 224

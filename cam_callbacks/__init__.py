@@ -4,17 +4,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cam_callbacks.records import Record, RecordError, RecordStore
+from cam_engine import __version__ as __version__
 
 if TYPE_CHECKING:
+    from cam_callbacks.accepted_runs import calibrate
     from cam_callbacks.callback import CAMCallback
-    from cam_callbacks.monitor import CAMMonitor
+    from cam_callbacks.look.monitor import CAMMonitor
     from cam_callbacks.probe import ProbeSet
     from cam_callbacks.replay import replay
 
-__all__ = ["CAMCallback", "CAMMonitor", "ProbeSet", "Record", "RecordError", "RecordStore", "replay"]
-__version__ = "0.1.0"
+__all__ = ["CAMCallback", "CAMMonitor", "ProbeSet", "Record", "RecordError", "RecordStore", "calibrate", "replay"]
 
-_HOME_OF = {"CAMCallback": "callback", "CAMMonitor": "monitor", "ProbeSet": "probe", "replay": "replay"}
+_HOME_OF = {
+    "CAMCallback": "callback",
+    "CAMMonitor": "look.monitor",
+    "ProbeSet": "probe",
+    "calibrate": "accepted_runs",
+    "replay": "replay",
+}
 
 
 def __getattr__(name: str) -> Any:

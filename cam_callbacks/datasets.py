@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+from cam_engine.pictures import IMAGE_SUFFIXES
+
 IMAGE_KEYS = ("image", "pixel_values", "img", "images", "x", "input")
 LABEL_KEYS = ("label", "labels", "target", "targets", "class", "y")
 SCAN_LIMIT = 1000  # items opened to learn labels where the dataset does not list them
@@ -133,10 +134,10 @@ def _parse(item: Any, index: int) -> dict[str, Any]:
 
 def _box_labels(item: dict[str, Any], count: int) -> list[int] | None:
     """The class of each of ``count`` boxes; None where the item does not tell."""
-    found = next((item[k] for k in LABEL_KEYS if k in item), None)
-    if found is None or isinstance(found, (str, bytes)):
+    labels = next((item[k] for k in LABEL_KEYS if k in item), None)
+    if labels is None or isinstance(labels, (str, bytes)):
         return None
-    array = np.asarray(found.cpu() if isinstance(found, Tensor) else found)
+    array = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     return array.astype(int).tolist() if array.shape == (count,) and (array.dtype.kind in "iu" or not count) else None
 
 
@@ -199,7 +200,7 @@ def images_in_folder(folder: Path, size: int | None) -> _Folder:
         raise FileNotFoundError(f"no folder {str(folder)!r} to read probe images from.")
 
     def pictures(where: Path) -> list[Path]:
-        return sorted(p for p in where.rglob("*") if p.suffix.lower() in SUFFIXES)
+        return sorted(p for p in where.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
 
     classes = sorted(p.name for p in folder.iterdir() if p.is_dir() and pictures(p))
     if classes:
@@ -207,7 +208,7 @@ def images_in_folder(folder: Path, size: int | None) -> _Folder:
         return _Folder([f for f, _ in pairs], [label for _, label in pairs], classes, size)
     files = pictures(folder)
     if not files:
-        raise FileNotFoundError(f"no picture in {str(folder)!r}; looked for {', '.join(SUFFIXES)}.")
+        raise FileNotFoundError(f"no picture in {str(folder)!r}; looked for {', '.join(IMAGE_SUFFIXES)}.")
     return _Folder(files, [], [], size)
 
 

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cam_callbacks.keys import metric_key, per_image_key, plain_key, series_name
+from cam_callbacks.picture_step import picture_step
 from cam_callbacks.records import Record, RecordError, RecordStore
 from cam_engine.metrics import jensen_shannon
 from cam_engine.render import Tile, contact_sheet, film_strip, panel
 
 Picture = NDArray[np.uint8]
-
 
 STRIP_LOOKS = 36  # what a film strip has room for
 OWN_PICTURES = ("sheet", "film_strip")  # names beside those of the images
@@ -50,8 +50,8 @@ class Drawing:
         return [(method, layer) for method in self.manifest["methods"] for layer in self.manifest["layers"]]
 
     @cached_property
-    def shown(self) -> list[int]:
-        """Probe images that are drawn at every look: evenly spread over the probe, always the same."""
+    def drawn_images(self) -> list[int]:
+        """Indices of the probe images that are drawn at every look: evenly spread over the probe, always the same."""
         n = self.manifest["probe"]["n"]
         return sorted({round(i) for i in np.linspace(0, n - 1, min(n, self.max_images))})
 
@@ -63,13 +63,13 @@ class Drawing:
         return plain_key(series_name(method, layer, self.manifest["layers"]), self.manifest.get("name"))
 
     def step(self, record: Record) -> int:
-        """Where a look's pictures stand on the slider: its epoch, so that runs line up, or its number if looks share epochs."""
-        return record.epoch if self.manifest.get("picture_step", "epoch") == "epoch" else record.look
+        """Where a look's pictures stand on the slider."""
+        return picture_step(record, self.manifest)
 
     def panels(self, record: Record) -> Iterator[tuple[str, Picture]]:
         """``cam/<method>/<image>`` and the picture, for every drawn probe image of one look."""
         for method, layer in self.series:
-            for index in self.shown:
+            for index in self.drawn_images:
                 name = self.image_id(index)
                 name = f"image {name}" if name in OWN_PICTURES else name
                 yield f"{self.tag(method, layer)}/{name}", self.panel(record, method, layer, index)
@@ -81,7 +81,7 @@ class Drawing:
 
     def sheet(self, record: Record, method: str, layer: str) -> Picture:
         """All drawn probe images at one look."""
-        tiles = [self.tile(record, method, layer, index) for index in self.shown]
+        tiles = [self.tile(record, method, layer, index) for index in self.drawn_images]
         key = metric_key("drift_ref", method, layer, self.manifest["layers"], self.manifest.get("name"))
         drift = record.metrics.get(key, float("nan"))
         title = f"{self._series_title(method, layer)} · epoch {record.epoch} · drift {drift:.3f}"

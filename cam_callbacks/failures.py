@@ -47,3 +47,8 @@ class Failures:
             warnings.warn(message, stacklevel=4)
         else:
             self.in_a_row = 0 if look else self.in_a_row
+
+
+def one_line(error: Exception) -> str:
+    """Kind and message of an error, for a line of log."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -1,12 +1,70 @@
-"""Names under which numbers are logged and filed."""
+"""Names under which numbers are logged and filed: spelled here, and never taken apart.
+
+:class:`Key` says what a number is of. Whoever reads records gets keys from :func:`keys_of`, and holds them from then on.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+ALERT = "alert/"  # before the name of a rule, in the key that says whether it is raised
 _NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9_./-]")  # in MLflow's; a layer may be called fpn[0]
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,98}[A-Za-z0-9_])?")
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a number is of; ``method`` and ``layer`` are "" for one of the whole look, such as ``seconds``."""
+
+    metric: str
+    method: str = ""
+    layer: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, (self.metric, self.method, self.layer)))
+
+    def filed(self, layers: Sequence[str]) -> str:
+        """As a record's ``per_image`` and ``aggregates`` have it: ``entropy/gradcam``, ``entropy/gradcam/<layer>``."""
+        return per_image_key(self.metric, self.method, self.layer, layers) if self.method else self.metric
+
+    def logged(self, layers: Sequence[str], name: str | None = None) -> str:
+        """As a record's ``metrics`` and the loggers have it: ``cam/entropy/gradcam``, ``cam/<name>/entropy/gradcam``."""
+        return plain_key(self.filed(layers), name)
+
+    @property
+    def rule(self) -> str | None:
+        """The name of the rule, if this says whether an alert is raised."""
+        return self.metric.removeprefix(ALERT) if self.metric.startswith(ALERT) else None
+
+    def spellings(self) -> set[str]:
+        """All that a person may write for it: with or without the layer, with ``gradcam++`` or ``gradcampp``."""
+        if not self.method:
+            return {self.metric}
+        methods, layers = {self.method, metric_name(self.method)}, {self.layer, _layer_name(self.layer)}
+        return {"/".join((self.metric, m, *layer)) for m in methods for layer in ((), *((one,) for one in layers))}
+
+
+def keys_of(logged: Iterable[str], methods: Sequence[str], layers: Sequence[str], name: str | None) -> dict[Key, str]:
+    """What the numbers of a run are of, and under which text each was logged.
+
+    Every method and layer is spelled as it was when the number was logged, and looked up. Alerts are of the whole look.
+
+    Args:
+        logged: Keys of a record's ``metrics``; those of another callback are left out.
+        methods, layers, name: Of the run's manifest.
+    """
+    series = {series_name(method, layer, layers): (method, layer) for method in methods for layer in layers}
+    prefix = plain_key("", name)
+    keys: dict[Key, str] = {}
+    for text in logged:
+        if text.startswith(prefix):
+            filed = text.removeprefix(prefix)
+            metric, _, tail = filed.partition("/")  # a metric's name has no slash
+            of_map = tail in series and not filed.startswith(ALERT)
+            keys[Key(metric, *series[tail]) if of_map else Key(filed)] = text
+    return keys
 
 
 def check_name(name: str | None) -> str | None:
@@ -31,7 +89,7 @@ def metric_name(method: str) -> str:
 def series_name(method: str, layer: str, layers: Sequence[str]) -> str:
     """``gradcam``, with ``/<layer>`` appended only when several layers are tracked."""
     series = metric_name(method)
-    return f"{series}/{_NOT_IN_KEYS.sub('_', layer)}" if len(layers) > 1 else series
+    return f"{series}/{_layer_name(layer)}" if len(layers) > 1 else series
 
 
 def per_image_key(metric: str, method: str, layer: str, layers: Sequence[str]) -> str:
@@ -49,6 +107,11 @@ def plain_key(metric: str, name: str | None) -> str:
     return f"cam/{name}/{metric}" if name else f"cam/{metric}"
 
 
+def is_ours(text: str) -> bool:
+    """Was a number of this name logged by one of our callbacks, and not by the trainer itself?"""
+    return text.startswith(plain_key("", None))
+
+
 def group_keys(groups: Sequence[str]) -> dict[str, str]:
     """Each group's tag as a part of a metric's name, ``on_target_enrichment.<tag>``: letters, digits, ``_`` and ``-``.
 
@@ -60,3 +123,7 @@ def group_keys(groups: Sequence[str]) -> dict[str, str]:
         same = sum(key == plain or key.startswith(f"{plain}_n") for key in keys.values())
         keys[tag] = f"{plain}_n{same + 1}" if same else plain
     return keys
+
+
+def _layer_name(layer: str) -> str:
+    return _NOT_IN_KEYS.sub("_", layer)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from torch import nn
 
-from cam_callbacks import processes
-from cam_callbacks.delivery import WAIT, Delivery, Sink
-from cam_callbacks.failures import Failures
-from cam_callbacks.keys import plain_key
-from cam_callbacks.loggers.scalars import finite, mlflow_sinks, tensorboard_numbers
-from cam_callbacks.loggers.tensorboard import TensorBoardSink
-from cam_callbacks.monitor import CAMMonitor
+from cam_callbacks.delivery import WAIT
+from cam_callbacks.loggers.scalars import finite
+from cam_callbacks.look.options import LookOptions
+from cam_callbacks.own_loggers import OwnLoggers
 from cam_callbacks.probe import ProbeSet
-from cam_callbacks.records import Record, RecordStore
+from cam_callbacks.records import Alert, Record, RecordStore
+from cam_callbacks.watcher import Watcher, WatchOptions
 
 
 class CAMLoop:
@@ -37,8 +35,11 @@ class CAMLoop:
         tracking_uri: MLflow's; by default its own setting.
         max_images: How many probe images are drawn.
         on_error: ``"warn"``, or ``"raise"`` for tests.
+        on_alert: Called with each :class:`~cam_callbacks.records.Alert` when it is raised, on rank 0.
+        max_overhead: The share of the time that looks may take; None: no limit.
         wait: Seconds that :meth:`close` waits at most for loggers.
-        **options: As for :class:`CAMMonitor`.
+        run: Name of the run, for people; by default that of the folder.
+        **options: ``methods``, ``layers``, ``target``, …: those of :class:`cam_callbacks.CAMMonitor` that say how to look.
     """
 
     def __init__(
@@ -51,21 +52,27 @@ class CAMLoop:
         tracking_uri: str | None = None,
         max_images: int = 16,
         on_error: str = "warn",
+        on_alert: Callable[[Alert], object] | None = None,
+        max_overhead: float | None = None,
         wait: float = WAIT,
+        run: str | None = None,
         **options: Any,
     ) -> None:
-        self.monitor = CAMMonitor(probe, folder=folder, **options)
-        self.failures = Failures("CAMLoop", on_error)
-        self.tensorboard, self.mlflow, self.tracking_uri = tensorboard, mlflow, tracking_uri
-        self.max_images, self.wait = max_images, wait
-        self._own_writer: Any = None
-        self._delivery: Delivery | None = None
+        choice = WatchOptions(LookOptions(**options), max_images, max_overhead, on_alert, on_error, wait)
+        self.loggers = OwnLoggers(tensorboard, mlflow, tracking_uri)
+        self.watcher = Watcher("CAMLoop", choice, probe)
+        self.watcher.begin(run or Path(folder).name, folder, tracking_uri=tracking_uri)
 
     @property
     def store(self) -> RecordStore:
         """The records."""
-        assert self.monitor.store is not None
-        return self.monitor.store
+        assert self.watcher.store is not None
+        return self.watcher.store
+
+    @property
+    def failed_looks(self) -> int:
+        """How many looks failed and were skipped."""
+        return self.watcher.failed_looks
 
     def look(
         self,
@@ -83,30 +90,17 @@ class CAMLoop:
             metrics: Your own numbers of this epoch, kept with the record.
 
         Returns:
-            The record, or None where the look failed: a warning says why.
+            The record, or None where the look failed (a warning says why) or would have been beyond ``max_overhead``.
         """
-        if self.failures.resting:
-            return None
-        record = None
-        with self.failures.guarded("look skipped", look=True):
-            record = self.monitor.look(model, epoch, step)
-        if record is not None and processes.rank() == 0:
-            with self.failures.guarded("could not deliver a look"):
-                if metrics:
-                    self.store.write(replace(record, user_metrics=finite(metrics)))
-                if self._delivery is None:
-                    self._delivery = Delivery(self.store, self._sinks(), self.max_images)
-                self._delivery.offer()
+        record = self.watcher.look(model, epoch, step) if self.watcher.may_look() else None
+        if record is not None:
+            self.watcher.annotate(record, finite(metrics), lambda: self.loggers.sinks(self.watcher))
         return record
 
     def close(self) -> None:
         """Wait for the loggers to take what is left; say what they did not."""
-        with self.failures.guarded("could not deliver everything"):
-            delivery, self._delivery = self._delivery, None
-            if delivery is not None:
-                delivery.finish(self.wait)
-        if self._own_writer is not None:
-            self._own_writer.close()
+        self.watcher.close()
+        self.loggers.close()
 
     def __enter__(self) -> CAMLoop:
         return self
@@ -115,21 +109,3 @@ class CAMLoop:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _sinks(self) -> list[Sink]:
-        sinks: list[Sink] = []
-        if self.tensorboard is not None:
-            with self.failures.guarded("TensorBoard is left out"):
-                writer = self.tensorboard
-                if isinstance(writer, (str, os.PathLike)):
-                    from torch.utils.tensorboard import SummaryWriter
-
-                    writer = self._own_writer = SummaryWriter(os.fspath(writer))
-                sinks += [tensorboard_numbers(writer, self._failed), TensorBoardSink(writer)]
-        if self.mlflow:
-            with self.failures.guarded("MLflow is left out"):
-                sinks += mlflow_sinks(self.mlflow, self.tracking_uri)
-        return sinks
-
-    def _failed(self) -> dict[str, float]:
-        return {plain_key("failed_looks", self.monitor.name): float(self.failures.looks)}

@@ -56,6 +56,19 @@ def everywhere(compute: Callable[[], T]) -> list[T]:
     return [value for value, _ in gathered]
 
 
+def together(compute: Callable[[], T]) -> T:
+    """Run ``compute`` on every process; each goes on with its own answer once none has failed.
+
+    For steps whose answers need not, or cannot, be sent to others.
+
+    Raises:
+        LookError: On every process alike, if any of them failed.
+    """
+    answers: list[T] = []
+    everywhere(lambda: answers.append(compute()))
+    return answers[0]
+
+
 def from_rank_0(value: T) -> T:
     """Rank 0's value, on every process: decisions and clocks are its own. Every process has to call it."""
     if not _distributed():

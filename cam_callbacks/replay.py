@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from cam_callbacks.monitor import CAMMonitor
+from cam_callbacks.look.monitor import CAMMonitor
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Record
 from cam_engine.loading import load_checkpoint

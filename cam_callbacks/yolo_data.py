@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from cam_callbacks.datasets import SUFFIXES, choose
+from cam_callbacks.datasets import choose
 from cam_callbacks.probe import ProbeSet
+from cam_engine.pictures import IMAGE_SUFFIXES
 
 GREY = 114  # what YOLO pads with
 
@@ -162,9 +163,9 @@ def _pictures_in(source: Path) -> list[Path]:
         lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
         pictures = [source.parent / line for line in lines]
     elif source.is_dir():
-        pictures = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
+        pictures = sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     else:
         raise FileNotFoundError(f"no folder or list of pictures at {str(source)!r}.")
     if not pictures:
-        raise FileNotFoundError(f"no picture in {str(source)!r}; looked for {', '.join(SUFFIXES)}.")
+        raise FileNotFoundError(f"no picture in {str(source)!r}; looked for {', '.join(IMAGE_SUFFIXES)}.")
     return pictures

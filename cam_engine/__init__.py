@@ -12,14 +12,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cam_engine.auto_save import AutoSave, autosave
     from cam_engine.basecam import BaseCAM, register_class
-    from cam_engine.cam import CAM, CAMResult
-    from cam_engine.explanation import Explanation, compare_methods, explain
-    from cam_engine.featuremaps import save_feature_maps
+    from cam_engine.cam import CAM
+    from cam_engine.explanation import (
+        AutoSave,
+        Explanation,
+        autosave,
+        compare_methods,
+        explain,
+        get_available_layer_names,
+        save_feature_maps,
+    )
     from cam_engine.layers import LayerInfo, available_layers
     from cam_engine.methods import available_methods, register
-    from cam_engine.names import get_available_layer_names
+    from cam_engine.result import CAMResult
 
 __all__ = [
     "CAM",
@@ -42,16 +48,22 @@ __version__ = "0.1.0"
 
 # A module must not be called as a name that it offers: importing the module would hide the name.
 _HOMES = {
-    "auto_save": ("AutoSave", "autosave"),
     "basecam": ("BaseCAM", "register_class"),
-    "cam": ("CAM", "CAMResult"),
-    "explanation": ("Explanation", "compare_methods", "explain"),
-    "featuremaps": ("save_feature_maps",),
+    "cam": ("CAM",),
+    "explanation": (
+        "AutoSave",
+        "Explanation",
+        "autosave",
+        "compare_methods",
+        "explain",
+        "get_available_layer_names",
+        "save_feature_maps",
+    ),
     "layers": ("LayerInfo", "available_layers"),
     "methods": ("available_methods", "register"),
-    "names": ("get_available_layer_names",),
+    "result": ("CAMResult",),
 }
-_PACKAGES = ("detect", "methods", "metrics", "render", "targets")
+_PACKAGES = ("detect", "exchange", "methods", "metrics", "render", "targets")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 

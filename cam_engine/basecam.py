@@ -80,17 +80,16 @@ class BaseCAM:
             targets: As for :class:`cam_engine.CAM`, or a list with a callable ``(output of one image) -> score`` for each.
             eigen_smooth, aug_smooth: As for :class:`cam_engine.CAM`.
         """
-        name = "gradcam" if self.uses_gradients else "eigencam"  # the place it takes: what it needs is gathered for it
+        method = _method(type(self).__name__, self, targets)
         cam = CAM(
             self.model,
-            name,
+            method,
             self.target_layers,
             reshape=self.reshape_transform,
             eigen_smooth=eigen_smooth,
             aug_smooth=aug_smooth,
         )
-        cam.methods = {name: _method(name, self, targets)}
-        return np.asarray(cam(input_tensor, _per_image(targets))[name].float().cpu().numpy())
+        return np.asarray(cam(input_tensor, _per_image(targets))[method.name].float().cpu().numpy())
 
     __call__ = forward
 
@@ -115,13 +114,13 @@ def _method(name: str, cam: BaseCAM, targets: Any = None) -> Method:
     def function(activations: Tensor, images: Tensor, layer: nn.Module, gradients: Tensor | None = None) -> Tensor:
         grads = None if gradients is None else gradients.cpu().numpy()
         weights = np.asarray(cam.get_cam_weights(images, layer, targets, activations.cpu().numpy(), grads))
-        found = torch.from_numpy(np.ascontiguousarray(weights)).to(activations)
-        if found.shape not in (activations.shape, activations.shape[:2]):
+        weighting = torch.from_numpy(np.ascontiguousarray(weights)).to(activations)
+        if weighting.shape not in (activations.shape, activations.shape[:2]):
             raise ValueError(
-                f"{type(cam).__name__}.get_cam_weights returned shape {tuple(found.shape)} for activations "
+                f"{type(cam).__name__}.get_cam_weights returned shape {tuple(weighting.shape)} for activations "
                 f"{tuple(activations.shape)}; (B, C) or (B, C, h, w) is expected."
             )
-        return found * activations if found.shape == activations.shape else found
+        return weighting * activations if weighting.shape == activations.shape else weighting
 
     needs = {"images", "layer", "gradients"} if cam.uses_gradients else {"images", "layer"}
     return Method(name, function, frozenset(needs), frozenset())
@@ -130,8 +129,8 @@ def _method(name: str, cam: BaseCAM, targets: Any = None) -> Method:
 def _per_image(targets: Any) -> TargetSpec:
     """grad-cam's list of one callable per image as one target for the batch."""
     if not isinstance(targets, (list, tuple)) or not targets or not all(callable(t) for t in targets):
-        found: TargetSpec = targets
-        return found
+        spec: TargetSpec = targets
+        return spec
     each: Sequence[Callable[[Any], Tensor]] = targets
 
     def score(outputs: Any) -> Tensor:

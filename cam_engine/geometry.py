@@ -46,8 +46,8 @@ class Geometry:
         source = torch.from_numpy(np.asarray(values, np.float64))[None, None]
         sampled = F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)[0, 0]
         inside = (rows.abs() <= 1)[:, None] & (columns.abs() <= 1)[None, :]
-        found: NDArray[np.float32] = torch.where(inside, sampled, 0.0).float().numpy()
-        return found
+        heatmap: NDArray[np.float32] = torch.where(inside, sampled, 0.0).float().numpy()
+        return heatmap
 
     def box(self, xyxy: Sequence[float]) -> tuple[float, float, float, float]:
         """A box in the input's pixels as one in the original's, cut at its edges."""
@@ -127,8 +127,8 @@ def _measure(preprocess: Callable[[Image.Image], Tensor], original: tuple[int, i
     if any(fit is None for fit in fits):
         return whole
     (row_scale, row_shift), (column_scale, column_shift) = (fit for fit in fits if fit is not None)
-    found = Geometry(original, size, (row_scale, column_scale), (row_shift, column_shift))
-    return whole if _close(found, whole) else found
+    part = Geometry(original, size, (row_scale, column_scale), (row_shift, column_shift))
+    return whole if _close(part, whole) else part
 
 
 def _sent(preprocess: Callable[[Image.Image], Tensor], shade: NDArray[np.float64]) -> NDArray[np.float64] | None:
@@ -160,11 +160,11 @@ def _line(
     return (float(scale), float(shift)) if off <= 0.02 * length + 1 else None
 
 
-def _close(found: Geometry, whole: Geometry) -> bool:
+def _close(part: Geometry, whole: Geometry) -> bool:
     """Do both put the input's corners within a hundredth of the picture?"""
     for axis in range(2):
         ends = np.array([0, whole.input[axis]])
-        off = ends * found.scale[axis] + found.shift[axis] - ends * whole.scale[axis]
+        off = ends * part.scale[axis] + part.shift[axis] - ends * whole.scale[axis]
         if np.abs(off).max() > max(0.01 * whole.original[axis], 0.5):
             return False
     return True

@@ -67,9 +67,9 @@ class GridView:
     def __call__(self, activation: Tensor) -> Tensor:
         shaped = self.view(activation.detach())
         if not isinstance(shaped, Tensor) or shaped.ndim != 4 or len(shaped) != self.batch:
-            found = tuple(shaped.shape) if isinstance(shaped, Tensor) else type(shaped).__name__
+            shape = tuple(shaped.shape) if isinstance(shaped, Tensor) else type(shaped).__name__
             raise GridError(
-                f"reshape= turned the output of layer {self.layer!r}, {tuple(activation.shape)}, into {found}; "
+                f"reshape= turned the output of layer {self.layer!r}, {tuple(activation.shape)}, into {shape}; "
                 f"it must return a tensor (B, C, h, w), with B = {self.batch} images."
             )
         return shaped if shaped.dtype == torch.float64 else shaped.float()
@@ -126,9 +126,9 @@ def prefix_tokens(model: nn.Module) -> int | None:
     timm's ``num_prefix_tokens`` is taken at its word; elsewhere the learned tokens themselves are counted.
     """
     for module in model.modules():
-        told = getattr(module, "num_prefix_tokens", None)
-        if isinstance(told, int):
-            return told
+        declared = getattr(module, "num_prefix_tokens", None)
+        if isinstance(declared, int):
+            return declared
         learned = [p for name, p in module._parameters.items() if name in _PREFIX_PARAMETERS and p is not None]
         if learned:
             return sum(p.shape[-2] if p.ndim > 1 else 1 for p in learned)
@@ -151,14 +151,14 @@ def select_tensor(
     Raises:
         GridError: None has a grid, or there is no such entry.
     """
-    found = [(path, t) for path, t in entries(output, entry, layer=layer) if t.is_floating_point()]
-    for path, tensor in found:
+    candidates = [(path, t) for path, t in entries(output, entry, layer=layer) if t.is_floating_point()]
+    for path, tensor in candidates:
         try:
             infer_grid(tuple(tensor.shape), batch, image_size, layer=layer, prefix=prefix)
         except GridError:
             continue
         return path
-    shapes = ", ".join(str(tuple(t.shape)) for _, t in found) or f"no float tensor, but {type(output).__name__}"
+    shapes = ", ".join(str(tuple(t.shape)) for _, t in candidates) or f"no float tensor, but {type(output).__name__}"
     raise GridError(
         f"layer {layer!r} returns {shapes} for {batch} images of {image_size[0]}x{image_size[1]}, nothing with a spatial grid. "
         "Choose a layer from available_layers(model, images), or pass reshape=, a callable that turns it into (B, C, h, w)."
@@ -172,11 +172,11 @@ def entries(output: Any, entry: str = "", *, layer: str = "") -> list[tuple[_tre
         GridError: It holds no tensor there; the message lists the entries.
     """
     everything = list(_tree.tensors(output))
-    found = [(path, tensor) for path, tensor in everything if _tree.text(path).startswith(entry)]
-    if not found:
+    matches = [(path, tensor) for path, tensor in everything if _tree.text(path).startswith(entry)]
+    if not matches:
         there = ", ".join(_tree.text(path) or "a bare tensor" for path, _ in everything) or "no tensor"
         raise GridError(f"layer {layer!r}: what it returned, {type(output).__name__}, holds {there}.")
-    return found
+    return matches
 
 
 def _keeps_aspect(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:

@@ -43,8 +43,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
         finally:
             for module, mode in modes:
                 module.training = mode
-            for module, name, found in hooks:
-                setattr(module, name, found)
+            for module, name, original in hooks:
+                setattr(module, name, original)
             for module, before in registered:
                 if any(module._buffers.get(name) is not buffer for name, buffer in before.items()):
                     module._buffers.update(before)

@@ -1,4 +1,4 @@
-"""Model inputs as a person sees them."""
+"""Pictures: which files hold one, and model inputs as a person sees them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""Suffixes, in lower case, of the files in a folder that are taken for pictures."""
 
 
 def to_pictures(images: Tensor, mean: Any = None, std: Any = None) -> NDArray[np.uint8]:
@@ -27,6 +30,6 @@ def to_pictures(images: Tensor, mean: Any = None, std: Any = None) -> NDArray[np
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
         if low < 0 or high > 1:
             pixels = (pixels - low) / max(high - low, 1e-12)
-    shown = pixels[:, :3] if pixels.shape[1] >= 3 else pixels[:, :1].repeat(3, axis=1)
-    shown = np.nan_to_num(shown, nan=0.0).clip(0, 1)
-    return np.ascontiguousarray((shown * 255).round().astype(np.uint8).transpose(0, 2, 3, 1))
+    rgb = pixels[:, :3] if pixels.shape[1] >= 3 else pixels[:, :1].repeat(3, axis=1)
+    rgb = np.nan_to_num(rgb, nan=0.0).clip(0, 1)
+    return np.ascontiguousarray((rgb * 255).round().astype(np.uint8).transpose(0, 2, 3, 1))

@@ -12,6 +12,7 @@ const sources = ["build.mjs", "package-lock.json", ...readdirSync(`${here}src`).
 const digest = createHash("sha256");
 for (const name of sources) digest.update(`${name}\n`).update(readFileSync(here + name));
 
+const built = `Built from sources ${digest.digest("hex")}.`;
 await build({
   entryPoints: [`${here}src/viewer.js`],
   outdir: out,
@@ -21,7 +22,7 @@ await build({
   minify: true,
   charset: "ascii",
   legalComments: "none",
-  banner: { js: `/*! cam-callbacks viewer, Apache-2.0. Built from sources ${digest.digest("hex")}. It contains uPlot:\n${licence} */` },
+  banner: { js: `/*! cam-callbacks viewer, Apache-2.0. ${built} It contains uPlot:\n${licence} */` },
   logLevel: "warning",
 });
 writeFileSync(`${out}/viewer.html`, readFileSync(`${here}src/viewer.html`));

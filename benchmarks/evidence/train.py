@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cam_callbacks.records import to_json
+from cam_callbacks.records.files import to_json
 from evidence.data import Data
 from evidence.groups import accuracies
 from evidence.mobilenet import MobileNetV2

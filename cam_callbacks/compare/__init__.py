@@ -12,9 +12,9 @@ from cam_callbacks.compare.comparison import ComparabilityError, Comparison, com
 from cam_callbacks.compare.data import page_data
 from cam_callbacks.compare.frame import load_runs
 from cam_callbacks.compare.gate import GateError
-from cam_callbacks.compare.load import LoadError, Run, load_run
 from cam_callbacks.compare.page import render_page, script_hash, write_page
-from cam_callbacks.compare.select import select_runs
+from cam_callbacks.compare.run import LoadError, Run
+from cam_callbacks.compare.select import load_run, select_runs
 
 __all__ = [
     "ComparabilityError",

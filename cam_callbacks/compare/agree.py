@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from cam_callbacks.compare.load import Run
+from cam_callbacks.compare.alerts import remarks
 from cam_callbacks.compare.numbers import number
+from cam_callbacks.compare.run import Run
+from cam_callbacks.keys import Key
 
 ENRICHMENTS = ("on_target_enrichment", "nuisance_enrichment")
 """Numbers in units of chance: they mean the same on any grid, layer and architecture."""
@@ -63,17 +65,16 @@ class Agreement:
     other_regions: dict[str, frozenset[int]] = field(default_factory=dict)
     """Enrichment → the runs whose masks are not those of the first run, so that theirs is of something else."""
 
-    def comparable(self, metric: str, method: str, layer: str, run: int, other: int) -> bool:
+    def comparable(self, key: Key, run: int, other: int) -> bool:
         """May this number of two runs be compared? Those of no method, such as the user's own, always."""
-        if not method or run == other:
+        pair = {run, other}
+        if not key.method or run == other:
             return True
-        if {run, other} & self.other_regions.get(metric, frozenset()):
+        if pair & self.other_regions.get(key.metric, frozenset()):
             return False
-        full = any((p.method, p.layer) == (method, layer) and {run, other} <= set(p.runs) for p in self.parts)
-        across = metric in ENRICHMENTS and any(
-            a.method == method and {run, other} <= a.layers.keys() for a in self.across
-        )
-        return full or across
+        full = any((p.method, p.layer) == (key.method, key.layer) and pair <= set(p.runs) for p in self.parts)
+        across = any(a.method == key.method and pair <= a.layers.keys() for a in self.across)
+        return full or (across and key.metric in ENRICHMENTS)
 
 
 def agreement(runs: Sequence[Run]) -> Agreement:
@@ -85,7 +86,7 @@ def agreement(runs: Sequence[Run]) -> Agreement:
     first = runs[0]
     differences: list[str] = []
     notes: list[str] = []
-    fellows, alike = [0], [0]  # of one probe and target; of one architecture, too
+    same_target, same_model = [0], [0]  # of one probe and target; of one architecture, too
     same_probe = True
     for index, run in enumerate(runs[1:], 1):
         probe = _probe_difference(first, run)
@@ -95,20 +96,20 @@ def agreement(runs: Sequence[Run]) -> Agreement:
             differences.append(f"The maps of {run.name!r} are not compared with those of {first.name!r}: {why}.")
         if probe is not None or target is not None:
             continue
-        fellows.append(index)
+        same_target.append(index)
         if model := _difference("model", first, run):
             differences.append(f"{run.name!r} is compared with {first.name!r} through enrichment only: {model}.")
             continue
-        alike.append(index)
+        same_model.append(index)
         if other := _difference("reference", first, run):
             notes.append(f"Drift of {run.name!r} is not measured as that of {first.name!r}: {other}.")
     parts: list[Part] = []
-    if len(alike) > 1 or len(runs) == 1:
-        parts, differing = _parts(runs, alike)
+    if len(same_model) > 1 or len(runs) == 1:
+        parts, differing = _parts(runs, same_model)
         differences += differing
-    across = _across(runs, fellows, parts)
+    across = _across(runs, same_target, parts)
     regions = {
-        metric: frozenset(i for i in fellows if _equal(first, runs[i], name) is False) for metric, name in REGIONS
+        metric: frozenset(i for i in same_target if _equal(first, runs[i], name) is False) for metric, name in REGIONS
     }
     for (metric, name), others in zip(REGIONS, regions.values(), strict=True):
         differences += [
@@ -123,12 +124,12 @@ def agreement(runs: Sequence[Run]) -> Agreement:
     )
 
 
-def _parts(runs: Sequence[Run], fellows: Sequence[int]) -> tuple[list[Part], list[str]]:
-    offered = {index: _offers(runs[index]) for index in fellows}
-    pairs = dict.fromkeys(pair for index in fellows for pair in offered[index])
+def _parts(runs: Sequence[Run], indices: Sequence[int]) -> tuple[list[Part], list[str]]:
+    offered = {index: _offers(runs[index]) for index in indices}
+    pairs = dict.fromkeys(pair for index in indices for pair in offered[index])
     parts, notes = [], []
     for method, layer in pairs:
-        having = [index for index in fellows if (method, layer) in offered[index]]
+        having = [index for index in indices if (method, layer) in offered[index]]
         grid = offered[having[0]][method, layer]
         alike = [index for index in having if offered[index][method, layer] == grid]
         for index in having:
@@ -138,23 +139,23 @@ def _parts(runs: Sequence[Run], fellows: Sequence[int]) -> tuple[list[Part], lis
                     f"{method} on {layer} of {runs[index].name!r} is not compared: "
                     f"its grid is {theirs}, that of {runs[having[0]].name!r} is {_size(grid)}."
                 )
-        if len(having) < len(fellows):
-            lacking = ", ".join(repr(runs[index].name) for index in fellows if index not in having)
+        if len(having) < len(indices):
+            lacking = ", ".join(repr(runs[index].name) for index in indices if index not in having)
             notes.append(f"{method} on {layer} is not in {lacking}.")
         if len(alike) > 1 or len(runs) == 1:
             parts.append(Part(method, layer, grid, tuple(alike)))
     return parts, notes
 
 
-def _across(runs: Sequence[Run], fellows: Sequence[int], parts: Sequence[Part]) -> tuple[Across, ...]:
+def _across(runs: Sequence[Run], same_probe: Sequence[int], parts: Sequence[Part]) -> tuple[Across, ...]:
     """Methods that several runs of one probe and target measured, where no part holds them all; each run's last layer."""
-    found = []
-    for method in dict.fromkeys(method for index in fellows for method in runs[index].methods):
-        layers = {i: runs[i].layers[-1] for i in fellows if method in runs[i].methods and runs[i].layers}
+    across = []
+    for method in dict.fromkeys(method for index in same_probe for method in runs[index].methods):
+        layers = {i: runs[i].layers[-1] for i in same_probe if method in runs[i].methods and runs[i].layers}
         together = any(part.method == method and set(layers) <= set(part.runs) for part in parts)
         if len(layers) > 1 and not together:
-            found.append(Across(method, layers))
-    return tuple(found)
+            across.append(Across(method, layers))
+    return tuple(across)
 
 
 def _offers(run: Run) -> dict[tuple[str, str], tuple[int, int] | None]:
@@ -212,6 +213,7 @@ def _difference(key: str, first: Run, run: Run) -> str | None:
 
 def _run_notes(runs: Sequence[Run]) -> list[str]:
     notes = [f"{run.name!r}: {warning}" for run in runs for warning in run.warnings]
+    notes += [remark for run in runs for remark in remarks(run)]
     withheld = ", ".join(repr(run.name) for run in runs if run.manifest.get("store_images") is False)
     if withheld:
         notes.append(

@@ -6,22 +6,26 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cam_callbacks.compare.agree import Agreement, agreement
+from cam_callbacks.compare.alerts import alerts
 from cam_callbacks.compare.data import page_data
+from cam_callbacks.compare.divergence import divergence
 from cam_callbacks.compare.frame import frame_of
 from cam_callbacks.compare.gate import parse_gate
 from cam_callbacks.compare.groups import Grouped, grouped, tables, text_groups
 from cam_callbacks.compare.judge import Verdict, judge
-from cam_callbacks.compare.load import Run, printable, with_unique_names
 from cam_callbacks.compare.page import render_page
+from cam_callbacks.compare.run import Run
 from cam_callbacks.compare.select import Spec, select_runs
-from cam_callbacks.compare.table import Group, table, text_table
-from cam_callbacks.records import write_atomically
+from cam_callbacks.compare.table import Group, axis, table, text_table
+from cam_callbacks.compare.to_mlflow import log_comparison
+from cam_callbacks.records.files import write_atomically
+from cam_callbacks.text_table import printable
 
 if TYPE_CHECKING:
     import pandas
@@ -35,20 +39,22 @@ class ComparabilityError(ValueError):
 class Comparison:
     """What :func:`compare_runs` returns; the work is done when something is asked for.
 
-    ``agreed`` says what of the runs may be compared, and in ``agreed.notes`` what differs. ``left_out``: a line for each run
-    that could not be read. ``group_by``: the parameter whose values make groups of runs, such as seeds of one setting.
+    ``runs``: each of a name of its own. ``left_out``: a line for each run that could not be read. ``group_by``: the parameter
+    whose values make groups of runs, such as seeds of one setting.
     """
 
     runs: Sequence[Run]
     left_out: tuple[str, ...] = ()
     group_by: str | None = None
-    agreed: Agreement = field(init=False)
 
     def __post_init__(self) -> None:
         if not self.runs:
             raise ValueError("a comparison needs at least one run, got none.")
-        object.__setattr__(self, "runs", with_unique_names(self.runs))
-        object.__setattr__(self, "agreed", agreement(self.runs))
+
+    @cached_property
+    def agreed(self) -> Agreement:
+        """What of the runs may be compared, and in its ``notes`` what differs."""
+        return agreement(self.runs)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -89,9 +95,10 @@ class Comparison:
         parts = [text_table(self.runs, self.agreed, width)]
         if self.left_out:
             parts += [f"! Left out: {printable(line)}" for line in self.left_out]
-        for run, shown in zip(self.runs, self.data["runs"], strict=True):
-            for alert in shown["alerts"]:
-                since = f"{self.data['axis']} {alert['places'][0]}"
+        unit = axis(self.runs)
+        for run in self.runs:
+            for alert in alerts(run, unit):
+                since = f"{unit} {alert['places'][0]}"
                 parts.append(f"▲ {printable(run.name)}: {alert['name']} since {since}: {alert['text']}")
         if self.groups is not None:
             parts += ["", text_groups(self.groups)]
@@ -100,11 +107,12 @@ class Comparison:
     def numbers(self) -> dict[str, Any]:
         """The numbers as plain values for JSON; None where one is undefined."""
         names = [run.name for run in self.runs]
+        unit = axis(self.runs)
         return {
             "runs": [
                 {"name": run.name, "source": run.source, "looks": len(run.records), "epoch": run.records[-1].epoch,
-                 "params": run.params, "alerts": shown["alerts"]}
-                for run, shown in zip(self.runs, self.data["runs"], strict=True)
+                 "params": run.params, "alerts": alerts(run, unit)}
+                for run in self.runs
             ],
             "comparable": not self.agreed.differences,
             "same_probe": self.agreed.same_probe,
@@ -116,8 +124,9 @@ class Comparison:
                 for group in self.table for row in group.rows
             ],
             "divergence": [
-                {"of": part["title"], "runs": [names[index] for index in part["runs"]], "jsd": part["jsd"]}
-                for part in self.data["parts"] if part["jsd"]
+                {"of": part.title, "runs": [names[index] for index in part.runs],
+                 "jsd": [[_plain(value) for value in row] for row in jsd]}
+                for part in self.agreed.parts if (jsd := divergence(self.runs, part))
             ],
             "groups": None if self.groups is None else _grouped_numbers(self.groups),
         }  # fmt: skip
@@ -140,9 +149,7 @@ class Comparison:
 
     def log(self, tracking_uri: str | None = None, experiment: str | None = None) -> str:
         """Write the page and a table into an MLflow run of its own; returns the run's id."""
-        from cam_callbacks.compare.to_mlflow import log_comparison
-
-        return log_comparison(self, tracking_uri, experiment)
+        return log_comparison(self.runs, self.table, self.page(), tracking_uri, experiment)
 
 
 def compare_runs(
@@ -173,15 +180,15 @@ def compare_runs(
     return comparison
 
 
-def _grouped_numbers(found: Grouped) -> dict[str, Any]:
+def _grouped_numbers(groups: Grouped) -> dict[str, Any]:
     return {
-        "by": found.by,
-        "members": {name: list(of) for name, of in zip(found.names, found.members, strict=True)},
+        "by": groups.by,
+        "members": {name: list(of) for name, of in zip(groups.names, groups.members, strict=True)},
         "numbers": [
             {"metric": row.number.key, "of": row.title, "spread": _plain(row.spread),
              "groups": {name: {"n": s.n, "mean": _plain(s.mean), "std": _plain(s.std), "within_spread": row.within(i)}
-                        for i, (name, s) in enumerate(zip(found.names, row.spreads, strict=True))}}
-            for row in found.rows
+                        for i, (name, s) in enumerate(zip(groups.names, row.spreads, strict=True))}}
+            for row in groups.rows
         ],
     }  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,11 +12,12 @@ from numpy.typing import NDArray
 
 from cam_callbacks.compare.agree import Part, agreement, short
 from cam_callbacks.compare.blocks import block, pictures
-from cam_callbacks.compare.load import Run, printable, with_unique_names
+from cam_callbacks.compare.divergence import divergence
 from cam_callbacks.compare.numbers import NO_CURVE, number, rank, user_number
+from cam_callbacks.compare.run import Run, with_unique_names
 from cam_callbacks.compare.run_data import rounded, run_data
 from cam_callbacks.compare.table import Group, axis, table
-from cam_engine.metrics import jensen_shannon
+from cam_callbacks.text_table import printable
 from cam_engine.render import COLORMAPS, colorize, contours
 
 FORMAT = 1
@@ -114,8 +114,8 @@ def _spread(count: int, most: int) -> list[int]:
 
 def _probe(run: Run, images: Sequence[int]) -> dict[str, Any]:
     known, arrays = run.manifest.get("probe") or {}, run.probe
-    shown = arrays.get("pictures")
-    size = shown.shape[1:3] if shown is not None else known.get("image_size") or (1, 1)
+    probe_pictures = arrays.get("pictures")
+    size = probe_pictures.shape[1:3] if probe_pictures is not None else known.get("image_size") or (1, 1)
     return {
         "fingerprint": short(known.get("fingerprint")),
         "n": _images(run),
@@ -125,7 +125,7 @@ def _probe(run: Run, images: Sequence[int]) -> dict[str, Any]:
         "labels": _ints(_chosen(arrays.get("labels"), images)),
         "groups": _texts(_chosen(known.get("groups"), images)),
         "class_names": _texts(known.get("class_names")),
-        "pictures": None if shown is None else pictures(shown[list(images)]),
+        "pictures": None if probe_pictures is None else pictures(probe_pictures[list(images)]),
         "outlines": {name: _outlines(arrays.get(name), images) for name in ("masks", "nuisance")},
     }
 
@@ -145,26 +145,14 @@ def _outlines(masks: NDArray[np.bool_] | None, images: Sequence[int]) -> list[li
 
 
 def _part(runs: Sequence[Run], part: Part) -> dict[str, Any]:
+    jsd = divergence(runs, part)
     return {
         "method": part.method,
         "layer": part.layer,
         "title": part.title,
         "runs": list(part.runs),
-        "jsd": _jsd(runs, part),
+        "jsd": jsd and [[rounded(value) for value in row] for row in jsd],
     }
-
-
-def _jsd(runs: Sequence[Run], part: Part) -> list[list[float | None]] | None:
-    """Mean Jensen–Shannon divergence between the final maps of each two runs, over the images where both are valid."""
-    last = [runs[index].records[-1].maps.get((part.method, part.layer)) for index in part.runs]
-    if len(last) < 2 or any(maps is None or maps.shape != last[0].shape for maps in last if last[0] is not None):
-        return None
-    return [[rounded(_mean(jensen_shannon(a, b))) for b in last] for a in last]
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else math.nan
 
 
 def _group(group: Group) -> dict[str, Any]:
@@ -182,8 +170,8 @@ def _group(group: Group) -> dict[str, Any]:
 
 def _numbers(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """What is known about each number that occurs: title, meaning, better direction, how its curve is drawn."""
-    metrics = {metric for run in runs for metric, _, _ in run.keys}
-    users = {key for run in runs for record in run.records for key in record.user_metrics if not key.startswith("cam/")}
+    metrics = {key.metric for run in runs for key in run.keys if key.rule is None}
+    users = {name for run in runs for name in run.user_names}
     known = [number(metric) for metric in sorted(metrics, key=rank)] + [user_number(key) for key in sorted(users)]
     return {n.key: asdict(n) | {"curve": n.key not in NO_CURVE} for n in known}
 
@@ -209,12 +197,14 @@ def _facts(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def _reference(run: Run) -> str:
     """Where each method's drift is measured from."""
     epochs = {record.look: record.epoch for record in run.records}
-    said = [
-        f"{key.partition('/')[0] if len(run.layers) <= 1 else key}: "
-        + (f"epoch {epochs.get(found.get('look', -1), '?')}" if found.get("settled") else "not settled yet")
-        for key, found in run.records[-1].reference.items()
-    ]
-    return ", ".join(said) or str(run.manifest.get("reference") or "–")
+    sentences = []
+    for method, layer in ((method, layer) for method in run.methods for layer in run.layers):
+        if reference := run.reference(method, layer):
+            # Earlier records said "settled" of a reference that was set.
+            is_set = reference.get("reference_set", reference.get("settled"))
+            place = f"epoch {epochs.get(reference.get('look', -1), '?')}" if is_set else "not settled yet"
+            sentences.append(f"{method}{f'/{layer}' if len(run.layers) > 1 else ''}: {place}")
+    return ", ".join(sentences) or str(run.manifest.get("reference") or "–")
 
 
 def _written(run: Run) -> str:

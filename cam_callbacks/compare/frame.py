@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cam_callbacks.compare.load import Run
+from cam_callbacks.compare.run import Run
 from cam_callbacks.compare.select import Spec, select_runs
 
 if TYPE_CHECKING:

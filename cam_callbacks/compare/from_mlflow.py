@@ -10,23 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cam_callbacks.compare.load import LoadError, Run, UnreadableRun, printable, read_folder
+from cam_callbacks.compare.run import LoadError, Run, UnreadableRun, read_folder
+from cam_callbacks.text_table import printable
 
 MOST = 50  # runs of an experiment that are read without being asked for
 _RECORDS_TAG = re.compile(r"cam\.(.+\.)?records")
-_SPEC = re.compile(r"(?:runs:/)?([0-9a-f]{32})(?:/(.+))?")
 # By default MLflow tries for four minutes to reach a server that is down; here somebody waits in front of a terminal.
 _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-
-
-def parse_run_id(spec: str) -> tuple[str, str | None] | None:
-    """``(run id, artifact path or None)``, or None where the text is no run id. "runs:/" in front is understood."""
-    match = _SPEC.fullmatch(spec.strip().rstrip("/"))
-    return (match[1], match[2]) if match else None
 
 
 def load_mlflow_run(run_id: str, path: str | None, *, source: str, tracking_uri: str | None = None) -> Run:
@@ -62,22 +56,22 @@ def experiment_runs(name: str, tracking_uri: str | None, last: int | None, query
         if experiment is None:
             known = ", ".join(repr(e.name) for e in client.search_experiments(max_results=10))
             raise LoadError(f"no MLflow experiment {name!r} at {uri!r}; there are {known}.")
-        found: list[str] = []
+        run_ids: list[str] = []
         page: Any = None
-        while page is None or (page.token and len(found) < (last or MOST)):
+        while page is None or (page.token and len(run_ids) < (last or MOST)):
             page = client.search_runs(
                 [experiment.experiment_id], query or "", order_by=["attributes.start_time DESC"],
                 page_token=page and page.token,
             )  # fmt: skip
-            found += [run.info.run_id for run in page if any(map(_RECORDS_TAG.fullmatch, run.data.tags))]
-    if not found:
+            run_ids += [run.info.run_id for run in page if any(map(_RECORDS_TAG.fullmatch, run.data.tags))]
+    if not run_ids:
         which = f" that match {query!r}" if query else ""
         raise LoadError(f"the MLflow experiment {name!r} has no runs with records{which}.")
-    if last is None and len(found) > MOST:
+    if last is None and len(run_ids) > MOST:
         raise LoadError(
             f"the MLflow experiment {name!r} has more than {MOST} runs with records; choose with --last or --query."
         )
-    return found[:last][::-1]
+    return run_ids[:last][::-1]
 
 
 @contextmanager

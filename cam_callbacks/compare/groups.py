@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cam_callbacks.compare.agree import Agreement
-from cam_callbacks.compare.load import LoadError, Run, printable
-from cam_callbacks.compare.numbers import Number, shown
+from cam_callbacks.compare.numbers import Number, value_text
+from cam_callbacks.compare.run import LoadError, Run
 from cam_callbacks.compare.table import Cell, table
+from cam_callbacks.text_table import line, printable, shorten
 
 SPREADS = 2.0
 """A difference between means up to so many standard deviations between the runs of a group is within their spread."""
@@ -93,8 +94,8 @@ def grouped(runs: Sequence[Run], agreed: Agreement, by: str) -> Grouped:
         known = sorted({name for run in runs for name in run.params})
         raise LoadError(f"no run has a parameter {by!r} to group by; there are {', '.join(known) or 'none'}.")
     names = tuple(dict.fromkeys("(none)" if value is None else value for value in values))
-    told = ["(none)" if value is None else value for value in values]
-    members = tuple(tuple(i for i, value in enumerate(told) if value == name) for name in names)
+    labels = ["(none)" if value is None else value for value in values]
+    members = tuple(tuple(i for i, value in enumerate(labels) if value == name) for name in names)
     rows = [
         GroupedRow(group.title, row.number, tuple(Spread(_finite(row.cells[i] for i in of)) for of in members))
         for group in table(runs, agreed)
@@ -103,49 +104,50 @@ def grouped(runs: Sequence[Run], agreed: Agreement, by: str) -> Grouped:
     return Grouped(by, names, members, tuple(row for row in rows if any(spread.n for spread in row.spreads)))
 
 
-def text_groups(found: Grouped) -> str:
+def text_groups(groups: Grouped) -> str:
     """For a terminal: for each method and layer, a line for each number and group."""
-    lines = [f"grouped by {found.by}: mean ± standard deviation between runs (number of runs)"]
+    lines = [f"grouped by {groups.by}: mean ± standard deviation between runs (number of runs)"]
     title = None
-    for row in found.rows:
+    for row in groups.rows:
         if not (row.number.headline or row.number.better):
             continue
         if row.title != title:
             lines += ["", printable(row.title)]
             title = row.title
-        for group, name in enumerate(found.names):
+        for group, name in enumerate(groups.names):
             head = row.number.title if group == 0 else ""
-            verdict = found.verdict(row, group)
-            lines.append(f"  {head:<23}{_cut(name, 22):<24}{told(row.spreads[group]):<22}{verdict}".rstrip())
+            verdict = groups.verdict(row, group)
+            cells = (f"  {head}", shorten(name, 22), mean_and_std(row.spreads[group]), verdict)
+            lines.append(line(cells, (25, 24, 22, 80)))
     return "\n".join(lines)
 
 
-def tables(found: Grouped) -> list[dict[str, object]]:
+def tables(groups: Grouped) -> list[dict[str, object]]:
     """For the page: a table with a row for each number and a column for each group."""
     note = (
-        f"Mean ± standard deviation of the final values over the runs of a group. A difference from {found.names[0]!r} of up to "
+        f"Mean ± standard deviation of the final values over the runs of a group. A difference from {groups.names[0]!r} of up to "
         f"{SPREADS:g} standard deviations between runs of one group, pooled over the groups, is within their spread: another "
         "seed might have made it."
     )
     rows = []
-    for row in found.rows:
+    for row in groups.rows:
         cells = [f"{row.number.title} · {row.title}"]
         for group, spread in enumerate(row.spreads):
-            verdict = found.verdict(row, group)
-            cells.append(f"{told(spread)}{f' ({verdict})' if verdict else ''}")
+            verdict = groups.verdict(row, group)
+            cells.append(f"{mean_and_std(spread)}{f' ({verdict})' if verdict else ''}")
         rows.append(cells)
     counts = [
         f"{name} ({len(of)} run{'s' if len(of) > 1 else ''})"
-        for name, of in zip(found.names, found.members, strict=True)
+        for name, of in zip(groups.names, groups.members, strict=True)
     ]
-    return [{"title": f"Grouped by {found.by}", "note": note, "head": ["final value", *counts], "rows": rows}]
+    return [{"title": f"Grouped by {groups.by}", "note": note, "head": ["final value", *counts], "rows": rows}]
 
 
-def told(spread: Spread) -> str:
+def mean_and_std(spread: Spread) -> str:
     """``1.23 ± 0.04 (3)``."""
     if not spread.n:
         return "–"
-    return f"{shown(spread.mean)}{f' ± {shown(spread.std)}' if spread.n > 1 else ''} ({spread.n})"
+    return f"{value_text(spread.mean)}{f' ± {value_text(spread.std)}' if spread.n > 1 else ''} ({spread.n})"
 
 
 def _value(run: Run, by: str) -> str | None:
@@ -155,7 +157,3 @@ def _value(run: Run, by: str) -> str | None:
 
 def _finite(cells: Iterable[Cell | None]) -> tuple[float, ...]:
     return tuple(cell.final for cell in cells if cell is not None and math.isfinite(cell.final))
-
-
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -11,11 +11,9 @@ import numpy as np
 
 from cam_callbacks.compare.agree import Agreement
 from cam_callbacks.compare.gate import Gate, GateError, Lookup
-from cam_callbacks.compare.load import Run
-from cam_callbacks.compare.numbers import number, shown, user_number
-from cam_callbacks.keys import per_image_key
-
-Key = tuple[str, str, str]  # metric, method, layer; a user's metric has no method
+from cam_callbacks.compare.numbers import number, user_number, value_text
+from cam_callbacks.compare.run import Run
+from cam_callbacks.keys import Key
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Verdict:
     values: dict[str, float]
 
     def __str__(self) -> str:
-        values = ", ".join(f"{name} = {shown(value)}" for name, value in self.values.items())
+        values = ", ".join(f"{name} = {value_text(value)}" for name, value in self.values.items())
         return f"{'FAILED' if self.failed else 'passed'} {self.name}: {self.gate} ({values})"
 
 
@@ -63,8 +61,8 @@ def _lookup(
         of = first if function == "baseline" else members
         if function == "baseline":
             _check_comparable(runs, agreed, members, first, metric)
-        found = [_value(runs[index], function, metric) for index in of]
-        value = float(np.mean(found)) if found else math.nan
+        of_members = [_value(runs[index], function, metric) for index in of]
+        value = float(np.mean(of_members)) if of_members else math.nan
         values[metric if function == "last" else f"{function}({metric})"] = value
         return value
 
@@ -76,8 +74,7 @@ def _check_comparable(
 ) -> None:
     for index in members:
         for other in first:
-            kind, method, layer = _key(runs[other], metric)
-            if not agreed.comparable(kind, method, layer, index, other):
+            if not agreed.comparable(_key(runs[other], metric), index, other):
                 why = " ".join(agreed.differences) or "they differ."
                 raise GateError(
                     f"{metric} of {runs[index].name!r} must not be compared with {runs[other].name!r}: {why}"
@@ -85,18 +82,16 @@ def _check_comparable(
 
 
 def _value(run: Run, function: str, metric: str) -> float:
-    kind, method, layer = _key(run, metric)
-    last = run.records[-1]
+    key = _key(run, metric)
     if function in ("median", "worst_tenth", "worst_class"):
-        if not method:
+        if not key.method:
             raise GateError(f"{function}({metric}): only numbers of the maps are known for each image.")
-        known = last.aggregates.get(per_image_key(kind, method, layer, run.layers), {})
-        return float(known.get(function, math.nan))
-    curve = [r.metrics.get(run.keys[kind, method, layer], math.nan) if (kind, method, layer) in run.keys
-             else r.user_metrics.get(kind, math.nan) for r in run.records]  # fmt: skip
+        return float(run.records[-1].aggregates.get(key.filed(run.layers), {}).get(function, math.nan))
+    users = key not in run.keys
+    curve = run.user_curve(key.metric) if users else run.curve(key)
     if function != "best":
         return curve[-1]
-    better = (number(kind) if method else user_number(kind)).better
+    better = (user_number(key.metric) if users else number(key.metric)).better
     if better is None:
         raise GateError(f"best({metric}): of this number neither more nor less is better.")
     defined = [value for value in curve if math.isfinite(value)]
@@ -109,24 +104,14 @@ def _key(run: Run, metric: str) -> Key:
     Raises:
         GateError: Nothing, or several things.
     """
-    wanted = metric.removeprefix("cam/")
-    found = [key for key in run.keys if wanted in _names(key)]
-    if len(found) > 1:
-        listed = ", ".join("/".join(key) for key in found)
-        raise GateError(f"{metric!r} in {run.name!r} may be any of {listed}; name one of them.")
-    if found:
-        return found[0]
-    users = {name for record in run.records for name in record.user_metrics}
-    if metric in users:
-        return (metric, "", "")
-    known = [*("/".join(filter(None, key[:2])) for key in run.keys), *sorted(users)]
-    near = difflib.get_close_matches(wanted, known, 3, 0.5) or known[:5]
+    name = metric.removeprefix("cam/")
+    matching = [key for key in run.keys if name in key.spellings()]
+    if len(matching) > 1:
+        raise GateError(f"{metric!r} in {run.name!r} may be any of {', '.join(map(str, matching))}; name one of them.")
+    if matching:
+        return matching[0]
+    if metric in run.user_names:
+        return Key(metric)
+    known = [*(str(Key(key.metric, key.method)) for key in run.keys), *run.user_names]
+    near = difflib.get_close_matches(name, known, 3, 0.5) or known[:5]
     raise GateError(f"{run.name!r} has no metric {metric!r}; nearest: {', '.join(near)}.")
-
-
-def _names(key: Key) -> set[str]:
-    metric, method, layer = key
-    if not method:
-        return {metric}
-    methods = {method, method.replace("+", "p")}
-    return {f"{metric}/{m}" for m in methods} | {f"{metric}/{m}/{layer}" for m in methods}

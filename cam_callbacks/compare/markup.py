@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import json
 import re
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from cam_callbacks.compare.load import printable
+from cam_callbacks.records.files import to_json
+from cam_callbacks.text_table import printable
 
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 
@@ -23,7 +23,7 @@ def escape(text: Any) -> str:
 
 def json_block(data: Any) -> str:
     """JSON for a ``<script type="application/json">``; nothing in it can end the element or open a comment."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))  # ASCII only
+    text = to_json(data, separators=(",", ":"))  # ASCII only; what is undefined is null
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

@@ -1,4 +1,4 @@
-"""What is known about each number: its name for people, what it says, which direction is better."""
+"""How each number is shown: which are shown at once and in which order, and values as text."""
 
 from __future__ import annotations
 
@@ -7,12 +7,50 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from cam_engine.metrics import describe
+
 Better = Literal["higher", "lower"] | None
+
+HEADLINES = (
+    "on_target_enrichment",
+    "nuisance_enrichment",
+    "focus_drift",
+    "drift_ref",
+    "entropy",
+    "consensus",
+)
+"""Numbers whose curve is shown at once."""
+ORDER = (
+    *HEADLINES,
+    "drift_prev",
+    "centroid_shift",
+    "valid_frac",
+    "max_t_p",
+    "max_t",
+    "noise_floor",
+    "ceiling",
+    "reference_set",
+    "failed_looks",
+    "seconds",
+)
+"""In which numbers are shown; others follow by name."""
+SPANS = {
+    "on_target_enrichment": (0.0, 1.5),
+    "nuisance_enrichment": (0.0, 1.5),
+    "entropy": (0.0, 1.0),
+    "consensus": (0.0, 1.0),
+    "valid_frac": (0.0, 1.0),
+    "max_t_p": (0.0, 0.05),
+    "reference_set": (0.0, 1.0),
+}
+"""What the axis of a number's chart always shows."""
+NO_CURVE = frozenset({"noise_floor", "ceiling", "reference_set", "failed_looks", "seconds", "overhead"})
+"""Numbers that are in the table and need no chart."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """One of the numbers that runs are compared by.
+    """One of the numbers that runs are compared by, as it is shown.
 
     ``better``: the direction that is better; None where a number is a magnitude and no verdict.
     ``mark``: a value worth a line in its chart, and what it stands for. ``span``: the range its axis always shows.
@@ -28,73 +66,6 @@ class Number:
     headline: bool = False
 
 
-_CHANCE = (1.0, "chance")
-
-NUMBERS: dict[str, Number] = {
-    number.key: number
-    for number in (
-        Number(
-            "on_target_enrichment",
-            "on-target enrichment",
-            "Attention on the target against its share of the image. 1 is chance, below 1 looks elsewhere.",
-            better="higher",
-            mark=_CHANCE,
-            span=(0, 1.5),
-            headline=True,
-        ),
-        Number(
-            "nuisance_enrichment",
-            "nuisance enrichment",
-            "Attention on what should not decide against its share of the image. 1 is chance.",
-            better="lower",
-            mark=_CHANCE,
-            span=(0, 1.5),
-            headline=True,
-        ),
-        Number(
-            "focus_drift",
-            "focus drift",
-            "Movement since the reference beyond noise. 0 is noise, 1 disjoint. A magnitude, not a verdict.",
-            mark=(0.0, "noise"),
-            headline=True,
-        ),
-        Number(
-            "drift_ref",
-            "drift from reference",
-            "Jensen–Shannon divergence from the reference look. 0 is the same focus; shaded: the noise floor.",
-            headline=True,
-        ),
-        Number("entropy", "entropy", "How spread out the focus is. 1 is everywhere.", span=(0, 1), headline=True),
-        Number(
-            "consensus",
-            "consensus",
-            "How alike the maps of different images are. At 1 every image is looked at in the same place.",
-            span=(0, 1),
-            headline=True,
-        ),
-        Number("drift_prev", "drift from previous", "Jensen–Shannon divergence from the look before."),
-        Number("centroid_shift", "centroid shift", "How far the centre of focus moved since the reference."),
-        Number("valid_frac", "valid maps", "Share of probe images with a map.", better="higher", span=(0, 1)),
-        Number(
-            "max_t_p",
-            "max-t p-value",
-            "Of the test whether the focus moved in the same direction on many images. Small: it did.",
-            mark=(0.01, "p 0.01"),
-            span=(0, 0.05),
-        ),
-        Number("max_t", "max-t", "The largest paired t of any cell against the reference, over images."),
-        Number("noise_floor", "noise floor", "Divergence that faint noise in the images causes by itself."),
-        Number("ceiling", "ceiling", "Divergence between maps of different images."),
-        Number("reference_set", "reference set", "1 once drift has a settled reference.", span=(0, 1)),
-        Number("failed_looks", "failed looks", "Looks that raised an error.", better="lower"),
-        Number("seconds", "seconds a look", "What one look cost."),
-    )
-}
-"""In the order in which they are shown."""
-
-NO_CURVE = frozenset({"noise_floor", "ceiling", "reference_set", "failed_looks", "seconds"})
-"""Numbers that are in the table and need no chart."""
-
 _HIGHER = re.compile(
     r"(^|[_/\-. ])(acc|accuracy|auc|auroc|ap|map|f1|iou|miou|dice|precision|recall|psnr|ssim)\d*($|[_/\-. @])"
 )
@@ -102,8 +73,9 @@ _LOWER = re.compile(r"(^|[_/\-. ])(loss|error|err|mae|mse|rmse|nll|ece|perplexit
 
 
 def number(key: str) -> Number:
-    """What is known about a tracked number; of one that is not listed, its name."""
-    return NUMBERS.get(key) or Number(key, key.replace("_", " "), "")
+    """A number that looks measured, as the metrics' registry describes it."""
+    known = describe(key)
+    return Number(key, known.title, known.meaning, known.better, known.mark, SPANS.get(key), key in HEADLINES)
 
 
 def user_number(key: str) -> Number:
@@ -115,11 +87,10 @@ def user_number(key: str) -> Number:
 
 def rank(key: str) -> tuple[int, str]:
     """Sort key: the listed numbers in their order, then the others by name."""
-    order = list(NUMBERS)
-    return (order.index(key) if key in NUMBERS else len(order), key)
+    return (ORDER.index(key) if key in ORDER else len(ORDER), key)
 
 
-def shown(value: float | None) -> str:
+def value_text(value: float | None) -> str:
     """A value in at most eight characters; "–" where there is none."""
     if value is None or not math.isfinite(value):
         return "–"

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from cam_callbacks.compare.data import page_data
-from cam_callbacks.compare.load import Run
 from cam_callbacks.compare.markup import asset, content_hash, escape, fill, json_block
-from cam_callbacks.records import write_atomically
+from cam_callbacks.compare.run import Run
+from cam_callbacks.records.files import write_atomically
 
 
 def render_page(

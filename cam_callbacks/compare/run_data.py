@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cam_callbacks.compare.alerts import alerts
 from cam_callbacks.compare.blocks import block, quantise
-from cam_callbacks.compare.load import Run, printable
-from cam_callbacks.keys import per_image_key, series_name
+from cam_callbacks.compare.run import Run
+from cam_callbacks.keys import Key
 from cam_callbacks.records import Record
 
 PER_IMAGE = ("drift_ref", "on_target_enrichment", "nuisance_enrichment", "entropy")
@@ -28,7 +30,7 @@ def run_data(run: Run, probe: int, places: set[int], images: Sequence[int], unit
         unit: Of the time axis, "epoch" or "look".
     """
     frames = [i for i, record in enumerate(run.records) if getattr(record, unit) in places]
-    shown = [run.records[i] for i in frames]
+    records = [run.records[i] for i in frames]
     return {
         "name": run.name,
         "probe": probe,
@@ -39,24 +41,24 @@ def run_data(run: Run, probe: int, places: set[int], images: Sequence[int], unit
         "frames": frames,
         "reference": [{"method": m, "layer": layer} | run.reference(m, layer) for m in run.methods for layer in run.layers],
         "series": list(_series(run)),
-        "alerts": _alerts(run, unit),
-        "predictions": _stacked([r.predictions for r in shown], images, "i4", -1),
-        "confidences": _stacked([r.confidences for r in shown], images, "f4", np.nan),
-        "maps": [_maps(run, shown, method, layer, images) for method in run.methods for layer in run.layers],
+        "alerts": alerts(run, unit),
+        "predictions": _stacked([r.predictions for r in records], images, "i4", -1),
+        "confidences": _stacked([r.confidences for r in records], images, "f4", np.nan),
+        "maps": [_maps(run, records, method, layer, images) for method in run.methods for layer in run.layers],
     }  # fmt: skip
 
 
-def _maps(run: Run, shown: Sequence[Record], method: str, layer: str, images: Sequence[int]) -> dict[str, Any]:
+def _maps(run: Run, records: Sequence[Record], method: str, layer: str, images: Sequence[int]) -> dict[str, Any]:
     """A method's maps on a layer: (frames, images, h, w), and each image's numbers (frames, images)."""
-    found = [record.maps.get((method, layer)) for record in shown]
-    grid = next((maps.shape[1:] for maps in found if maps is not None), (1, 1))
+    of_records = [record.maps.get((method, layer)) for record in records]
+    grid = next((maps.shape[1:] for maps in of_records if maps is not None), (1, 1))
     blank = np.full((len(images), *grid), np.nan, np.float32)
     whole = np.stack(
-        [blank if m is None or m.shape[1:] != grid else _rows(m, images, np.nan) for m in found] or [blank]
+        [blank if m is None or m.shape[1:] != grid else _rows(m, images, np.nan) for m in of_records] or [blank]
     )
     codes, low, high = quantise(whole)
-    keys = {metric: per_image_key(metric, method, layer, run.layers) for metric in PER_IMAGE}
-    values = {m: _stacked([r.per_image.get(key) for r in shown], images, "f4", np.nan) for m, key in keys.items()}
+    keys = {metric: Key(metric, method, layer).filed(run.layers) for metric in PER_IMAGE}
+    values = {m: _stacked([r.per_image.get(key) for r in records], images, "f4", np.nan) for m, key in keys.items()}
     return {
         "method": method,
         "layer": layer,
@@ -64,7 +66,7 @@ def _maps(run: Run, shown: Sequence[Record], method: str, layer: str, images: Se
         "codes": block(codes, "u1"),
         "low": block(low, "f4"),
         "high": block(high, "f4"),
-        "shift": _shift(run, shown, method, layer, grid),
+        "shift": _shift(run, records, method, layer, grid),
         "per_image": {metric: values[metric] for metric in PER_IMAGE if values[metric] is not None},
     }
 
@@ -90,50 +92,32 @@ def _stacked(values: Sequence[NDArray[Any] | None], images: Sequence[int], dtype
 
 def _series(run: Run) -> Iterable[dict[str, Any]]:
     """Every number over the run's looks: those of the maps, then the trainer's own."""
-    for (metric, method, layer), key in run.keys.items():
-        series: dict[str, Any] = {"metric": metric, "method": method, "layer": layer}
-        series["mean"] = [rounded(record.metrics.get(key)) for record in run.records]
-        name = f"{metric}/{series_name(method, layer, run.layers)}" if method else metric
+    for key in run.keys:
+        named = asdict(key) if key.rule is None else {"metric": "alert", "method": key.rule, "layer": ""}
+        series: dict[str, Any] = named | {"mean": [rounded(value) for value in run.curve(key)]}
+        name = key.filed(run.layers)
         for aggregate in ("worst_tenth", "worst_class"):
             values = [rounded(record.aggregates.get(name, {}).get(aggregate)) for record in run.records]
             if any(value is not None for value in values):
                 series[aggregate] = values
         yield series
-    for name in sorted({key for record in run.records for key in record.user_metrics if not key.startswith("cam/")}):
-        yield {"metric": name, "user": True, "mean": [rounded(record.user_metrics.get(name)) for record in run.records]}
+    for name in run.user_names:
+        yield {"metric": name, "user": True, "mean": [rounded(value) for value in run.user_curve(name)]}
 
 
-def _alerts(run: Run, unit: str) -> list[dict[str, Any]]:
-    """Alerts that the records hold: for each rule, method and layer what was said when it was raised, and where it was on."""
-    found: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for record in run.records:
-        for alert in record.alerts:
-            of = f"{alert.method} at {alert.layer}" if len(run.layers) > 1 else alert.method
-            known = found.setdefault(
-                (alert.name, alert.method, alert.layer),
-                {
-                    "name": printable(f"{alert.name.replace('_', ' ')} ({of})"),
-                    "method": alert.method,
-                    "layer": alert.layer,
-                    "text": printable(f"{alert.measured}. {alert.advice}"),
-                    "places": [],
-                },
-            )
-            known["places"].append(getattr(record, unit))
-    return list(found.values())
-
-
-def _shift(run: Run, shown: Sequence[Record], method: str, layer: str, grid: tuple[int, ...]) -> dict[str, Any] | None:
+def _shift(
+    run: Run, records: Sequence[Record], method: str, layer: str, grid: tuple[int, ...]
+) -> dict[str, Any] | None:
     """The max-t test of each frame, t (frames, h, w); None where the records have none."""
     key = (method, layer)
-    references = [record.reference.get(f"{method}/{layer}", {}) for record in shown]
-    if not any(key in r.t_maps and "t_critical" in of for r, of in zip(shown, references, strict=True)):
+    references = [record.reference.get(f"{method}/{layer}", {}) for record in records]
+    if not any(key in r.t_maps and "t_critical" in of for r, of in zip(records, references, strict=True)):
         return None
-    p = run.keys.get(("max_t_p", method, layer), "")
+    p = run.keys.get(Key("max_t_p", method, layer), "")
     blank = np.full(grid, np.nan, np.float32)
     return {
-        "t": block(np.stack([r.t_maps.get(key, blank) for r in shown]), "f4"),
-        "p": [rounded(record.metrics.get(p)) for record in shown],
+        "t": block(np.stack([r.t_maps.get(key, blank) for r in records]), "f4"),
+        "p": [rounded(record.metrics.get(p)) for record in records],
         "critical": [rounded(of.get("t_critical")) for of in references],
     }
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cam_callbacks.compare.from_mlflow import experiment_runs
-from cam_callbacks.compare.load import LoadError, Run, UnreadableRun, load_run, records_folders, with_unique_names
-from cam_callbacks.records import RecordError
+from cam_callbacks.compare.from_mlflow import experiment_runs, load_mlflow_run
+from cam_callbacks.compare.run import LoadError, Run, UnreadableRun, read_folder, with_unique_names
+from cam_callbacks.records import LOOK, MANIFEST, PROBE, RecordError
+from cam_callbacks.run_ids import parse_run_id
 
 EXPERIMENT = "experiment:"
+_DEPTH = 6  # folders below the one that was named
 Spec = str | os.PathLike[str]
 
 
@@ -21,6 +23,26 @@ class Selection:
 
     runs: list[Run]
     left_out: tuple[str, ...]
+
+
+def load_run(spec: str | os.PathLike[str], tracking_uri: str | None = None) -> Run:
+    """Read one run.
+
+    Args:
+        spec: A folder of records; a folder above exactly one such folder (a TensorBoard log folder); an MLflow run
+            id; or ``<run id>/<artifact path>`` where a run holds the records of several callbacks.
+        tracking_uri: MLflow's; by default the one MLflow is set to (``MLFLOW_TRACKING_URI``).
+
+    Raises:
+        LoadError: No such folder or run, no records, or no look yet.
+        RecordError: The manifest is damaged, or written by a newer version.
+    """
+    text = os.fspath(spec)
+    if Path(text).is_dir():
+        return read_folder(_records_folder(Path(text)), source=text)
+    if (parsed := parse_run_id(text)) is not None:
+        return load_mlflow_run(*parsed, source=text, tracking_uri=tracking_uri)
+    raise LoadError(f"no folder {text!r} (and an MLflow run id has 32 hexadecimal digits).")
 
 
 def select_runs(
@@ -70,3 +92,35 @@ def _expanded(spec: str, tracking_uri: str | None, last: int | None, query: str 
 
 def _written(folder: Path) -> int:
     return folder.stat().st_mtime_ns
+
+
+def records_folders(folder: Path) -> list[Path]:
+    """The folder itself if it holds records, else those below it that do, sorted.
+
+    Raises:
+        LoadError: None.
+    """
+    if (folder / MANIFEST).is_file():
+        return [folder]
+    folders = sorted(folders_below(folder))
+    if not folders:
+        raise LoadError(f"no records in {str(folder)!r} or below it (a folder of records has a {MANIFEST}).")
+    return folders
+
+
+def _records_folder(folder: Path) -> Path:
+    folders = records_folders(folder)
+    if len(folders) > 1:
+        listed = ", ".join(map(str, folders[:10])) + (", …" if len(folders) > 10 else "")
+        raise LoadError(f"{str(folder)!r} holds {len(folders)} folders of records; name one of them: {listed}")
+    return folders[0]
+
+
+def folders_below(folder: Path) -> Iterator[Path]:
+    """Folders of records in a folder, at most six levels down; none inside another, and links are not followed."""
+    for parent, folders, files in os.walk(folder):
+        if MANIFEST in files and (PROBE in files or any(LOOK.fullmatch(file) for file in files)):
+            yield Path(parent)
+            folders.clear()
+        if len(Path(parent).relative_to(folder).parts) >= _DEPTH:
+            folders.clear()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cam_callbacks.compare.agree import ENRICHMENTS, Agreement, agreement
-from cam_callbacks.compare.load import Run, printable
-from cam_callbacks.compare.numbers import Number, number, rank, shown, user_number
+from cam_callbacks.compare.numbers import Number, number, rank, user_number, value_text
+from cam_callbacks.compare.run import Run
+from cam_callbacks.text_table import fit, line, printable, shorten
 
 _FIRST, _COLUMN, _FINAL = 25, 25, 10  # characters: three runs in a line of 100
 
@@ -48,31 +48,17 @@ def axis(runs: Sequence[Run]) -> str:
 def table(runs: Sequence[Run], agreed: Agreement | None = None) -> tuple[Group, ...]:
     """Final and best value of each number: the trainer's own, then by method and layer, then what the looks cost."""
     agreed = agreed or agreement(runs)
-    keys = [run.keys for run in runs]
-    groups = [Group("logged by the trainer", _user_rows(runs))]
+    unit = axis(runs)
+    groups = [Group("logged by the trainer", _user_rows(runs, unit))]
     for part in agreed.parts:
-        metrics = {m for i in part.runs for m, method, layer in keys[i] if (method, layer) == (part.method, part.layer)}
-        rows = []
-        for metric in sorted(metrics, key=rank):
-            found = {i: keys[i].get((metric, part.method, part.layer)) for i in part.runs}
-            found = {i: key for i, key in found.items() if i not in agreed.other_regions.get(metric, ())}
-            rows.append(_row(runs, number(metric), found))
-        groups.append(Group(part.title, tuple(rows)))
+        of_runs = dict.fromkeys(part.runs, (part.method, part.layer))
+        groups.append(Group(part.title, _rows(runs, agreed, of_runs, unit)))
     for across in agreed.across:
-        known = [
-            metric
-            for metric in ENRICHMENTS
-            if any((metric, across.method, x) in k for k in keys for x in across.layers.values())
-        ]
-        rows = []
-        for metric in known:
-            found = {i: keys[i].get((metric, across.method, layer)) for i, layer in across.layers.items()}
-            found = {i: key for i, key in found.items() if i not in agreed.other_regions.get(metric, ())}
-            rows.append(_row(runs, number(metric), found))
-        groups.append(Group(across.title, tuple(rows)))
-    whole = sorted({metric for of_run in keys for metric, method, _ in of_run if not method}, key=rank)
-    looks = [_row(runs, number(m), {i: of_run.get((m, "", "")) for i, of_run in enumerate(keys)}) for m in whole]
-    groups.append(Group("looks", tuple(looks)))
+        of_runs = {i: (across.method, layer) for i, layer in across.layers.items()}
+        rows = _rows(runs, agreed, of_runs, unit)
+        groups.append(Group(across.title, tuple(row for row in rows if row.number.key in ENRICHMENTS)))
+    of_runs = dict.fromkeys(range(len(runs)), ("", ""))
+    groups.append(Group("looks", _rows(runs, agreed, of_runs, unit)))
     return tuple(group for group in groups if group.rows)
 
 
@@ -87,7 +73,7 @@ def text_table(runs: Sequence[Run], agreed: Agreement | None = None, width: int 
         chosen = range(start, min(start + at_once, len(runs)))
         lines += _head([runs[index].name for index in chosen])
         for group in groups:
-            lines += ["", _fit(printable(group.title), _FIRST + _COLUMN * len(chosen)).rstrip()]
+            lines += ["", fit(printable(group.title), _FIRST + _COLUMN * len(chosen)).rstrip()]
             lines += [_line(row, [row.cells[index] for index in chosen]) for row in group.rows]
         lines.append("")
     lines.append(f"↑ more is better, ↓ less is better; best @ {unit}. Without an arrow: a magnitude, not a verdict.")
@@ -95,74 +81,56 @@ def text_table(runs: Sequence[Run], agreed: Agreement | None = None, width: int 
     return "\n".join(lines)
 
 
-def _user_rows(runs: Sequence[Run]) -> tuple[Row, ...]:
-    names = dict.fromkeys(key for run in runs for record in run.records for key in record.user_metrics)
-    unit = axis(runs)
+def _user_rows(runs: Sequence[Run], unit: str) -> tuple[Row, ...]:
+    """A row for each number that the trainers logged themselves."""
     rows = []
-    for name in sorted(name for name in names if not name.startswith("cam/")):
+    for name in sorted({name for run in runs for name in run.user_names}):
         known = user_number(name)
-        curves = [[(getattr(r, unit), r.user_metrics.get(name, math.nan)) for r in run.records] for run in runs]
-        logged = [any(name in record.user_metrics for record in run.records) for run in runs]
-        rows.append(Row(known, tuple(_cell(c, known) if has else None for c, has in zip(curves, logged, strict=True))))
+        cells = [_cell(run, run.user_curve(name), known, unit) if name in run.user_names else None for run in runs]
+        rows.append(Row(known, tuple(cells)))
     return tuple(rows)
 
 
-def _row(runs: Sequence[Run], known: Number, keys: dict[int, str | None]) -> Row:
-    unit = axis(runs)
-    cells: list[Cell | None] = []
-    for index, run in enumerate(runs):
-        key = keys.get(index)
-        curve = [(getattr(r, unit), r.metrics.get(key, math.nan)) for r in run.records] if key else []
-        cells.append(_cell(curve, known) if key else None)
-    return Row(known, tuple(cells))
+def _rows(runs: Sequence[Run], agreed: Agreement, of_runs: Mapping[int, tuple[str, str]], unit: str) -> tuple[Row, ...]:
+    """A row for each number of the method and layer that ``of_runs`` names for each run (by index)."""
+    keys = {
+        i: {key.metric: key for key in runs[i].keys if (key.method, key.layer) == of and key.rule is None}
+        for i, of in of_runs.items()
+    }
+    rows = []
+    for metric in sorted({metric for of_run in keys.values() for metric in of_run}, key=rank):
+        known = number(metric)
+        cells: list[Cell | None] = [None] * len(runs)
+        for i in keys.keys() - agreed.other_regions.get(metric, frozenset()):
+            if metric in keys[i]:
+                cells[i] = _cell(runs[i], runs[i].curve(keys[i][metric]), known, unit)
+        rows.append(Row(known, tuple(cells)))
+    return tuple(rows)
 
 
-def _cell(curve: Sequence[tuple[int, float]], known: Number) -> Cell:
-    defined = [(at, value) for at, value in curve if math.isfinite(value)]
+def _cell(run: Run, curve: Sequence[float], known: Number, unit: str) -> Cell:
+    defined = [(i, value) for i, value in enumerate(curve) if math.isfinite(value)]
     if known.better is None or not defined:
-        return Cell(curve[-1][1])
+        return Cell(curve[-1])
     best = max if known.better == "higher" else min
     at, value = best(defined, key=lambda point: point[1])  # of equal values the first
-    return Cell(curve[-1][1], value, at)
+    return Cell(curve[-1], value, getattr(run.records[at], unit))
 
 
 def _head(names: Sequence[str]) -> list[str]:
-    titles = "".join("  " + _fit(printable(name), _COLUMN - 2, right=True) for name in names)
-    columns = "".join("final".rjust(_FINAL) + "best".rjust(_COLUMN - _FINAL) for _ in names)
-    return [" " * _FIRST + titles, " " * _FIRST + columns]
+    titles = [f"  {shorten(printable(name), _COLUMN - 2)}" for name in names]
+    columns = ["final", "best"] * len(names)
+    return [line(["", *titles], _widths(len(names), _COLUMN), "<>"), line(["", *columns], _widths(len(names)), "<>")]
 
 
 def _line(row: Row, cells: Sequence[Cell | None]) -> str:
     arrow = {"higher": " ↑", "lower": " ↓", None: ""}[row.number.better]
-    line = _fit(f"  {_shorten(printable(row.number.title), _FIRST - 2 - len(arrow))}{arrow}", _FIRST)
+    texts = [f"  {shorten(printable(row.number.title), _FIRST - 2 - len(arrow))}{arrow}"]
     for cell in cells:
-        best = f"{shown(cell.best)} @ {cell.best_at}" if cell and cell.best is not None else ""
-        line += shown(cell.final if cell else None).rjust(_FINAL) + best.rjust(_COLUMN - _FINAL)
-    return line.rstrip()
+        best = f"{value_text(cell.best)} @ {cell.best_at}" if cell and cell.best is not None else ""
+        texts += [value_text(cell.final if cell else None), best]
+    return line(texts, _widths(len(cells)), "<>")
 
 
-def _fit(text: str, width: int, right: bool = False) -> str:
-    """Text on exactly ``width`` terminal columns."""
-    short = _shorten(text, width)
-    space = " " * (width - _columns(short))
-    return space + short if right else short + space
-
-
-def _shorten(text: str, width: int) -> str:
-    if _columns(text) <= width:
-        return text
-    while text and _columns(text) > width - 1:
-        text = text[:-1]
-    return f"{text}…"
-
-
-def _columns(text: str) -> int:
-    """Columns that a terminal takes: two for wide characters and emoji, none for marks that combine."""
-    return sum(
-        0 if unicodedata.combining(c) or unicodedata.category(c) in ("Cf", "Mn") else 2 if _is_wide(c) else 1
-        for c in text
-    )
-
-
-def _is_wide(character: str) -> bool:
-    return unicodedata.east_asian_width(character) in ("W", "F")
+def _widths(runs: int, *of_run: int) -> list[int]:
+    return [_FIRST, *(of_run or (_FINAL, _COLUMN - _FINAL)) * runs]

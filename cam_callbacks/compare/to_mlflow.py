@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cam_callbacks.compare.from_mlflow import parse_run_id, patient
-from cam_callbacks.compare.load import LoadError, printable
-
-if TYPE_CHECKING:
-    from cam_callbacks.compare.comparison import Comparison
+from cam_callbacks.compare.from_mlflow import patient
+from cam_callbacks.compare.run import LoadError, Run
+from cam_callbacks.compare.table import Group
+from cam_callbacks.run_ids import parse_run_id
+from cam_callbacks.text_table import printable
 
 EXPERIMENT = "cam-callbacks comparisons"
 PAGE, TABLE = "cam_compare.html", "cam_numbers.json"
 _LONGEST_TAG = 5000  # MLflow's own limit, of some stores
 
 
-def log_comparison(comparison: Comparison, tracking_uri: str | None = None, experiment: str | None = None) -> str:
+def log_comparison(
+    runs: Sequence[Run],
+    groups: Sequence[Group],
+    page: str,
+    tracking_uri: str | None = None,
+    experiment: str | None = None,
+) -> str:
     """Write a comparison to MLflow: the page at the artifact root, the numbers as a table (a row for each run).
 
     Args:
-        comparison: What to write.
+        runs: That were compared.
+        groups: Their numbers side by side.
+        page: As HTML.
         tracking_uri: By default the one MLflow is set to.
         experiment: Its name; by default "cam-callbacks comparisons". Made if it is not there.
 
@@ -42,11 +51,13 @@ def log_comparison(comparison: Comparison, tracking_uri: str | None = None, expe
             name = experiment or EXPERIMENT
             known = client.get_experiment_by_name(name)
             place = known.experiment_id if known is not None else client.create_experiment(name)
-            run = client.create_run(place, run_name=_title(comparison), tags=_tags(comparison)).info.run_id
+            run = client.create_run(place, run_name=_title(runs), tags=_tags(runs)).info.run_id
             try:
                 with tempfile.TemporaryDirectory(prefix="cam-compare-") as temporary:
-                    client.log_artifact(run, str(comparison.write(Path(temporary) / PAGE)))
-                client.log_table(run, table_of(comparison), TABLE)
+                    file = Path(temporary) / PAGE
+                    file.write_text(page, encoding="utf-8")
+                    client.log_artifact(run, str(file))
+                client.log_table(run, table_of(runs, groups), TABLE)
             except BaseException:
                 client.set_terminated(run, "FAILED")
                 raise
@@ -56,9 +67,8 @@ def log_comparison(comparison: Comparison, tracking_uri: str | None = None, expe
     return str(run)
 
 
-def table_of(comparison: Comparison) -> dict[str, list[Any]]:
+def table_of(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, list[Any]]:
     """A column for each parameter that differs and each number's final value, a row for each run."""
-    runs = comparison.runs
     columns: dict[str, list[Any]] = {
         "run": [run.name for run in runs],
         "run_id": [_run_id(run.source) or "" for run in runs],
@@ -69,24 +79,24 @@ def table_of(comparison: Comparison) -> dict[str, list[Any]]:
         values = [run.params.get(param, "") for run in runs]
         if len(set(values)) > 1:
             columns[f"param {param}"] = values
-    for group in comparison.table:
+    for group in groups:
         for row in group.rows:
             title = row.number.key if group.title == "logged by the trainer" else f"{row.number.key} · {group.title}"
             columns[title] = [None if cell is None or cell.final != cell.final else cell.final for cell in row.cells]
     return columns
 
 
-def _tags(comparison: Comparison) -> dict[str, str]:
-    ids = [found for run in comparison.runs if (found := _run_id(run.source))]
-    sources = ", ".join(f"{run.name} ({run.source})" for run in comparison.runs)
+def _tags(runs: Sequence[Run]) -> dict[str, str]:
+    ids = [run_id for run in runs if (run_id := _run_id(run.source))]
+    sources = ", ".join(f"{run.name} ({run.source})" for run in runs)
     return {"cam.comparison": "true", "cam.compared": sources[:_LONGEST_TAG]} | {
         f"cam.compared.{place}": run_id for place, run_id in enumerate(ids)
     }
 
 
-def _title(comparison: Comparison) -> str:
-    names = " vs ".join(run.name for run in comparison.runs)
-    return names if len(names) <= 120 else f"{len(comparison.runs)} runs: {names[:100]}…"
+def _title(runs: Sequence[Run]) -> str:
+    names = " vs ".join(run.name for run in runs)
+    return names if len(names) <= 120 else f"{len(runs)} runs: {names[:100]}…"
 
 
 def _run_id(source: str) -> str | None:

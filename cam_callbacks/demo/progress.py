@@ -104,7 +104,8 @@ def quiet() -> Iterator[None]:
     disabled = logging.root.manager.disable
     creates_experiment = logging.getLogger("pytorch_lightning.loggers.mlflow")
     level = creates_experiment.level
-    alerts = logging.getLogger("cam_callbacks.monitor")  # told together at the end; here they would cut the bar in two
+    # Alerts are listed together at the end; here they would cut the bar in two.
+    alerts = logging.getLogger("cam_callbacks.look.monitor")
     with warnings.catch_warnings():
         for message in _ROUTINE:
             warnings.filterwarnings("ignore", message=message)

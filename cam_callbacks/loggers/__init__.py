@@ -2,13 +2,23 @@
 
 from typing import TYPE_CHECKING, Any
 
+from cam_callbacks.delivery.sink import LoggerSink, Moved, SinkOptions
 from cam_callbacks.loggers.mlflow import MLflowSink
+from cam_callbacks.loggers.registry import register_sink
 from cam_callbacks.loggers.tensorboard import TensorBoardSink
 
 if TYPE_CHECKING:
     from cam_callbacks.loggers.durable import DurableMLFlowLogger
 
-__all__ = ["DurableMLFlowLogger", "MLflowSink", "TensorBoardSink"]
+__all__ = [
+    "DurableMLFlowLogger",
+    "LoggerSink",
+    "MLflowSink",
+    "Moved",
+    "SinkOptions",
+    "TensorBoardSink",
+    "register_sink",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,8 +17,9 @@ from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
-from cam_callbacks.delivery import WAIT, one_line
-from cam_callbacks.outbox import QUEUED, Outbox, new_folder
+from cam_callbacks.delivery import WAIT
+from cam_callbacks.delivery.outbox import QUEUED, Outbox, new_folder
+from cam_callbacks.failures import one_line
 
 log = logging.getLogger(__name__)
 
@@ -63,14 +64,14 @@ class DurableClient(MlflowClient):
         tags: Sequence[RunTag] = (),
         synchronous: bool | None = None,
     ) -> None:
-        found = {
+        batch = {
             "metrics": [
                 {"key": m.key, "value": float(m.value), "timestamp": m.timestamp, "step": m.step} for m in metrics
             ],
             "params": [[p.key, p.value] for p in params],
             "tags": [[t.key, t.value] for t in tags],
         }
-        self._queue("log_batch", run_id, {name: values for name, values in found.items() if values})
+        self._queue("log_batch", run_id, {name: values for name, values in batch.items() if values})
 
     def log_artifact(self, run_id: str, local_path: str, artifact_path: str | None = None) -> None:
         self._queue("log_artifact", run_id, {"artifact_path": artifact_path}, Path(local_path))

@@ -1,16 +1,18 @@
+"""Looks in MLflow."""
+
 from __future__ import annotations
 
 import hashlib
 import logging
 import re
-import socket
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit, urlunsplit
-from urllib.request import getproxies, proxy_bypass
+from typing import Any, ClassVar
 
+from cam_callbacks.delivery.sink import Moved, SinkOptions
 from cam_callbacks.drawing import Drawing
+from cam_callbacks.mlflow_server import check_reachable, without_password
 from cam_callbacks.records import MANIFEST, PROBE, Record, RecordStore
 from cam_engine.render import write_png
 
@@ -35,31 +37,62 @@ class MLflowSink:
         every_n_looks: Draw each n-th look only; records are logged at every look.
         report_every_n_looks: Write the report and the film strips after every n-th look (of a long run, every 10n-th), and at
             the end; 0: at the end.
+        address: Of the sink that is made again; by default of this client and run.
     """
 
-    def __init__(self, client: Any, run_id: str, every_n_looks: int = 1, report_every_n_looks: int = 0) -> None:
+    kind: ClassVar[str] = "mlflow"
+    logger_class: ClassVar[str] = "MLFlowLogger"
+
+    def __init__(
+        self,
+        client: Any,
+        run_id: str,
+        every_n_looks: int = 1,
+        report_every_n_looks: int = 0,
+        address: Mapping[str, Any] | None = None,
+    ) -> None:
         self.client = client
         self.run_id = run_id
         self.every_n_looks = every_n_looks
         self.report_every_n_looks = report_every_n_looks
-        self.name = f"mlflow:{run_id}"
-        self.address: dict[str, Any] | None = {
-            "kind": "mlflow",
-            "tracking_uri": without_password(str(getattr(client, "tracking_uri", ""))),
-            "run_id": run_id,
-            "every_n_looks": every_n_looks,
-            "queue": str(client.queue.folder) if hasattr(client, "queue") else None,
-        }
+        self.address: dict[str, Any] | None = (
+            dict(address)
+            if address is not None
+            else {
+                "kind": self.kind,
+                "name": f"mlflow:{run_id}",
+                "tracking_uri": without_password(str(getattr(client, "tracking_uri", ""))),
+                "run_id": run_id,
+                "every_n_looks": every_n_looks,
+                "queue": str(client.queue.folder) if hasattr(client, "queue") else None,
+            }
+        )
+        self.name: str = self.address["name"]
         self._queued = hasattr(client, "queue")
         self._described = False
         self._already: set[str] | None = None
+
+    @classmethod
+    def from_logger(cls, logger: Any, options: SinkOptions) -> MLflowSink:
+        """For Lightning's ``MLFlowLogger``, of either package, and those made from it."""
+        return cls(logger.experiment, logger.run_id, options.every_n_looks, options.report_every_n_looks)
+
+    @classmethod
+    def from_address(cls, address: Mapping[str, Any], moved: Moved) -> MLflowSink:
+        """For the run that an address names, under the name that the training gave it."""
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(moved.tracking_uri or address["tracking_uri"])
+        run_id = moved.run_ids.get(address["run_id"], address["run_id"])
+        return cls(client, run_id, int(address.get("every_n_looks", 1)), address=address)
 
     def deliver(self, record: Record, drawing: Drawing) -> None:
         if not self._queued:
             check_reachable(self.client.tracking_uri)
         self._describe(drawing)
         store = drawing.store
-        self._log_stored(store, store.path(record.look).name, f"{_folder(drawing)}/records")
+        for name in store.files(record.look):
+            self._log_stored(store, name, f"{_folder(drawing)}/records")
         self._mark_alerts(record, drawing)
         if not record.look % self.every_n_looks:
             self._draw(record, drawing)
@@ -171,32 +204,6 @@ def safe_name(name: str) -> str:
     """
     safe = _NOT_ALLOWED.sub("_", name).strip(".")
     return safe if safe == name and name else f"{safe}-{_digest(name)}"
-
-
-def check_reachable(tracking_uri: str, seconds: float = 2.0) -> None:
-    """MLflow's client tries for minutes where its server is down; this finds out at once.
-
-    Raises:
-        ConnectionError: Nobody listens there. Addresses that are not HTTP, and those behind a proxy, are taken to be reachable.
-    """
-    url = urlsplit(tracking_uri)
-    if url.scheme not in ("http", "https") or url.hostname is None:
-        return
-    if url.scheme in getproxies() and not proxy_bypass(url.hostname):
-        return
-    port = url.port or (443 if url.scheme == "https" else 80)
-    try:
-        socket.create_connection((url.hostname, port), timeout=seconds).close()
-    except OSError as error:
-        raise ConnectionError(f"no MLflow server answers at {url.hostname}:{port} ({error})") from error
-
-
-def without_password(uri: str) -> str:
-    """The address without what stands before ``@``: it is written to disk."""
-    url = urlsplit(uri)
-    if "@" not in url.netloc or not url.hostname:
-        return uri
-    return urlunsplit(url._replace(netloc=url.netloc.rpartition("@")[2]))
 
 
 def _digest(text: str) -> str:

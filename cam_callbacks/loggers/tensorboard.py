@@ -1,7 +1,11 @@
+"""Looks in TensorBoard."""
+
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+from cam_callbacks.delivery.sink import Moved, SinkOptions
 from cam_callbacks.drawing import Drawing
 from cam_callbacks.keys import plain_key
 from cam_callbacks.records import Record, RecordStore
@@ -20,14 +24,30 @@ class TensorBoardSink:
         name: Of its own for each of several writers of one run; what was delivered is remembered under it.
     """
 
+    kind: ClassVar[str] = "tensorboard"
+    logger_class: ClassVar[str] = "TensorBoardLogger"
+
     def __init__(self, writer: Any, every_n_looks: int = 1, name: str = "tensorboard") -> None:
         self.writer = writer
         self.every_n_looks = every_n_looks
         self.name = name
         folder = getattr(writer, "log_dir", None)
         self.address = (
-            None if folder is None else {"kind": "tensorboard", "log_dir": str(folder), "every_n_looks": every_n_looks}
+            None if folder is None else {"kind": self.kind, "log_dir": str(folder), "every_n_looks": every_n_looks}
         )
+
+    @classmethod
+    def from_logger(cls, logger: Any, options: SinkOptions) -> TensorBoardSink:
+        """For Lightning's ``TensorBoardLogger``, of either package."""
+        name = "tensorboard" if options.number == 1 else f"tensorboard-{options.number}"
+        return cls(logger.experiment, options.every_n_looks, name)
+
+    @classmethod
+    def from_address(cls, address: Mapping[str, Any], moved: Moved) -> TensorBoardSink:
+        """For the folder that an address names."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        return cls(SummaryWriter(address["log_dir"]), int(address.get("every_n_looks", 1)), address["name"])
 
     def deliver(self, record: Record, drawing: Drawing) -> None:
         for alert in record.alerts:

@@ -13,8 +13,8 @@ from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
-from cam_callbacks.compare.load import LoadError
 from cam_callbacks.compare.page import render_page, script_hash
+from cam_callbacks.compare.run import LoadError
 from cam_callbacks.tensorboard_plugin.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class CAMPlugin(base_plugin.TBPlugin):
     def is_active(self) -> bool:
         """Has any run records?"""
         try:
-            return bool(self._watch.found())
+            return bool(self._watch.runs())
         except Exception as error:
             log.warning("cam-callbacks: the log folder cannot be searched (%s)", error)
             return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import threading
@@ -16,8 +15,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cam_callbacks.compare.load import LoadError, Run, folders_below, hyperparameters, printable, read_store
-from cam_callbacks.records import LOOK, MANIFEST, PROBE, Record, RecordError, RecordStore
+from cam_callbacks.compare.run import LoadError, Run, hyperparameters, read_store
+from cam_callbacks.compare.select import folders_below
+from cam_callbacks.records import LOOK, MANIFEST, PROBE, Record, RecordError, RecordStore, is_record_file
+from cam_callbacks.records.files import to_json
+from cam_callbacks.text_table import printable
 
 RESCAN = 3.0  # seconds
 KEPT = 10  # runs whose records stay in memory
@@ -28,24 +30,24 @@ Stamp = tuple[int, int]  # a file's time of change in ns, and its size in bytes
 
 @dataclass(eq=False)
 class Watched(RecordStore):
-    """One folder of records, whose looks are read once, and again when their file has changed."""
+    """One folder of records, whose looks are read once, and again when one of their files has changed."""
 
     folder: Path
     name: str
     root: Path
-    _read: dict[int, tuple[Stamp, Record]] = field(default_factory=dict)
+    _read: dict[int, tuple[list[Stamp], Record]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__init__(self.folder)
 
     def stamps(self) -> dict[str, Stamp]:
         """The files of the records; links are left out, for they may lead anywhere."""
-        found = {}
+        stamps = {}
         for entry in os.scandir(self.folder):
-            if (entry.name in (MANIFEST, PROBE) or LOOK.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False):
+            if is_record_file(entry.name) and entry.is_file(follow_symlinks=False):
                 status = entry.stat(follow_symlinks=False)
-                found[entry.name] = (status.st_mtime_ns, status.st_size)
-        return found
+                stamps[entry.name] = (status.st_mtime_ns, status.st_size)
+        return stamps
 
     @property
     def version(self) -> str:
@@ -67,12 +69,15 @@ class Watched(RecordStore):
         return super().probe
 
     def read(self, look: int) -> Record:
-        status = self.path(look).stat(follow_symlinks=False)
-        stamp = (status.st_mtime_ns, status.st_size)
+        stats = [(self.folder / name).stat(follow_symlinks=False) for name in self.files(look)]
+        stamps = [(status.st_mtime_ns, status.st_size) for status in stats]
         before = self._read.get(look)
-        if before is None or before[0] != stamp:
-            before = self._read[look] = (stamp, super().read(look))
+        if before is None or before[0] != stamps:
+            before = self._read[look] = (stamps, super().read(look))
         return before[1]
+
+    def has(self, name: str) -> bool:
+        return super().has(name) and not (self.folder / name).is_symlink()
 
     def _refuse_link(self, name: str) -> None:
         if (self.folder / name).is_symlink():
@@ -101,26 +106,26 @@ class Watch:
     def __init__(self, logdir: str | None) -> None:
         self.roots = roots(logdir)
         self._scanning, self._reading = threading.Lock(), threading.Lock()
-        self._found: dict[str, Watched] = {}
+        self._by_name: dict[str, Watched] = {}
         self._next_scan = 0.0
         self._recent: OrderedDict[str, Watched] = OrderedDict()
         self._data: tuple[str, bytes] = ("", b"")
 
-    def found(self) -> dict[str, Watched]:
+    def runs(self) -> dict[str, Watched]:
         """Name → folder, sorted by name; scanned at most every three seconds, and a tenth of the time on a slow disk."""
         with self._scanning:
             began = time.monotonic()
             if began >= self._next_scan:
                 fresh = {w.name: w for root, group in self.roots.items() for w in _below(root, group)}
-                kept = {w.folder: w for w in self._found.values()}
-                self._found = {name: kept.get(w.folder, w) for name, w in sorted(fresh.items())}
+                kept = {w.folder: w for w in self._by_name.values()}
+                self._by_name = {name: kept.get(w.folder, w) for name, w in sorted(fresh.items())}
                 now = time.monotonic()
                 self._next_scan = now + max(RESCAN, 9 * (now - began))
-            return self._found
+            return self._by_name
 
     def listing(self) -> list[dict[str, object]]:
         """What the tab lists, a row for each run: name, looks, epoch of the last, version, and what is wrong with it."""
-        return [_row(watched) for watched in self.found().values()]
+        return [_row(watched) for watched in self.runs().values()]
 
     def version(self, names: Sequence[str]) -> str:
         """Another text whenever the records of one of these runs have changed.
@@ -128,7 +133,7 @@ class Watch:
         Raises:
             KeyError: No such run.
         """
-        chosen = [self.found()[name] for name in names]
+        chosen = [self.runs()[name] for name in names]
         return hashlib.sha256(repr([(watched.name, watched.version) for watched in chosen]).encode()).hexdigest()[:16]
 
     def data(self, names: Sequence[str]) -> bytes:
@@ -143,10 +148,10 @@ class Watch:
         with self._reading:
             version = self.version(names)
             if self._data[0] != version:
-                runs, problems = self._runs([self.found()[name] for name in dict.fromkeys(names)])
+                runs, problems = self._runs([self.runs()[name] for name in dict.fromkeys(names)])
                 data = page_data(runs)
                 data["notes"] = [*problems, *data["notes"]]
-                self._data = (version, json.dumps(data, allow_nan=False, separators=(",", ":")).encode())
+                self._data = (version, to_json(data, separators=(",", ":")).encode())
             return self._data[1]
 
     def _runs(self, chosen: Sequence[Watched]) -> tuple[list[Run], list[str]]:
@@ -167,7 +172,7 @@ class Watch:
 
 def roots(logdir: str | None) -> Mapping[Path, str]:
     """The local folders that ``--logdir`` or ``--logdir_spec`` name, and the name of each one's group or ""."""
-    found: dict[Path, str] = {}
+    groups: dict[Path, str] = {}
     whole = Path(logdir).expanduser() if logdir else None
     if whole is not None and whole.is_dir():  # a folder may well have a comma in its name
         return {whole.resolve(): ""}
@@ -176,8 +181,8 @@ def roots(logdir: str | None) -> Mapping[Path, str]:
         if not colon or spec.startswith("/") or os.path.splitdrive(spec)[0]:
             group, path = "", spec
         if path and not _SCHEME.match(spec):
-            found[Path(path).expanduser().resolve()] = group
-    return found
+            groups[Path(path).expanduser().resolve()] = group
+    return groups
 
 
 def _below(root: Path, group: str) -> list[Watched]:

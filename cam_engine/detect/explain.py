@@ -10,20 +10,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cam_engine.cam import CAM, Aggregate, CAMResult, minmax
-from cam_engine.capture import Captured, NoGradientError, capture, gradients
+from cam_engine.cam import CAM
+from cam_engine.capture import Captured, NoGradientError
 from cam_engine.detect.families import family_of
 from cam_engine.detect.family import Family
 from cam_engine.detect.raw import Detections
 from cam_engine.detect.targets import BoxTarget, Matching
-from cam_engine.grids import GridView
+from cam_engine.extras import Extras
 from cam_engine.guard import random_streams
-from cam_engine.layers import LayerSpec, layers_within, targets_of, views_of
-from cam_engine.methods.weighting import collapse
+from cam_engine.layers import LayerSpec, layers_within
+from cam_engine.result import Aggregate, CAMResult, minmax
 
 Per = Literal["all", "class", "detection"]
-
-_SHARED = {"gradients", "images", "layer"}  # what methods may need that one forward gives for every part
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,27 +126,28 @@ def explain_detections(
     settings = {"reshape": family.reshape(size)} | settings
     chosen = family.layers() if layers is None else layers_within(model, family.model, layers)
     cam = CAM(family.model, methods, chosen, forward=family.forward, aggregate=aggregate, **settings)
-    images = cam._prepare(images)
+    images = cam.prepare(images)
     wanted = family.indices(classes)
     explained = []
     with random_streams(), torch.inference_mode(False):
         for image in images.split(1):
-            look = _Look.at(cam, family, image, sparse=layers is None)
-            found = family.detections(
-                look.captured.outputs, confidence=confidence, iou=iou, max_detections=max_detections
-            )[0]
-            found = found if wanted is None else found.of_classes(wanted)
-            target = BoxTarget(found, items, matching, k, family=family)
-            parts = [_part(look, target, members, per) for members in _groups(found, per)]
+            captured = cam.capture(image, outputs=True, record=True)
+            image_pass = _CapturedImage(cam, family, image, captured, sparse=layers is None)
+            detections, *_ = family.detections(
+                captured.outputs, confidence=confidence, iou=iou, max_detections=max_detections
+            )
+            detections = detections if wanted is None else detections.of_classes(wanted)
+            target = BoxTarget(detections, items, matching, k, family=family)
+            parts = [_part(image_pass, target, members, per) for members in _groups(detections, per)]
             explained.append(
                 Explained(
-                    detections=found,
+                    detections=detections,
                     parts=parts,
                     methods=tuple(cam.methods),
-                    layers=tuple(look.captured.activations),
+                    layers=tuple(captured.activations),
                     size=size,
                     note="" if parts else _nothing(family, wanted, confidence),
-                    features={} if parts else look.features(),
+                    features={} if parts else image_pass.features(),
                     _device=image.device,
                 )
             )
@@ -156,7 +155,7 @@ def explain_detections(
 
 
 @dataclass(frozen=True, eq=False)
-class _Look:
+class _CapturedImage:
     """One forward of one image, its graph kept for the gradients of all parts.
 
     ``sparse``: a layer that has no part in the explained boxes is blank for every method.
@@ -166,82 +165,49 @@ class _Look:
     family: Family
     image: Tensor
     captured: Captured
-    views: dict[str, GridView]
     sparse: bool
-
-    @classmethod
-    def at(cls, cam: CAM, family: Family, image: Tensor, *, sparse: bool) -> _Look:
-        targets = targets_of(cam.model, cam.resolve(image), image, cam.reshape)
-        captured = capture(cam.model, image, targets, record="from_layer", forward=cam.forward)
-        if captured.interrupted:
-            captured = capture(cam.model, image, targets, record="from_start", forward=cam.forward)
-        views = views_of(cam.model, captured.activations, image, cam.reshape)
-        return cls(cam, family, image, captured, views, sparse)
 
     def heatmaps(self, target: BoxTarget) -> dict[str, Tensor]:
         """Of one item, for each method: (H, W) in [0, 1]."""
-        shared = {name: method for name, method in self.cam.methods.items() if method.needs <= _SHARED}
-        by_gradient = [name for name, method in shared.items() if "gradients" in method.needs]
-        grads = self._gradients(target, needed=bool(by_gradient)) if by_gradient or (shared and self.sparse) else {}
-        raw = {}
-        for layer in self.captured.activations:
-            blank = self.sparse and bool(grads) and not bool(grads[layer].any())
-            for name in shared:
-                if name in by_gradient:
-                    raw[name, layer] = self._map(name, layer, self.views[layer](grads[layer]))
-                else:
-                    raw[name, layer] = self._of_features[name, layer] * (not blank)
-        if others := [name for name in self.cam.methods if name not in shared]:
-            if not self.family.fixed_rows and target.matching == "exact":
-                target = BoxTarget(target.detections, target.items, "overlap", target.k, family=target.family)
-            raw |= self._one_by_one(others, target)
-        return self._composed(raw)
+        methods = self.cam.methods.values()
+        once = [method for method in methods if method.explains_score and not method.reruns]
+        again = [method for method in methods if method.reruns]
+        extras = self._extras(target)
+        raw = self.cam.maps(extras, once) if once else {}
+        if self._of_features:
+            blank = self._blank(extras)
+            raw |= {(name, layer): each * (layer not in blank) for (name, layer), each in self._of_features.items()}
+        if again:
+            raw |= self.cam.maps(self._extras(self._of_variants(target)), again)
+        return self._composed({(name, layer): raw[name, layer] for name in self.cam.methods for layer in extras.views})
 
     def features(self) -> dict[str, Tensor]:
         """For each method that explains no score: (H, W) in [0, 1], of all layers."""
         return self._composed(self._of_features)
 
-    def _gradients(self, target: BoxTarget, *, needed: bool) -> dict[str, Tensor]:
-        """Of the target, for each layer; none where there is none and it is not needed."""
-        with torch.enable_grad():
-            score = target(self.captured.outputs)
+    def _extras(self, target: BoxTarget) -> Extras:
+        return self.cam.extras(self.image, self.captured, target, keep_graph=True)
+
+    def _blank(self, extras: Extras) -> set[str]:
+        """Layers without a part in the score."""
+        if not self.sparse:
+            return set()
         try:
-            return gradients(score, self.captured, retain_graph=True)
-        except NoGradientError:
-            if needed:
-                raise
-            return {}
+            return {layer for layer, gradient in extras.raw_gradients.items() if not bool(gradient.any())}
+        except NoGradientError:  # a score that no layer has a part in tells nothing about one of them
+            return set()
+
+    def _of_variants(self, target: BoxTarget) -> BoxTarget:
+        """The target for variants of the image, in which a row may be another place."""
+        if self.family.fixed_rows or target.matching != "exact":
+            return target
+        return BoxTarget(target.detections, target.items, "overlap", target.k, family=target.family)
 
     @cached_property
     def _of_features(self) -> dict[tuple[str, str], Tensor]:
         """Maps of the methods that explain no score: the same for all parts."""
-        free = [name for name, method in self.cam.methods.items() if method.needs <= {"images", "layer"}]
-        return {(name, layer): self._map(name, layer) for layer in self.captured.activations for name in free}
-
-    def _map(self, name: str, layer: str, gradients: Tensor | None = None) -> Tensor:
-        method, activation = self.cam.methods[name], self.captured.activations[layer]
-        given: dict[str, Any] = {"activations": self.views[layer](activation), "gradients": gradients}
-        given |= {"images": self.image, "layer": self.cam.resolve(self.image)[layer], **self.cam.options}
-        asked = {"activations"} | method.needs | method.options
-        with torch.no_grad(), torch.autocast(activation.device.type, enabled=False):
-            returned = method.function(**{argument: given[argument] for argument in asked})
-            return collapse(returned, given["activations"], eigen_smooth=self.cam.eigen_smooth, method=name).relu()
-
-    def _one_by_one(self, methods: list[str], target: BoxTarget) -> dict[tuple[str, str], Tensor]:
-        cam = self.cam
-        again = CAM(
-            cam.model,
-            methods,
-            list(self.captured.activations),
-            **cam.options,  # type: ignore[arg-type]
-            eigen_smooth=cam.eigen_smooth,
-            reshape=cam.reshape,
-            forward=cam.forward,
-            batch_size=cam.batch_size,
-            seed=cam.seed,
-            progress=cam.progress,
-        )
-        return again(self.image, target).raw
+        free = [method for method in self.cam.methods.values() if not method.explains_score]
+        return self.cam.maps(self.cam.extras(self.image, self.captured), free)
 
     def _composed(self, raw: dict[tuple[str, str], Tensor]) -> dict[str, Tensor]:
         """Upsampled to the image; what the model padded below and to the right of it is cut off."""
@@ -251,17 +217,17 @@ class _Look:
         return {name: minmax(result[name][:, :height, :width])[0] for name in result.methods}
 
 
-def _part(look: _Look, target: BoxTarget, members: tuple[int, ...], per: Per) -> Part:
+def _part(image_pass: _CapturedImage, target: BoxTarget, members: tuple[int, ...], per: Per) -> Part:
     chosen = target.select(members)
-    found = chosen.detections[0]
-    of_items = [look.heatmaps(item) for item in chosen.split()]
+    detections = chosen.detections[0]
+    of_items = [image_pass.heatmaps(item) for item in chosen.split()]
     heatmaps = {name: minmax(torch.stack([maps[name] for maps in of_items]).mean(0)[None])[0] for name in of_items[0]}
-    label = None if per == "all" else int(found.labels[0])
-    x1, y1, x2, y2 = found.boxes[0].tolist()
+    label = None if per == "all" else int(detections.labels[0])
+    x1, y1, x2, y2 = detections.boxes[0].tolist()
     return Part(
         label=label,
-        name=None if label is None else look.family.name_of(label),
-        score=float(found.scores.max()),
+        name=None if label is None else image_pass.family.name_of(label),
+        score=float(detections.scores.max()),
         box=(x1, y1, x2, y2) if per == "detection" else None,
         members=members,
         heatmaps=heatmaps,
@@ -269,9 +235,9 @@ def _part(look: _Look, target: BoxTarget, members: tuple[int, ...], per: Per) ->
     )
 
 
-def _groups(found: Detections, per: Per) -> Iterator[tuple[int, ...]]:
+def _groups(detections: Detections, per: Per) -> Iterator[tuple[int, ...]]:
     """Positions of the boxes of each part; classes in the order of their best box."""
-    labels = found.labels.tolist()
+    labels = detections.labels.tolist()
     if per == "detection":
         yield from ((position,) for position in range(len(labels)))
     elif per == "class":

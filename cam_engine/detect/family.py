@@ -15,11 +15,12 @@ from cam_engine.grids import Reshape
 
 
 class Family(ABC):
-    """One kind of detector, bound to a model.
+    """One kind of detector, bound to a model. Another kind is a class derived from this one: four methods and a ``title``.
 
     ``model`` is what is explained: inside an ultralytics ``YOLO`` that is its ``.model``. ``names`` maps class indices to
     names, as far as the model knows them. ``iou`` is the family's own threshold for suppression. ``fixed_rows``: a row is
     the same place (anchor, query) for every image; where it is not, variants of an image are matched by overlap.
+    ``title`` names the kind in messages.
     """
 
     title: ClassVar[str]
@@ -28,8 +29,8 @@ class Family(ABC):
 
     def __init__(self, model: nn.Module, names: Mapping[int, str] | Sequence[str] | None = None) -> None:
         self.model = model
-        found = getattr(model, "names", None) or names or {}
-        pairs = found.items() if isinstance(found, Mapping) else enumerate(found)
+        known = getattr(model, "names", None) or names or {}
+        pairs = known.items() if isinstance(known, Mapping) else enumerate(known)
         self.names: dict[int, str] = {int(index): str(name) for index, name in pairs}
 
     @staticmethod

@@ -30,11 +30,11 @@ class _Queries(Family):
         return Queries(logits, boxes, (images.shape[-2], images.shape[-1]))
 
     def raw(self, outputs: Any) -> Raw:
-        found = _checked(outputs)
-        height, width = found.size
-        scale = found.boxes.new_tensor([width, height, width, height])
-        logits = found.logits[..., :-1] if self._no_object() else found.logits
-        return Raw(xyxy(found.boxes) * scale, logits, None, logits=True)
+        queries = _checked(outputs)
+        height, width = queries.size
+        scale = queries.boxes.new_tensor([width, height, width, height])
+        logits = queries.logits[..., :-1] if self._no_object() else queries.logits
+        return Raw(xyxy(queries.boxes) * scale, logits, None, logits=True)
 
     def detections(
         self, outputs: Any, *, confidence: float = 0.25, iou: float | None = None, max_detections: int = 300

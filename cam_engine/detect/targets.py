@@ -100,29 +100,29 @@ class BoxTarget:
 
     def _image(self, raw: Raw, outputs: Any, image: int) -> Tensor:
         nothing = raw.classes[image, :0].sum() + raw.boxes[image, :0].sum()
-        found = self.detections[image]
-        terms = [self._mask(outputs, image, found)] if "mask" in self.items and len(found) else []
+        detections = self.detections[image]
+        terms = [self._mask(outputs, image, detections)] if "mask" in self.items and len(detections) else []
         of_rows = [item for item in self.items if item != "mask"]
-        for position in range(len(found) if of_rows else 0):
-            label = int(found.labels[position])
-            rows, weights = self._rows(raw, image, found, position)
+        for position in range(len(detections) if of_rows else 0):
+            label = int(detections.labels[position])
+            rows, weights = self._rows(raw, image, detections, position)
             if len(rows):
                 terms += [_term(item, raw, image, rows, weights, label) for item in of_rows]
         return nothing + sum(terms, start=nothing) / len(self.items)
 
-    def _rows(self, raw: Raw, image: int, found: Detections, position: int) -> tuple[Tensor, Tensor]:
+    def _rows(self, raw: Raw, image: int, detections: Detections, position: int) -> tuple[Tensor, Tensor]:
         """Rows (m,) of one box and their weights (m,)."""
         if self.matching == "exact":
-            assert found.rows is not None
-            return found.rows[position : position + 1], raw.boxes.new_ones(1)
+            assert detections.rows is not None
+            return detections.rows[position : position + 1], raw.boxes.new_ones(1)
         count = raw.rows(image)
-        box = found.boxes[position : position + 1].to(raw.boxes)
+        box = detections.boxes[position : position + 1].to(raw.boxes)
         values, rows = overlaps(box, raw.boxes[image, :count].detach())[0].topk(min(self.k, count))
-        agree = raw.classes[image, rows].detach().argmax(1) == found.labels[position]
+        agree = raw.classes[image, rows].detach().argmax(1) == detections.labels[position]
         return rows[agree], values[agree].softmax(0)
 
-    def _mask(self, outputs: Any, image: int, found: Detections) -> Tensor:
-        logits, inside = self.family.masks(outputs, image, found)
+    def _mask(self, outputs: Any, image: int, detections: Detections) -> Tensor:
+        logits, inside = self.family.masks(outputs, image, detections)
         sums, areas = (logits * inside).sum((1, 2)), inside.sum((1, 2))
         return (sums / areas.clamp(min=1)).sum()
 

@@ -51,20 +51,20 @@ class _Torchvision(Family):
     watched: tuple[str, str]  # what gives the head's outputs; what gives anchors or proposals
 
     def forward(self, model: nn.Module, images: Tensor) -> TorchvisionOutputs:
-        found: dict[str, Any] = {}
+        returned: dict[str, Any] = {}
         head, places = self.watched
         with ExitStack() as stack:
             for name in ("transform", head, places, "roi_heads.mask_predictor"):
                 module = _at(model, name)
                 if isinstance(module, nn.Module):
-                    stack.callback(module.register_forward_hook(_taker(found, name)).remove)
+                    stack.callback(module.register_forward_hook(_taker(returned, name)).remove)
             kept = model(list(images))
-        batch = found["transform"][0]
-        where = list(found[places][0] if places == "rpn" else found[places])
+        batch = returned["transform"][0]
+        where = list(returned[places][0] if places == "rpn" else returned[places])
         resized = [(int(h), int(w)) for h, w in batch.image_sizes]
-        taken = _Taken(found[head], where, resized, (images.shape[-2], images.shape[-1]))
+        taken = _Taken(returned[head], where, resized, (images.shape[-2], images.shape[-1]))
         counts = [len(each["boxes"]) for each in kept]
-        masks = found.get("roi_heads.mask_predictor")
+        masks = returned.get("roi_heads.mask_predictor")
         return TorchvisionOutputs(
             raw=self._raw(taken),
             probabilities=self._probabilities(taken),
@@ -108,10 +108,10 @@ class _Torchvision(Family):
         raise NotImplementedError
 
     def _counts(self, outputs: Any, confidence: float) -> list[int]:
-        found = _checked(outputs)
+        checked = _checked(outputs)
         return [
             int((scores[:count] >= confidence).sum())
-            for scores, count in zip(found.scores, found.counts.tolist(), strict=True)
+            for scores, count in zip(checked.scores, checked.counts.tolist(), strict=True)
         ]
 
     def _kept(self, outputs: TorchvisionOutputs, image: int, confidence: float) -> Detections:
@@ -249,9 +249,9 @@ class FasterRCNN(_Torchvision):
         return super()._row(box, label, score, own, probabilities) * foreground + label - 1
 
 
-def _taker(found: dict[str, Any], name: str) -> Callable[[nn.Module, Any, Any], None]:
+def _taker(returned: dict[str, Any], name: str) -> Callable[[nn.Module, Any, Any], None]:
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        found[name] = output
+        returned[name] = output
 
     return hook
 

@@ -99,12 +99,12 @@ class Ultralytics(Family):
                 "an ultralytics model in eval mode returns (predictions, dictionary of raw predictions); this one "
                 f"returned {type(outputs).__name__}. An exported head (head.export) holds no scores before suppression."
             )
-        found = outputs[-1]
-        if "one2one" in found:
-            found = found["one2one" if self._head.end2end else "one2many"]
-        if "angle" in found:
+        branch = outputs[-1]
+        if "one2one" in branch:
+            branch = branch["one2one" if self._head.end2end else "one2many"]
+        if "angle" in branch:
             raise ValueError("oriented boxes (OBB) are not supported: their rows are no xyxy boxes.")
-        return found
+        return branch
 
     def _explained(self, outputs: Any) -> dict[str, Any]:
         """The branch whose rows have a gradient to the head's inputs."""

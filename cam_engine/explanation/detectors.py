@@ -3,49 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cam_engine.names import friendly_names, resolve_names
+from cam_engine.detect import Explained, Family, explain_detections, family_of
+from cam_engine.detect.explain import Part
+from cam_engine.explanation.reading import Picture
+from cam_engine.explanation.request import Explanation, Request
+from cam_engine.layers.friendly import friendly_names, resolve_names
+from cam_engine.loading import Loaded
+from cam_engine.render import Tile, contact_sheet, overlay
 
-if TYPE_CHECKING:
-    from cam_engine.detect import Explained, Family
-    from cam_engine.explanation.one import Explanation, Request
-    from cam_engine.explanation.pictures import Picture
-    from cam_engine.loading import Loaded
-
-_SHOWN = 16  # parts on one sheet
-_DRAWN = 10  # boxes on one picture, the best
+MOST_PARTS = 16  # on one sheet
+MOST_BOXES = 10  # on one picture, the best
 
 
 def detector_of(loaded: Loaded, request: Request) -> Family | None:
     """The detector family of the model; None for other models, and where the request says itself what is explained."""
-    from cam_engine.detect import family_of
-
     if callable(request.target) or request.cam.get("forward") is not None:
         return None
     try:
-        family = family_of(loaded.net)
+        return family_of(loaded.net, loaded.classes)
     except TypeError:
         return None
-    if not family.names and loaded.classes:
-        family.names = dict(loaded.classes)
-    return family
 
 
 def explain_detector(family: Family, loaded: Loaded, picture: Picture, request: Request) -> dict[str, Explanation]:
     """For each method, what :func:`cam_engine.explain` returns for a detector."""
-    from cam_engine.detect import explain_detections
-
     friendly = friendly_names(family.model) or loaded.friendly
     layers = None if request.layer is None else resolve_names(family.model, request.layer, friendly)
     # A target= that is no callable is a class, as it is for a classifier.
     classes: Any = request.target if request.classes is None else request.classes
-    settings = {name: value for name, value in request.cam.items() if name not in ("forward", "output")}
-    if settings.get("reshape") is None:
-        settings.pop("reshape", None)
+    # How it is called and what its outputs are is the family's to say; how a layer is read is, unless the user does.
+    settings = {name: value for name, value in request.cam.items() if name not in ("forward", "output", "reshape")}
+    if request.cam.get("reshape") is not None:
+        settings["reshape"] = request.cam["reshape"]
     explained = explain_detections(
         loaded.net,
         picture.tensor,
@@ -64,57 +58,38 @@ def explain_detector(family: Family, loaded: Loaded, picture: Picture, request: 
 
 def parts_sheet(pixels: NDArray[np.uint8], parts: Sequence[dict[str, Any]], alpha: float) -> NDArray[np.uint8]:
     """Each part's map on the picture, with its box, label and score; the first sixteen."""
-    from cam_engine.render import Tile, contact_sheet
-
     tiles = []
-    for part in parts[:_SHOWN]:
+    for part in parts[:MOST_PARTS]:
         count = len(part["boxes"])
         words = [part["label"] or "all detections", f"{part['score']:.2f}"]
-        words += [f"{_DRAWN} of {count} boxes"] if count > _DRAWN else []
-        tiles.append(Tile(pixels, part["heatmap"], (" · ".join(words),), boxes=part["boxes"][:_DRAWN]))
-    left = len(parts) - len(tiles)
-    title = f"{len(tiles)} of {len(parts)} parts" if left else ""
+        words += [f"{MOST_BOXES} of {count} boxes"] if count > MOST_BOXES else []
+        tiles.append(Tile(pixels, part["heatmap"], (" · ".join(words),), boxes=part["boxes"][:MOST_BOXES]))
+    title = f"{len(tiles)} of {len(parts)} parts" if len(parts) > len(tiles) else ""
     return contact_sheet(tiles, title=title, tile_size=320, alpha=alpha)
 
 
 def _of_method(
     method: str, explained: Explained, family: Family, friendly: dict[str, str], picture: Picture, request: Request
 ) -> Explanation:
-    from cam_engine.explanation.one import Explanation, shown_layer
-    from cam_engine.render import overlay
-
     pixels = np.asarray(picture.original)
-    found = explained.detections
-    boxes = [picture.geometry.box(box) for box in found.boxes.tolist()]
-    rows = zip(found.labels.tolist(), found.scores.tolist(), boxes, strict=True)
+    kept = explained.detections
+    boxes = [picture.geometry.box(box) for box in kept.boxes.tolist()]
+    rows = zip(kept.labels.tolist(), kept.scores.tolist(), boxes, strict=True)
     detections = [{"label": family.name_of(label), "score": score, "box": box} for label, score, box in rows]
-    parts: list[dict[str, Any]] = []
-    for part in explained.parts:
-        heatmap = picture.geometry.heatmap(part.heatmaps[method].float().cpu().numpy()).clip(0, 1)
-        parts.append(
-            {
-                "heatmap": heatmap,
-                "overlay": overlay(pixels, heatmap if part.valid[method] else None, alpha=request.alpha),
-                "label": None if part.label is None else family.name_of(part.label),
-                "score": part.score,
-                "box": boxes[part.members[0]] if part.box is not None else None,
-                "boxes": [boxes[member] for member in part.members],
-            }
-        )
-    whole = explained.heatmap(method).float().cpu().numpy()
-    message = explained.note
-    nothing_asked = request.target is None and request.per == "all" and family.indices(request.classes) is None
-    if nothing_asked and method in explained.features:
-        whole = explained.features[method].float().cpu().numpy()
+    parts = [_part(part, method, boxes, family, picture, request.alpha) for part in explained.parts]
+    whole, message = explained.heatmap(method), explained.note
+    everything = request.target is None and request.per == "all" and family.indices(request.classes) is None
+    if everything and method in explained.features:
+        whole = explained.features[method]
         message += f"; {method} shows what the network's features respond to, whatever is detected"
-    heatmap = picture.geometry.heatmap(whole).clip(0, 1)
+    heatmap = picture.geometry.heatmap(whole.float().cpu().numpy()).clip(0, 1)
     result = Explanation(
         heatmap=heatmap,
         overlay=overlay(pixels, heatmap, alpha=request.alpha),
         original_image=picture.original,
         method=method,
-        target_layer=shown_layer(request.layer, explained.layers, friendly),
-        score=max(found.scores.tolist(), default=None),
+        target_layer=request.title_of(explained.layers, friendly),
+        score=max(kept.scores.tolist(), default=None),
         parts=parts,
         detections=detections,
     )
@@ -123,3 +98,23 @@ def _of_method(
     if parts:
         result["parts_sheet"] = parts_sheet(pixels, parts, request.alpha)
     return result
+
+
+def _part(
+    part: Part,
+    method: str,
+    boxes: Sequence[tuple[float, float, float, float]],
+    family: Family,
+    picture: Picture,
+    alpha: float,
+) -> dict[str, Any]:
+    """A part as :func:`cam_engine.explain` returns it; ``boxes`` are all detections' on the original picture."""
+    heatmap = picture.geometry.heatmap(part.heatmaps[method].float().cpu().numpy()).clip(0, 1)
+    return {
+        "heatmap": heatmap,
+        "overlay": overlay(np.asarray(picture.original), heatmap if part.valid[method] else None, alpha=alpha),
+        "label": None if part.label is None else family.name_of(part.label),
+        "score": part.score,
+        "box": boxes[part.members[0]] if part.box is not None else None,
+        "boxes": [boxes[member] for member in part.members],
+    }

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cam_engine.render import write_png
+
 
 def new_folder(folder: Path) -> Path:
     """The folder, or the first of ``folder-2``, ``folder-3``, … that does not exist or is empty; made."""
@@ -26,14 +28,13 @@ def new_folder(folder: Path) -> Path:
 def save_explanation(explained: Mapping[str, Any], folder: Path, settings: Mapping[str, Any]) -> Path:
     """Write ``overlay.png``, ``heatmap.png``, ``heatmap.npy`` and ``metadata.json``; for a detector each part's the same,
     numbered, in ``parts/``, and ``parts.png``, a sheet of them. Of several methods each has a folder, beside ``methods.png``."""
-    from cam_engine.render import write_png
-
     folder = new_folder(folder)
     _write_maps(explained, folder, "")
     _write_parts(explained, folder)
-    for key, name in (("sheet", "methods"), ("parts_sheet", "parts")):
-        if explained.get(key) is not None:
-            write_png(folder / f"{name}.png", explained[key])
+    if "sheet" in explained:
+        write_png(folder / "methods.png", explained["sheet"])
+    if "parts_sheet" in explained:
+        write_png(folder / "parts.png", explained["parts_sheet"])
     for method, of_method in explained.get("methods", {}).items():
         inner = folder / method
         inner.mkdir()
@@ -59,12 +60,10 @@ def _write_parts(explained: Mapping[str, Any], folder: Path) -> None:
             _write_maps(part, folder / "parts", f"{number:03d}_")
 
 
-def _write_maps(found: Mapping[str, Any], folder: Path, prefix: str) -> None:
-    from cam_engine.render import write_png
-
-    heatmap: NDArray[np.float32] = found["heatmap"]
+def _write_maps(explained: Mapping[str, Any], folder: Path, prefix: str) -> None:
+    heatmap: NDArray[np.float32] = explained["heatmap"]
     grey = (heatmap * 255).round().astype(np.uint8)
-    write_png(folder / f"{prefix}overlay.png", found["overlay"])
+    write_png(folder / f"{prefix}overlay.png", explained["overlay"])
     write_png(folder / f"{prefix}heatmap.png", np.repeat(grey[:, :, None], 3, axis=2))
     np.save(folder / f"{prefix}heatmap.npy", heatmap, allow_pickle=False)
 

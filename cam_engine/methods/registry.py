@@ -8,29 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cam_engine.errors import UnknownNameError, nearest
+from cam_engine.methods.needs import NEEDS, OPTIONS
 
 CamFunction = Callable[..., Tensor]
-
-# What a method may ask for beside ``activations`` (B, C, h, w), each an argument of that name. What costs more than the one
-# forward and the one gradient call says what.
-NEEDS = {
-    "gradients": "(B, C, h, w), of the explained score with respect to the activations",
-    "hessian_vector": "(B, C, h, w), the score's Hessian times the activations; a second gradient call",
-    "finer_gradients": "(B, C, h, w), of the score's lead over the most similar classes; a second gradient call",
-    "gradient_moments": "means of g, g² and g³ over noisy repeats, three of (B, C, h, w); a forward and gradient call each",
-    "bias_terms": "FullGrad's terms, a list of (B, C_l, h_l, w_l); a forward and gradient call from the images on",
-    "class_weights": "(B, C), the final linear layer's weights of the explained class",
-    "scores": "(B,), the explained score",
-    "images": "(B, channels, H, W)",
-    "layer": "the module that is explained",
-    "rescore_images": "callable (variant, count) -> (B, count); count forwards",
-    "rescore_activations": "callable (variant, count) -> (B, count); count forwards from the layer on",
-    "generator": "torch.Generator on the CPU, seeded alike at every call",
-}
-OPTIONS = {
-    "component": "which principal component, counted from 0",
-    "center": "whether channels are centred before a decomposition",
-}
 
 
 @dataclass(frozen=True)
@@ -41,6 +21,16 @@ class Method:
     function: CamFunction
     needs: frozenset[str]
     options: frozenset[str]
+
+    @property
+    def explains_score(self) -> bool:
+        """Is its map about a score? If not, it shows what the layer responds to, whatever the target."""
+        return any(NEEDS[name].score for name in self.needs)
+
+    @property
+    def reruns(self) -> bool:
+        """Does it run the model again, beyond the one forward that all methods share?"""
+        return any(NEEDS[name].reruns for name in self.needs)
 
 
 _METHODS: dict[str, Method] = {}
@@ -62,7 +52,7 @@ def register(
 
     Args:
         name: Lower-case name, new or of a method to replace.
-        needs: Keys of :data:`cam_engine.methods.registry.NEEDS`, such as ``"gradients"``.
+        needs: Keys of :data:`cam_engine.methods.needs.NEEDS`, such as ``"gradients"``.
         options: Settings of ``CAM`` that the function takes: ``"component"``, ``"center"``.
 
     >>> from cam_engine import register

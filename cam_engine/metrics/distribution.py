@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cam_engine.validity import valid_maps
+
 Maps = Any  # numpy array or tensor (N, h, w)
 Float = NDArray[np.float64]
-
-MASS_FLOOR = 1e-12
 
 
 def as_maps(maps: Maps) -> Float:
@@ -28,16 +28,20 @@ def as_maps(maps: Maps) -> Float:
 
 
 def valid(maps: Maps) -> NDArray[np.bool_]:
-    """(N,) bool: finite everywhere, and a sum after ReLU above 1e-12."""
-    array = as_maps(maps)
-    finite = np.asarray(np.isfinite(array).all(axis=(1, 2)))
-    total = np.maximum(np.where(finite[:, None, None], array, 0.0), 0.0).sum((1, 2))
-    usable: NDArray[np.bool_] = finite & (total > MASS_FLOOR)
-    return usable
+    """(N,) bool: finite everywhere, and a sum after ReLU above 1e-12.
+
+    >>> valid(np.array([[[1.0, 3.0]], [[0.0, -1.0]]]))
+    array([ True, False])
+    """
+    return valid_maps(as_maps(maps))
 
 
 def distributions(maps: Maps) -> Float:
-    """ReLU, then each map divided by its sum: (N, h, w), NaN throughout for an invalid map."""
+    """ReLU, then each map divided by its sum: (N, h, w), NaN throughout for an invalid map.
+
+    >>> distributions(np.array([[[1.0, 3.0]]]))
+    array([[[0.25, 0.75]]])
+    """
     array = as_maps(maps)
     usable = valid(array)[:, None, None]
     positive = np.maximum(np.where(usable, array, 1.0), 0.0)

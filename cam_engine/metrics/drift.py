@@ -27,6 +27,10 @@ def jensen_shannon(maps: Maps, others: Maps) -> Float:
 
     JSD(p, q) = ½ KL(p‖m) + ½ KL(q‖m), m = ½(p + q); equals scipy's ``jensenshannon(p, q, base=2) ** 2``.
     Lin 1991, IEEE Trans. Inf. Theory 37.
+
+    >>> left, right = np.array([[[1.0, 0.0]]]), np.array([[[0.0, 1.0]]])
+    >>> jensen_shannon(left, left), jensen_shannon(left, right)
+    (array([0.]), array([1.]))
     """
     p, q = pair(maps, others)
     middle = (p + q) / 2
@@ -38,6 +42,10 @@ def correlation(maps: Maps, others: Maps) -> Float:
     """Pearson correlation (CC) over cells: (N,), 1 (same focus) to −1. NaN where a map is the same everywhere.
 
     Equals scipy's ``pearsonr``. Bylinskii et al. 2019 (arXiv:1604.03605), as are SIM and the choice of JSD's relatives.
+
+    >>> ramp = np.arange(4.0).reshape(1, 2, 2)
+    >>> correlation(ramp, 2 * ramp), correlation(ramp, 3 - ramp)
+    (array([1.]), array([-1.]))
     """
     p, q = pair(maps, others)
     return _correlation(p.reshape(len(p), -1), q.reshape(len(q), -1))
@@ -48,6 +56,10 @@ def spearman(maps: Maps, others: Maps) -> Float:
 
     NaN where a map is the same everywhere. Equals scipy's ``spearmanr``. Cells without focus count as much as those with:
     noise among them lowers it.
+
+    >>> ramp = np.arange(4.0).reshape(1, 2, 2)
+    >>> spearman(ramp, ramp**2).round(3)
+    array([1.])
     """
     p, q = (x.reshape(len(x), -1) for x in pair(maps, others))
     defined = np.asarray(np.isfinite(p + q).all(1))
@@ -56,7 +68,11 @@ def spearman(maps: Maps, others: Maps) -> Float:
 
 
 def similarity(maps: Maps, others: Maps) -> Float:
-    """SIM, the mass that both share, Σ min(p, q): (N,), 1 (same focus) to 0 (disjoint). Bylinskii et al. 2019."""
+    """SIM, the mass that both share, Σ min(p, q): (N,), 1 (same focus) to 0 (disjoint). Bylinskii et al. 2019.
+
+    >>> similarity(np.array([[[1.0, 1.0]]]), np.array([[[1.0, 3.0]]]))
+    array([0.75])
+    """
     p, q = pair(maps, others)
     return np.minimum(p, q).sum((1, 2))
 
@@ -67,6 +83,10 @@ def ssim(maps: Maps, others: Maps, size: tuple[int, int] = SSIM_SIZE) -> Float:
     (N,), 1 (same picture) to −1. Equals scikit-image's ``structural_similarity(…, data_range=1, gaussian_weights=True,
     sigma=1.5, use_sample_covariance=False)``; a map that is the same everywhere is a picture of zeros.
     Wang et al. 2004, IEEE Trans. Image Process. 13.
+
+    >>> ramp = np.arange(4.0).reshape(1, 2, 2)
+    >>> ssim(ramp, ramp), bool(ssim(ramp, ramp[:, ::-1])[0] < 0.5)
+    (array([1.]), True)
     """
     x, y = (_picture(m, size) for m in pair(maps, others))
     border, sigma = 5, (0, 1.5, 1.5)
@@ -88,6 +108,10 @@ def top_overlap(maps: Maps, others: Maps, share: float = TOP_SHARE) -> Float:
 
     A map's strongest cells are those not below its k-th largest value and above zero, k = ``share`` of the cells, at least
     one; of cells that tie at the limit all are in.
+
+    >>> ramp = np.arange(10.0).reshape(1, 2, 5)
+    >>> top_overlap(ramp, ramp), top_overlap(ramp, 9 - ramp)
+    (array([1.]), array([0.]))
     """
     p, q = pair(maps, others)
     first, second = _top(p, share), _top(q, share)
@@ -97,13 +121,23 @@ def top_overlap(maps: Maps, others: Maps, share: float = TOP_SHARE) -> Float:
 
 
 def centroid_vector(maps: Maps, others: Maps) -> Float:
-    """From the others' centre of mass to the maps', (N, 2): down and right, as shares of the height and the width, −1 to 1."""
+    """From the others' centre of mass to the maps', (N, 2): down and right, as shares of the height and the width, −1 to 1.
+
+    >>> left, right = np.array([[[1.0, 0.0]]]), np.array([[[0.0, 1.0]]])
+    >>> centroid_vector(right, left)
+    array([[0. , 0.5]])
+    """
     p, q = pair(maps, others)
     return centroid(p) - centroid(q)
 
 
 def centroid_shift(maps: Maps, others: Maps) -> Float:
-    """Distance of the centres of mass, over √2 (the unit square's diagonal): (N,), 0 to 1."""
+    """Distance of the centres of mass, over √2 (the unit square's diagonal): (N,), 0 to 1.
+
+    >>> left, right = np.array([[[1.0, 0.0]]]), np.array([[[0.0, 1.0]]])
+    >>> centroid_shift(right, left).round(3)
+    array([0.354])
+    """
     return np.linalg.norm(centroid_vector(maps, others), axis=1) / np.sqrt(2)
 
 
@@ -113,6 +147,10 @@ def wasserstein(maps: Maps, others: Maps) -> Float:
     Distances are Euclidean between cell centres in the unit square. Exact, as a linear program over the mass that differs:
     equals scipy's ``wasserstein_distance_nd`` / √2. A grid finer than 16 cells a side is averaged in blocks first, since
     the cost grows with the fourth power of the side. Rubner et al. 2000, IJCV 40.
+
+    >>> left, right = np.array([[[1.0, 0.0]]]), np.array([[[0.0, 1.0]]])
+    >>> wasserstein(left, right).round(3)
+    array([0.354])
     """
     p, q = (blocks(m, FINEST) for m in pair(maps, others))
     _, h, w = p.shape

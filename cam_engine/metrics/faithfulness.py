@@ -33,6 +33,9 @@ def heatmaps(maps: Maps, size: tuple[int, int]) -> Float:
     """Maps (N, h, w) as pictures: ReLU, min–max scaled, upsampled (bilinear, half-pixel centres) to (N, H, W) in [0, 1].
 
     NaN throughout for an invalid map.
+
+    >>> heatmaps(np.array([[[-1.0, 2.0, 4.0]]]), (1, 3))
+    array([[[0. , 0.5, 1. ]]])
     """
     array = as_maps(maps)
     positive = np.maximum(np.where(valid(array)[:, None, None], array, np.nan), 0)
@@ -46,14 +49,25 @@ def average_drop(score: Score, images: Tensor, heatmaps: Float) -> Float:
 
     s' is the score of the image times its heatmap: zero in the normalised image is what is hidden. Low is better, and a map
     that highlights everything is best of all: read it beside the entropy. Chattopadhyay et al. 2018 (arXiv:1710.11063).
+
+    >>> import torch
+    >>> images, left = torch.ones(1, 1, 2, 2), np.array([[[1.0, 0.0], [1.0, 0.0]]])
+    >>> average_drop(lambda x: x.mean((1, 2, 3)), images, left)  # half of what counts is hidden
+    array([0.5])
     """
-    before, after = _shown(score, images, heatmaps)
+    before, after = _before_and_after(score, images, heatmaps)
     return np.maximum(0.0, before - after) / np.maximum(before, 1e-7)
 
 
 def confidence_increase(score: Score, images: Tensor, heatmaps: Float) -> Float:
-    """Does confidence rise when only the highlighted part is shown? (N,), 0 or 1; high is better. Chattopadhyay et al. 2018."""
-    before, after = _shown(score, images, heatmaps)
+    """Does confidence rise when only the highlighted part is shown? (N,), 0 or 1; high is better. Chattopadhyay et al. 2018.
+
+    >>> import torch
+    >>> images, left = torch.ones(1, 1, 2, 2), np.array([[[1.0, 0.0], [1.0, 0.0]]])
+    >>> confidence_increase(lambda x: x[..., 0].mean((1, 2)) - x[..., 1].mean((1, 2)), images, left)
+    array([1.])
+    """
+    before, after = _before_and_after(score, images, heatmaps)
     return np.where(np.isfinite(after), (after > before).astype(np.float64), np.nan)
 
 
@@ -61,6 +75,13 @@ def insertion(score: Score, images: Tensor, heatmaps: Float, steps: int = STEPS)
     """Area under the score as pixels come back into a blurred image, the hottest first: (N,), the score's range; high is better.
 
     Petsiuk et al. 2018 (RISE, arXiv:1806.07421).
+
+    >>> import torch
+    >>> images, heatmap = torch.zeros(1, 1, 8, 8), np.zeros((1, 8, 8))
+    >>> images[:, :, 0, 0] = heatmap[:, 0, 0] = 1
+    >>> score = lambda x: x[:, 0, 0, 0]
+    >>> bool(insertion(score, images, heatmap)[0] > insertion(score, images, 1 - heatmap)[0])
+    True
     """
     sigma = [0, 0] + [BLUR * side for side in images.shape[-2:]]
     blurred = _like(gaussian_filter(images.detach().cpu().numpy(), sigma), images)
@@ -71,6 +92,13 @@ def deletion(score: Score, images: Tensor, heatmaps: Float, steps: int = STEPS) 
     """Area under the score as pixels become zero, the hottest first: (N,), the score's range; low is better.
 
     Zero is in the normalised image, the mean of the data set. Petsiuk et al. 2018.
+
+    >>> import torch
+    >>> images, heatmap = torch.zeros(1, 1, 8, 8), np.zeros((1, 8, 8))
+    >>> images[:, :, 0, 0] = heatmap[:, 0, 0] = 1
+    >>> score = lambda x: x[:, 0, 0, 0]
+    >>> deletion(score, images, heatmap).round(3), deletion(score, images, 1 - heatmap).round(3)
+    (array([0.025]), array([0.975]))
     """
     return _area(score, images, images * 0, heatmaps, steps)
 
@@ -90,6 +118,12 @@ def road(
     Removed pixels become what their neighbours let expect (a linear system for each image) plus seeded Gaussian noise, so
     that the hole itself tells nothing. Rong et al. 2022 (arXiv:2202.00449); equals grad-cam's ``ROADCombined`` at
     ``noise=0``.
+
+    >>> import torch
+    >>> images, heatmap = torch.zeros(1, 1, 8, 8), np.arange(64.0).reshape(1, 8, 8) / 63
+    >>> images[:, :, 4:] = 1  # the hot half
+    >>> bool(road(lambda x: x[:, 0, 7].mean(1), images, heatmap)[0] > 0)
+    True
     """
     total = np.zeros(len(images))
     for percentile in percentiles:
@@ -130,10 +164,10 @@ def impute(image: Float, keep: Any, noise: Float | float = 0.0) -> Float:
     return filled.reshape(image.shape)
 
 
-def _shown(score: Score, images: Tensor, heatmaps: Float) -> tuple[Float, Float]:
+def _before_and_after(score: Score, images: Tensor, heatmaps: Float) -> tuple[Float, Float]:
     usable = _usable(heatmaps)
-    shown = images * _like(np.nan_to_num(heatmaps), images)[:, None]
-    return _numbers(score(images)), np.where(usable, _numbers(score(shown)), np.nan)
+    masked = images * _like(np.nan_to_num(heatmaps), images)[:, None]
+    return _numbers(score(images)), np.where(usable, _numbers(score(masked)), np.nan)
 
 
 def _area(score: Score, start: Tensor, finish: Tensor, heatmaps: Float, steps: int) -> Float:

@@ -21,6 +21,12 @@ def coverage(masks: Any, grid: tuple[int, int]) -> Float:
 
     A pixel that two cells share counts for both in proportion, so that the mean over the grid is the mean over the
     pixels.
+
+    >>> mask = np.zeros((1, 4, 4), bool)
+    >>> mask[0, :2, :3] = True
+    >>> coverage(mask, (2, 2))
+    array([[[1. , 0.5],
+            [0. , 0. ]]])
     """
     array = np.asarray(masks, dtype=np.float64)
     if array.ndim != 3:
@@ -34,6 +40,10 @@ def on_target_mass(maps: Maps, region: Any) -> Float:
 
     Also called the energy-based pointing game (Wang et
     al. 2020, arXiv:1910.01279) and relevance mass accuracy (Arras et al. 2020, arXiv:2003.07258).
+
+    >>> left = np.array([[[1.0, 0.0]]])  # the region: the left half
+    >>> on_target_mass(np.array([[[3.0, 1.0]]]), left)
+    array([0.75])
     """
     p, m = _both(maps, region)
     return np.where(m.mean((1, 2)) > 0, (p * m).sum((1, 2)), np.nan)
@@ -43,6 +53,10 @@ def enrichment(maps: Maps, region: Any) -> Float:
     """Mass on the region over the region's share of the image, Σ p·m / mean(m): (N,), 0 to 1/mean(m).
 
     1 is chance, below 1 the map looks elsewhere.
+
+    >>> left = np.array([[[1.0, 0.0]]])  # the region: the left half
+    >>> enrichment(np.array([[[3.0, 1.0]]]), left), enrichment(np.ones((1, 1, 2)), left)
+    (array([1.5]), array([1.]))
     """
     area = np.asarray(region, dtype=np.float64).mean((1, 2))
     return on_target_mass(maps, region) / np.where(area > 0, area, np.nan)
@@ -53,6 +67,10 @@ def pointing_game(maps: Maps, region: Any, tolerance: float = 0.0) -> Float:
 
     With a ``tolerance`` in cells, a cell counts with the largest coverage within that distance. On masks of 0 and 1 without
     ties it is a hit or a miss. Zhang et al. 2016 (arXiv:1608.00507).
+
+    >>> left = np.array([[[1.0, 0.0]]])  # the region: the left half
+    >>> pointing_game(np.array([[[3.0, 1.0]]]), left), pointing_game(np.ones((1, 1, 2)), left)
+    (array([1.]), array([0.5]))
     """
     p, m = _both(maps, region)
     if tolerance > 0:
@@ -70,6 +88,10 @@ def rank_accuracy(maps: Maps, region: Any) -> Float:
 
     A cell belongs to the region if at least half of it is covered. Cells that tie at the limit share its places. Relevance
     rank accuracy, Arras et al. 2020 (arXiv:2003.07258).
+
+    >>> region = np.array([[[1.0, 1.0, 0.0, 0.0]]])
+    >>> rank_accuracy(np.array([[[5.0, 1.0, 3.0, 0.0]]]), region)
+    array([0.5])
     """
     p, m = _both(maps, region)
     values, inside = p.reshape(len(p), -1), m.reshape(len(m), -1) >= 0.5
@@ -86,6 +108,10 @@ def pixel_auc(maps: Maps, region: Any) -> Float:
 
     A cell belongs to the region if at least half of it is covered. NaN too where every cell does. Ties count half, as in
     scikit-learn's ``roc_auc_score``. From the ranks (Mann–Whitney), so that all images are done at once.
+
+    >>> region = np.array([[[1.0, 1.0, 0.0, 0.0]]])
+    >>> pixel_auc(np.array([[[5.0, 1.0, 3.0, 0.0]]]), region)
+    array([0.75])
     """
     p, m = _both(maps, region)
     values, inside = p.reshape(len(p), -1), m.reshape(len(m), -1) >= 0.5

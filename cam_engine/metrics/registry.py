@@ -1,4 +1,7 @@
-"""The list of per-image numbers that a look can measure: a metric is one pure function and one line here."""
+"""What is known about each number: one description, wherever it is measured, tabled or drawn.
+
+A metric is one pure function and one line in :mod:`cam_engine.metrics.catalogue`.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cam_engine.errors import nearest
-from cam_engine.metrics import drift, faithfulness, localisation, shape, shortcut
 from cam_engine.metrics.distribution import Float
+
+End = Literal["high", "low"]
 
 # What a metric may ask for, each an argument of its function, in this notation.
 NEEDS = {
@@ -21,19 +25,44 @@ NEEDS = {
     "images": "(N, C, H, W) tensor, as the model gets them",
     "heatmaps": "(N, H, W) in [0, 1], the maps at the images' size",
 }
+_CONDITIONS = {"region": "with masks or boxes", "nuisance": "with `nuisance=`", "score": "extra forwards"}
 
 
-@dataclass(frozen=True)
-class Metric:
-    """``function(*needs) -> (N,)``; which end is ``worse``, for the worst tenth and class; what monitors find while there is
-    no value (``neutral``); whether every look measures it (``default``)."""
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What is known about a number.
+
+    ``title``: for people, in a table. ``meaning``: how to read it, in a sentence. ``range``: in words. ``worse``: the bad end,
+    which the worst tenth and the worst class are taken from. ``verdict``: whether that end is bad by itself; else the number is
+    a magnitude. ``neutral``: what monitors find while there has been no value. ``mark``: a value worth a line in a chart, and
+    what it stands for. ``measured``: when.
+    """
 
     name: str
+    title: str
+    meaning: str = ""
+    range: str = ""
+    worse: End = "high"
+    verdict: bool = False
+    neutral: float = 0.0
+    mark: tuple[float, str] | None = None
+    measured: str = "always"
+
+    @property
+    def better(self) -> Literal["higher", "lower"] | None:
+        """The direction that is better; None for a magnitude."""
+        if not self.verdict:
+            return None
+        return "higher" if self.worse == "low" else "lower"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(Description):
+    """A number of each image: ``function(*needs) -> (N,)``; whether every look measures it (``default``)."""
+
     function: Callable[..., Float]
     needs: tuple[str, ...]
-    worse: Literal["high", "low"]
-    neutral: float
-    default: bool = False
+    default: bool
 
     @property
     def costs_forwards(self) -> bool:
@@ -41,6 +70,7 @@ class Metric:
 
 
 _METRICS: dict[str, Metric] = {}
+_OTHERS: dict[str, Description] = {}
 
 
 def register_metric(
@@ -48,9 +78,14 @@ def register_metric(
     function: Callable[..., Float],
     needs: Sequence[str] = ("maps",),
     *,
-    worse: Literal["high", "low"] = "high",
+    worse: End = "high",
+    verdict: bool = False,
     neutral: float = 0.0,
     default: bool = False,
+    title: str = "",
+    meaning: str = "",
+    range: str = "",
+    mark: tuple[float, str] | None = None,
 ) -> None:
     """Make a number known under ``name``; from then on ``CAMCallback(metrics=[name])`` measures it.
 
@@ -58,15 +93,33 @@ def register_metric(
         name: Stands in metric keys; letters, digits and ``_``.
         function: Takes what ``needs`` names, in that order, and returns (N,), NaN where undefined.
         needs: Keys of :data:`NEEDS`.
-        worse: The bad end.
+        worse: The bad end: which images are in the worst tenth.
+        verdict: That end is bad by itself, so that a comparison names a best value; else the number is a magnitude.
         neutral: Logged while there has been no value.
         default: Measure it at every look, asked for or not.
+        title: In tables and over charts; by default the name with spaces.
+        meaning: How to read it, in a sentence.
+        range: In words, such as "0–1".
+        mark: A value worth a line in its chart and what it stands for, such as ``(1.0, "chance")``.
+
+    Raises:
+        ValueError: A name that cannot stand in a key, or an unknown need.
     """
     if unknown := [need for need in needs if need not in NEEDS]:
         raise ValueError(f"metric {name!r}: unknown needs {unknown}; a metric may take {', '.join(NEEDS)}.")
     if not name.isidentifier():
         raise ValueError(f"a metric's name stands in keys; {name!r} must be letters, digits and '_'.")
-    _METRICS[name] = Metric(name, function, tuple(needs), worse, neutral, default)
+    conditions = [_CONDITIONS[need] for need in needs if need in _CONDITIONS]
+    measured = ", ".join(([] if default else ["asked for"]) + conditions) or "always"
+    _METRICS[name] = Metric(
+        name=name, title=title or _plain_title(name), meaning=meaning, range=range, worse=worse, verdict=verdict,
+        neutral=neutral, mark=mark, measured=measured, function=function, needs=tuple(needs), default=default,
+    )  # fmt: skip
+
+
+def register_number(description: Description) -> None:
+    """Describe a number that is no metric of single images, but derived from some or measured of a whole look."""
+    _OTHERS[description.name] = description
 
 
 def available_metrics() -> list[str]:
@@ -80,49 +133,24 @@ def get_metrics(names: str | Sequence[str] = ()) -> list[Metric]:
     Raises:
         ValueError: No such metric; names the nearest.
     """
-    asked = [names] if isinstance(names, str) else list(names)
-    for name in asked:
+    chosen = [names] if isinstance(names, str) else list(names)
+    for name in chosen:
         if name not in _METRICS and name != "all":
             near = nearest(str(name), _METRICS)
             raise ValueError(f"no metric {name!r}; nearest: {near}. Available: all, {', '.join(_METRICS)}.")
-    every = "all" in asked
-    return [m for m in _METRICS.values() if m.default or m.name in asked or (every and not m.costs_forwards)]
+    every = "all" in chosen
+    return [m for m in _METRICS.values() if m.default or m.name in chosen or (every and not m.costs_forwards)]
 
 
-_BETWEEN, _ON, _SUSPECTED, _FORWARDS = (
-    ("maps", "reference"),
-    ("maps", "region"),
-    ("maps", "nuisance"),
-    ("score", "images", "heatmaps"),
-)
-register_metric("drift_ref", drift.jensen_shannon, _BETWEEN, default=True)
-register_metric("drift_prev", drift.jensen_shannon, ("maps", "previous"), default=True)
-register_metric("on_target_enrichment", localisation.enrichment, _ON, worse="low", neutral=1.0, default=True)
-register_metric("nuisance_enrichment", localisation.enrichment, _SUSPECTED, neutral=1.0, default=True)
-register_metric("entropy", shape.entropy, neutral=1.0, default=True)
-register_metric("consensus", shortcut.consensus, neutral=1.0, default=True)
-register_metric("centroid_shift", drift.centroid_shift, _BETWEEN, default=True)
+def describe(name: str) -> Description:
+    """What is known about a number; of one that is not registered, its name as a title."""
+    return _METRICS.get(name) or _OTHERS.get(name) or Description(name=name, title=_plain_title(name))
 
-register_metric("correlation", drift.correlation, _BETWEEN, worse="low", neutral=1.0)
-register_metric("similarity", drift.similarity, _BETWEEN, worse="low", neutral=1.0)
-register_metric("spearman", drift.spearman, _BETWEEN, worse="low", neutral=1.0)
-register_metric("ssim", drift.ssim, _BETWEEN, worse="low", neutral=1.0)
-register_metric("top_overlap", drift.top_overlap, _BETWEEN, worse="low", neutral=1.0)
-register_metric("wasserstein", drift.wasserstein, _BETWEEN)
 
-register_metric("gini", shape.gini, worse="low")
-register_metric("spread", shape.spread, neutral=1.0)
-register_metric("border_enrichment", shape.border_enrichment, neutral=1.0)
-register_metric("top_mass", shape.top_mass, worse="low")
+def descriptions() -> list[Description]:
+    """All numbers that are known, metrics first, in order."""
+    return [*_METRICS.values(), *_OTHERS.values()]
 
-register_metric("on_target_mass", localisation.on_target_mass, _ON, worse="low")
-register_metric("pointing_game", localisation.pointing_game, _ON, worse="low")
-register_metric("rank_accuracy", localisation.rank_accuracy, _ON, worse="low")
-register_metric("pixel_auc", localisation.pixel_auc, _ON, worse="low", neutral=0.5)
-register_metric("nuisance_mass", localisation.on_target_mass, _SUSPECTED)
 
-register_metric("average_drop", faithfulness.average_drop, _FORWARDS, neutral=1.0)
-register_metric("confidence_increase", faithfulness.confidence_increase, _FORWARDS, worse="low")
-register_metric("insertion", faithfulness.insertion, _FORWARDS, worse="low")
-register_metric("deletion", faithfulness.deletion, _FORWARDS, neutral=1.0)
-register_metric("road", faithfulness.road, _FORWARDS, worse="low")
+def _plain_title(name: str) -> str:
+    return name.replace("_", " ")

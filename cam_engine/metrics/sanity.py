@@ -61,7 +61,7 @@ def cascading_randomisation(
         targets = cam.scores_of(before.outputs).argmax(1).tolist()
     order = [(name, module) for name, module in model.named_modules() if list(module.parameters(recurse=False))][::-1]
     measured = {round(stop) for stop in np.linspace(0, len(order) - 1, min(stages, len(order)))}
-    found = []
+    measured_stages = []
     with weights_kept(model):
         torch.manual_seed(seed)
         for index, (name, module) in enumerate(order):
@@ -76,8 +76,8 @@ def cascading_randomisation(
                     )
                     for method in before.methods
                 }
-                found.append(Stage(name, drift))
-    return found
+                measured_stages.append(Stage(name, drift))
+    return measured_stages
 
 
 def _randomise(module: nn.Module) -> None:

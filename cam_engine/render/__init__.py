@@ -10,11 +10,11 @@ The only place of the package that imports cv2. Which file holds what:
 * `png.py`: PNG bytes, and files that appear whole or not at all
 """
 
-from .contours import contours
-from .heat import COLORMAPS, DEFAULT_COLORMAP, colorize, is_valid, overlay, unit_scale, upsample
-from .png import encode_png, write_png
-from .sheets import contact_sheet, film_strip, panel
-from .tiles import Tile
+from cam_engine.render.contours import contours
+from cam_engine.render.heat import COLORMAPS, DEFAULT_COLORMAP, colorize, is_valid, overlay, unit_scale, upsample
+from cam_engine.render.png import encode_png, write_png
+from cam_engine.render.sheets import contact_sheet, film_strip, panel
+from cam_engine.render.tiles import Tile
 
 __all__ = [
     "COLORMAPS",

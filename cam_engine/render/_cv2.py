@@ -1,4 +1,4 @@
-"""The one `import cv2` of the package, with an error that names the remedy."""
+"""The one ``import cv2`` of the package, with an error that names the remedy."""
 
 try:
     import cv2

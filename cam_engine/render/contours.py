@@ -1,9 +1,11 @@
 """Outlines of a region as polygons, for those who draw it themselves."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import NDArray
 
-from ._cv2 import cv2
+from cam_engine.render._cv2 import cv2
 
 
 def contours(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
@@ -16,11 +18,11 @@ def contours(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
         Closed polygons (K, 2) of (x, y), through the centres of the region's outermost pixels; none for an empty mask.
 
     Raises:
-        TypeError, ValueError: for another dtype or shape.
+        TypeError, ValueError: Another dtype or shape.
     """
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
         raise TypeError(f"mask must be a bool array, got {getattr(mask, 'dtype', type(mask).__name__)}")
     if mask.ndim != 2:
         raise ValueError(f"mask must have shape (H, W), got {mask.shape}")
-    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    return [np.asarray(points[:, 0], np.int32) for points in found]
+    polygons, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    return [np.asarray(points[:, 0], np.int32) for points in polygons]

@@ -1,9 +1,12 @@
 """From a map's numbers to colours on a picture."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._cv2 import cv2
+from cam_engine.render._cv2 import cv2
+from cam_engine.validity import valid_maps
 
 _CODES = {
     "inferno": cv2.COLORMAP_INFERNO,
@@ -16,27 +19,21 @@ _CODES = {
 }
 
 COLORMAPS: tuple[str, ...] = tuple(_CODES)
-"""Names that `colormap=` takes. The first five are perceptually uniform: equal steps look equal."""
+"""Names that ``colormap=`` takes. The first five are perceptually uniform: equal steps look equal."""
 
 # Chosen by looking, on photographs and on dark digits. Inferno works as a spotlight: what is not looked at only
 # darkens and keeps its hues, so a coloured tag stays a coloured tag. Viridis tints all the rest purple, and its green
 # middle drowns in leaves and grass; turbo and jet paint over the picture, and their bands look like edges of the map.
 DEFAULT_COLORMAP = "inferno"
 
-MIN_MASS = 1e-12
-"""A map whose sum after ReLU is not above this is invalid."""
-
 
 def is_valid(heatmap: ArrayLike) -> bool:
     """Whether a map (h, w) says anything: every value finite, and a sum after ReLU above 1e-12.
 
-    Raises TypeError or ValueError if `heatmap` is no 2-d array of numbers.
+    Raises:
+        TypeError, ValueError: No 2-d array of numbers.
     """
-    values = _as_map(heatmap)
-    if not np.isfinite(values).all():
-        return False
-    with np.errstate(over="ignore"):
-        return bool(np.maximum(values, 0).sum() > MIN_MASS)
+    return bool(valid_maps(_as_map(heatmap)[None])[0])
 
 
 def unit_scale(heatmap: ArrayLike) -> NDArray[np.float32]:
@@ -50,7 +47,7 @@ def unit_scale(heatmap: ArrayLike) -> NDArray[np.float32]:
         a map whose cells are all equal becomes zeros.
 
     Raises:
-        ValueError: if the map holds NaN or infinity (ask `is_valid` first), or is not 2-d.
+        ValueError: The map holds NaN or infinity (ask ``is_valid`` first), or is not 2-d.
     """
     values = _as_map(heatmap)
     if not np.isfinite(values).all():
@@ -64,7 +61,7 @@ def unit_scale(heatmap: ArrayLike) -> NDArray[np.float32]:
 
 
 def upsample(heatmap: ArrayLike, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Bilinear with half-pixel centres, as `torch.nn.functional.interpolate(..., align_corners=False)`.
+    """Bilinear with half-pixel centres, as ``torch.nn.functional.interpolate(..., align_corners=False)``.
 
     Computed in float64 and then rounded: equal to torch in float64 to 1e-7. (In float32 torch rounds its sample
     positions, which costs it up to 1e-6 where H is no power-of-two multiple of h.)
@@ -85,13 +82,13 @@ def colorize(heatmap: ArrayLike, colormap: str = DEFAULT_COLORMAP) -> NDArray[np
 
     Args:
         heatmap: (H, W) in [0, 1].
-        colormap: one of `COLORMAPS`.
+        colormap: One of ``COLORMAPS``.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: if a value is outside [0, 1] or NaN (use `unit_scale`), or the colour map is unknown.
+        ValueError: A value is outside [0, 1] or NaN (use ``unit_scale``), or the colour map is unknown.
     """
     values = _as_map(heatmap)
     code = _code(colormap)
@@ -114,25 +111,25 @@ def overlay(
     colormap: str = DEFAULT_COLORMAP,
     cells: bool = False,
 ) -> NDArray[np.uint8]:
-    """Blend a map onto its picture: `(1 - alpha) * image + alpha * colour`.
+    """Blend a map onto its picture: ``(1 - alpha) * image + alpha * colour``.
 
     The map is min-max scaled on its own grid, then upsampled. The blend is never divided by the picture's own
     maximum, so the same image under the same map has the same brightness at every epoch.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        heatmap: (h, w) on any grid, before or after ReLU. None, or a map that is not `is_valid`, leaves the
+        heatmap: (h, w) on any grid, before or after ReLU. None, or a map that is not ``is_valid``, leaves the
             picture as it is.
-        alpha: share of the colour, 0 to 1.
-        colormap: one of `COLORMAPS`.
-        cells: show the map's own cells as squares instead of interpolating between them.
+        alpha: Share of the colour, 0 to 1.
+        colormap: One of ``COLORMAPS``.
+        cells: Show the map's own cells as squares instead of interpolating between them.
 
     Returns:
         (H, W, 3) uint8 RGB, a new array.
 
     Raises:
-        TypeError: if `image` is no uint8 array.
-        ValueError: for a wrong shape, an alpha outside [0, 1] or an unknown colour map.
+        TypeError: ``image`` is no uint8 array.
+        ValueError: A wrong shape, an alpha outside [0, 1] or an unknown colour map.
     """
     image = check_image(image)
     check_blend(alpha, colormap)
@@ -147,7 +144,11 @@ def overlay(
 
 
 def check_image(image: NDArray[np.uint8], name: str = "image") -> NDArray[np.uint8]:
-    """The same picture, contiguous; TypeError or ValueError unless it is a uint8 array (H, W, 3)."""
+    """The same picture, contiguous.
+
+    Raises:
+        TypeError, ValueError: No uint8 array (H, W, 3).
+    """
     if not isinstance(image, np.ndarray):
         raise TypeError(f"{name} must be a numpy array (H, W, 3) of uint8, got {type(image).__name__}")
     if image.dtype != np.uint8:
@@ -161,7 +162,11 @@ def check_image(image: NDArray[np.uint8], name: str = "image") -> NDArray[np.uin
 
 
 def check_blend(alpha: float, colormap: str) -> None:
-    """ValueError unless `alpha` is in [0, 1] and `colormap` is known."""
+    """Are these a share and a colour map?
+
+    Raises:
+        ValueError: ``alpha`` is outside [0, 1], or ``colormap`` is unknown.
+    """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is the share of the colour, 0 to 1, got {alpha}")
     _code(colormap)

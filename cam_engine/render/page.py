@@ -1,5 +1,7 @@
 """The page that pictures and words are put on: its measures, its colours, its legend."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from .heat import colorize
-from .text import Font, fit, font, wrap
-from .tiles import NUISANCE_COLOR, OUTLINE_CASING, TARGET_COLOR, Tile
+from cam_engine.render.heat import colorize
+from cam_engine.render.text import Font, font, shorten, wrap
+from cam_engine.render.tiles import NUISANCE_COLOR, OUTLINE_CASING, TARGET_COLOR, Tile
 
 Color = tuple[int, int, int]
 Point = tuple[int, int]
@@ -26,7 +28,7 @@ EMPTY: Color = (243, 245, 247)
 
 @dataclass(frozen=True)
 class Style:
-    """Fonts and distances in pixels, in proportion to `scale`."""
+    """Fonts and distances in pixels, in proportion to ``scale``."""
 
     scale: float = 1.0
 
@@ -59,7 +61,7 @@ class Style:
         return self.px(28)
 
     def caption_height(self, lines: int) -> int:
-        """Room under a picture for `lines` lines of caption."""
+        """Room under a picture for ``lines`` lines of caption."""
         return self.px(4) + lines * self.line if lines else 0
 
 
@@ -91,7 +93,7 @@ def legend_items(tiles: Sequence[Tile]) -> list[LegendItem]:
 
 
 def legend_height(style: Style, items: Sequence[LegendItem], width: int) -> int:
-    """Room that `Page.legend` takes, the space above included; 0 without items."""
+    """Room that ``Page.legend`` takes, the space above included; 0 without items."""
     if not items:
         return 0
     return style.px(10) + style.line * (1 + _flow(style, items, width)[-1][1])
@@ -119,7 +121,7 @@ class Page:
         self._write(corner, words, self.style.body, MUTED, width, self.style.line)
 
     def label(self, corner: Point, words: str, width: int, height: int) -> None:
-        """Text wrapped beside a picture of `height` pixels, centred on it."""
+        """Text wrapped beside a picture of ``height`` pixels, centred on it."""
         lines = wrap(words, self.style.body, width, max(1, min(4, height // self.style.line)))
         left, top = corner[0], corner[1] + (height - len(lines) * self.style.line) // 2
         for number, line in enumerate(lines):
@@ -155,7 +157,7 @@ class Page:
             self._write((left + indent, top), line, style.body, color, width - indent, style.line)
 
     def legend(self, top: int, items: Sequence[LegendItem], colormap: str, width: int) -> None:
-        """The legend, on as many lines as `legend_height` says."""
+        """The legend, on as many lines as ``legend_height`` says."""
         for item, (left, line) in zip(items, _flow(self.style, items, width), strict=True):
             self._legend_item(item, (left, top + self.style.px(10) + line * self.style.line), colormap)
 
@@ -183,11 +185,11 @@ class Page:
 
     def _write(self, corner: Point, words: str, face: Font, color: Color, width: int, height: int) -> None:
         left, middle = corner[0] + self.style.margin, corner[1] + self.style.margin + height / 2
-        self._draw.text((left, middle), fit(words, face, width), font=face, fill=color, anchor="lm")
+        self._draw.text((left, middle), shorten(words, face, width), font=face, fill=color, anchor="lm")
 
 
 def _flow(style: Style, items: Sequence[LegendItem], width: int) -> list[tuple[int, int]]:
-    """(left, line number) of each item, set one after the other and wrapped at `width`."""
+    """(left, line number) of each item, set one after the other and wrapped at ``width``."""
     places: list[tuple[int, int]] = []
     left = line = 0
     for item in items:

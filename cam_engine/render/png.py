@@ -1,5 +1,7 @@
 """PNG bytes, and PNG files that appear whole or not at all."""
 
+from __future__ import annotations
+
 import io
 import os
 import uuid
@@ -9,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .heat import check_image
+from cam_engine.render.heat import check_image
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
@@ -20,10 +22,10 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
 
 
 def write_png(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
-    """Write the picture, (H, W, 3) uint8 RGB, to `path`, replacing what is there.
+    """Write the picture, (H, W, 3) uint8 RGB, to ``path``, replacing what is there.
 
     A reader sees the old file or the new one, never half of one: the bytes go to a temporary file in the same
-    folder, which then takes the name. A missing folder is an error (FileNotFoundError), as for `open`.
+    folder, which then takes the name. A missing folder is an error (FileNotFoundError), as for ``open``.
     """
     target = Path(path)
     data = encode_png(image)

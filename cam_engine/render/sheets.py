@@ -4,6 +4,8 @@ The size of each depends on the pictures and on how many lines there are, never 
 slider over epochs must not jump when an epoch gets another digit or a prediction changes.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 from collections.abc import Sequence
@@ -11,10 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .heat import DEFAULT_COLORMAP, check_blend
-from .page import Page, Style, legend_height, legend_items
-from .text import SEPARATOR
-from .tiles import Tile, draw_tile, fitted
+from cam_engine.render.heat import DEFAULT_COLORMAP, check_blend
+from cam_engine.render.page import Page, Style, legend_height, legend_items
+from cam_engine.render.text import SEPARATOR
+from cam_engine.render.tiles import Tile, draw_tile, scaled_size
 
 WIDEST = 4000
 """Pixels. A film strip with more epochs than fit is thinned."""
@@ -36,30 +38,30 @@ def panel(
     """One labelled overlay: title, picture, caption, legend. What a logger shows for one probe image.
 
     Args:
-        tile: the picture; enlarged until its longer side has `size` pixels, never shrunk.
-        title: one line, such as "gradcam · layer4 · epoch 12"; "" leaves no room for one.
+        tile: The picture; enlarged until its longer side has ``size`` pixels, never shrunk.
+        title: One line, such as "gradcam · layer4 · epoch 12"; "" leaves no room for one.
         size: 32 to 4096.
-        alpha, colormap, cells: as for `overlay`.
-        legend: show the colour map from low to high, and what the outlines mean.
+        alpha, colormap, cells: As for ``overlay``.
+        legend: Show the colour map from low to high, and what the outlines mean.
 
     Returns:
         (height, width, 3) uint8 RGB.
     """
     check_blend(alpha, colormap)
     _check_pixels("size", size, 4096)
-    height, width = fitted(tile, max(size, *tile.image.shape[:2]))
+    height, width = scaled_size(tile, max(size, *tile.image.shape[:2]))
     style = Style(max(1.0, max(height, width) / 320))
     content = max(width, style.px(_NARROWEST))
-    key = legend_items([tile]) if legend else []
+    items = legend_items([tile]) if legend else []
     head = style.title_height if title else 0
     body = height + style.caption_height(len(tile.caption))
-    page = Page(style, content, head + body + legend_height(style, key, content))
+    page = Page(style, content, head + body + legend_height(style, items, content))
     if title:
         page.title(title, content)
     picture = draw_tile(tile, (height, width), alpha=alpha, colormap=colormap, cells=cells)
     page.picture((0, head), (height, content), picture)
     page.caption((0, head + height), tile, content)
-    page.legend(head + body, key, colormap, content)
+    page.legend(head + body, items, colormap, content)
     return page.pixels()
 
 
@@ -77,11 +79,11 @@ def contact_sheet(
     """All probe images of one look in a grid under one title, with one legend.
 
     Args:
-        tiles: at least one.
-        title, alpha, colormap, legend, cells: as for `panel`.
-        columns: tiles in a row; by default about as many as there are rows. Fewer where more would be wider than
+        tiles: At least one.
+        title, alpha, colormap, legend, cells: As for ``panel``.
+        columns: Tiles in a row; by default about as many as there are rows. Fewer where more would be wider than
             4000 px.
-        tile_size: longer side of each picture in pixels, 32 to 1024.
+        tile_size: Longer side of each picture in pixels, 32 to 1024.
 
     Returns:
         (height, width, 3) uint8 RGB.
@@ -102,15 +104,15 @@ def contact_sheet(
     content = max(columns * step_x - style.gap, style.px(_NARROWEST))
     head = style.title_height if title else 0
     body = math.ceil(len(tiles) / columns) * step_y - style.gap
-    key = legend_items(tiles) if legend else []
-    page = Page(style, content, head + body + legend_height(style, key, content))
+    items = legend_items(tiles) if legend else []
+    page = Page(style, content, head + body + legend_height(style, items, content))
     if title:
         page.title(title, content)
     for index, tile in enumerate(tiles):
         left, top = index % columns * step_x, head + index // columns * step_y
-        page.picture((left, top), cell, draw(tile, fitted(tile, tile_size)))
+        page.picture((left, top), cell, draw(tile, scaled_size(tile, tile_size)))
         page.caption((left, top + cell[0]), tile, cell[1])
-    page.legend(head + body, key, colormap, content)
+    page.legend(head + body, items, colormap, content)
     return page.pixels()
 
 
@@ -130,19 +132,19 @@ def film_strip(
     """Probe images down, epochs across, the plain picture first.
 
     Args:
-        rows: for each probe image one tile per epoch; None leaves a gap.
-        row_labels: one per row, wrapped beside its plain picture. Lines part at " · " where they can.
-        column_labels: one per epoch, such as "epoch 3".
-        title, alpha, colormap, legend, cells: as for `panel`.
-        note: one line at the foot.
-        tile_size: longer side of each picture in pixels, 32 to 512.
+        rows: For each probe image one tile per epoch; None leaves a gap.
+        row_labels: One per row, wrapped beside its plain picture. Lines part at " · " where they can.
+        column_labels: One per epoch, such as "epoch 3".
+        title, alpha, colormap, legend, cells: As for ``panel``.
+        note: One line at the foot.
+        tile_size: Longer side of each picture in pixels, 32 to 512.
 
     Returns:
         (height, width, 3) uint8 RGB, at most 4000 px wide: epochs that do not fit are left out evenly, the first and
         the last are kept, and the foot says "showing 20 of 50 epochs".
 
     Raises:
-        ValueError: without rows or epochs, or where rows and labels disagree in number.
+        ValueError: No rows or no epochs, or rows and labels that disagree in number.
     """
     check_blend(alpha, colormap)
     _check_pixels("tile_size", tile_size, 512)
@@ -155,33 +157,33 @@ def film_strip(
     step_x = cell[1] + style.px(6)
     step_y = cell[0] + style.caption_height(max((len(tile.caption) for tile in present), default=0)) + style.px(12)
     first = gutter + step_x + style.gap
-    shown = _thinned(len(column_labels), (WIDEST - 2 * style.margin - first) // step_x)
-    if len(shown) < len(column_labels):
-        thinned = f"showing {len(shown)} of {len(column_labels)} epochs"
+    columns = _evenly_spread(len(column_labels), (WIDEST - 2 * style.margin - first) // step_x)
+    if len(columns) < len(column_labels):
+        thinned = f"showing {len(columns)} of {len(column_labels)} epochs"
         note = f"{note}{SEPARATOR}{thinned}" if note else thinned
 
-    lefts = [gutter, *(first + place * step_x for place in range(len(shown)))]
+    lefts = [gutter, *(first + place * step_x for place in range(len(columns)))]
     content = max(lefts[-1] + cell[1], style.px(_NARROWEST))
-    key = legend_items(present) if legend else []
+    items = legend_items(present) if legend else []
     labels_top = style.title_height if title else 0
     body_top = labels_top + style.px(20)
     legend_top = body_top + len(rows) * step_y - style.px(12)
-    note_top = legend_top + legend_height(style, key, content)
+    note_top = legend_top + legend_height(style, items, content)
     page = Page(style, content, note_top + (style.px(20) if note else 0))
     if title:
         page.title(title, content)
-    for left, label in zip(lefts, ["image", *(column_labels[column] for column in shown)], strict=True):
+    for left, label in zip(lefts, ["image", *(column_labels[column] for column in columns)], strict=True):
         page.words((left, labels_top), label, cell[1])
     for index, row in enumerate(rows):
         top = body_top + index * step_y
         page.label((0, top), row_labels[index], gutter - style.gap, cell[0])
-        for left, tile in zip(lefts, [_plain(row), *(row[column] for column in shown)], strict=True):
+        for left, tile in zip(lefts, [_plain(row), *(row[column] for column in columns)], strict=True):
             if tile is None:
                 page.gap((left, top), cell)
                 continue
-            page.picture((left, top), cell, draw(tile, fitted(tile, tile_size)))
+            page.picture((left, top), cell, draw(tile, scaled_size(tile, tile_size)))
             page.caption((left, top + cell[0]), tile, cell[1])
-    page.legend(legend_top, key, colormap, content)
+    page.legend(legend_top, items, colormap, content)
     page.words((0, note_top + style.px(3)), note, content)
     return page.pixels()
 
@@ -194,12 +196,12 @@ def _plain(row: Sequence[Tile | None]) -> Tile | None:
 
 def _cell(tiles: Sequence[Tile], tile_size: int) -> tuple[int, int]:
     """(height, width) that holds each tile's picture; square without tiles."""
-    sizes = [fitted(tile, tile_size) for tile in tiles] or [(tile_size, tile_size)]
+    sizes = [scaled_size(tile, tile_size) for tile in tiles] or [(tile_size, tile_size)]
     return max(height for height, _ in sizes), max(width for _, width in sizes)
 
 
-def _thinned(count: int, most: int) -> list[int]:
-    """At most `most` of `count` indices, evenly spread, the first and the last among them."""
+def _evenly_spread(count: int, most: int) -> list[int]:
+    """At most ``most`` of ``count`` indices, evenly spread, the first and the last among them."""
     return [round(place) for place in np.linspace(0, count - 1, min(count, most))]
 
 

@@ -1,5 +1,7 @@
 """Words that fit the room they have, in the scalable font that Pillow carries with it."""
 
+from __future__ import annotations
+
 import functools
 import math
 import unicodedata
@@ -18,12 +20,12 @@ _SPELLED_OUT |= {"→": "->", "←": "<-", "×": "x", "—": "-", "–": "-", "�
 
 @functools.lru_cache(maxsize=64)
 def font(size: int) -> Font:
-    """Pillow's embedded font at `size` pixels."""
+    """Pillow's embedded font at ``size`` pixels."""
     return ImageFont.load_default(size=size)
 
 
-def fit(text: str, face: Font, width: float) -> str:
-    """One line of `text` that is at most `width` pixels wide, shortened with an ellipsis where it must be.
+def shorten(text: str, face: Font, width: float) -> str:
+    """One line of ``text`` that is at most ``width`` pixels wide, shortened with an ellipsis where it must be.
 
     The parts between " · " share the room, the longest giving way first, so that of
     "gradcam · a.very.long.layer · epoch 12" only the layer is shortened. A part loses its middle.
@@ -35,24 +37,24 @@ def fit(text: str, face: Font, width: float) -> str:
     room = width - face.getlength(SEPARATOR) * (len(parts) - 1)
     if room >= 24 * len(parts):
         shares = _share([face.getlength(part) for part in parts], room)
-        shorter = SEPARATOR.join(_squeeze(part, face, share) for part, share in zip(parts, shares, strict=True))
+        shorter = SEPARATOR.join(_cut_middle(part, face, share) for part, share in zip(parts, shares, strict=True))
         if face.getlength(shorter) <= width:
             return shorter
-    return _squeeze(line, face, width)
+    return _cut_middle(line, face, width)
 
 
 def wrap(text: str, face: Font, width: float, lines: int) -> list[str]:
-    """`text` on at most `lines` lines of at most `width` pixels; what is left over is shortened on the last one."""
+    """``text`` on at most ``lines`` lines of at most ``width`` pixels; what is left over is shortened on the last one."""
     words = printable(text).split(" ")
     wrapped: list[str] = []
     while words and len(wrapped) < lines - 1:
         count = 1
         while count < len(words) and face.getlength(" ".join(words[: count + 1])) <= width:
             count += 1
-        wrapped.append(fit(" ".join(words[:count]).removesuffix(" ·"), face, width))
+        wrapped.append(shorten(" ".join(words[:count]).removesuffix(" ·"), face, width))
         words = words[count:]
         words = words[1:] if words[:1] == ["·"] else words
-    return [*wrapped, fit(" ".join(words), face, width)] if words else wrapped
+    return [*wrapped, shorten(" ".join(words), face, width)] if words else wrapped
 
 
 def printable(text: str) -> str:
@@ -88,7 +90,7 @@ def _has_glyph(character: str) -> bool:
 
 
 def _share(lengths: list[float], room: float) -> list[float]:
-    """Divide `room` so that only the longest are cut, all to the same length."""
+    """Divide ``room`` so that only the longest are cut, all to the same length."""
     shares = [0.0] * len(lengths)
     order = sorted(range(len(lengths)), key=lambda index: lengths[index])
     for position, index in enumerate(order):
@@ -97,8 +99,8 @@ def _share(lengths: list[float], room: float) -> list[float]:
     return shares
 
 
-def _squeeze(text: str, face: Font, width: float) -> str:
-    """The longest head + "…" + tail of `text` that is at most `width` pixels wide; "" if not even "…" is."""
+def _cut_middle(text: str, face: Font, width: float) -> str:
+    """The longest head + "…" + tail of ``text`` that is at most ``width`` pixels wide; "" if not even "…" is."""
     if face.getlength(text) <= width:
         return text
     low, high = -1, len(text) - 1

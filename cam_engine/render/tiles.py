@@ -1,5 +1,7 @@
 """One probe image as it is drawn: enlarged, blended with its map, outlined. No words but "no focus"."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
-from ._cv2 import cv2
-from .heat import check_image, is_valid, overlay
-from .text import font
+from cam_engine.render._cv2 import cv2
+from cam_engine.render.heat import check_image, is_valid, overlay
+from cam_engine.render.text import font
 
 TARGET_COLOR = (92, 255, 157)
 NUISANCE_COLOR = (64, 200, 255)
@@ -25,14 +27,14 @@ class Tile:
         image: (H, W, 3) uint8 RGB, as a person sees it.
         heatmap: (h, w) on the layer's own grid; None for the plain picture. A map that is not valid shows the
             plain picture marked "no focus".
-        caption: lines under the picture, such as ("cat · predicted dog", "87 %").
-        wrong: the prediction differs from the label; the caption is then red with a cross before it.
-        masks: what should be looked at, bool (H, W) or (K, H, W): a solid outline.
-        nuisance: what should not decide, bool (H, W) or (K, H, W): a dashed outline.
-        boxes: what should be looked at, as K boxes (x1, y1, x2, y2) in the image's pixels: solid rectangles.
+        caption: Lines under the picture, such as ("cat · predicted dog", "87 %").
+        wrong: The prediction differs from the label; the caption is then red with a cross before it.
+        masks: What should be looked at, bool (H, W) or (K, H, W): a solid outline.
+        nuisance: What should not decide, bool (H, W) or (K, H, W): a dashed outline.
+        boxes: What should be looked at, as K boxes (x1, y1, x2, y2) in the image's pixels: solid rectangles.
 
     Raises:
-        TypeError, ValueError: when made, for any of these in another dtype or shape.
+        TypeError, ValueError: When made, any of these in another dtype or shape.
     """
 
     image: NDArray[np.uint8]
@@ -59,17 +61,17 @@ class Tile:
         return self.masks is not None or (self.boxes is not None and len(self.boxes) > 0)
 
 
-def fitted(tile: Tile, longer_side: int) -> tuple[int, int]:
-    """(height, width) of the tile's picture when its longer side is `longer_side` pixels."""
+def scaled_size(tile: Tile, longer_side: int) -> tuple[int, int]:
+    """(height, width) of the tile's picture when its longer side is ``longer_side`` pixels."""
     height, width = tile.image.shape[:2]
     scale = longer_side / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def draw_tile(tile: Tile, size: tuple[int, int], *, alpha: float, colormap: str, cells: bool) -> NDArray[np.uint8]:
-    """The tile at (height, width) = `size`: picture, blended map, outlines. (height, width, 3) uint8 RGB.
+    """The tile at (height, width) = ``size``: picture, blended map, outlines. (height, width, 3) uint8 RGB.
 
-    The map goes straight from its own grid to `size`: blending before enlarging would blur it twice.
+    The map goes straight from its own grid to ``size``: blending before enlarging would blur it twice.
     """
     picture = overlay(_resize(tile.image, size), tile.heatmap, alpha=alpha, colormap=colormap, cells=cells)
     shape = tile.image.shape[:2]
@@ -80,7 +82,7 @@ def draw_tile(tile: Tile, size: tuple[int, int], *, alpha: float, colormap: str,
     for box in _as_boxes(tile.boxes):
         _rectangle(picture, box * np.tile([size[1] / shape[1], size[0] / shape[0]], 2))
     if tile.heatmap is not None and not is_valid(tile.heatmap):
-        return _marked(picture, "no focus", "-")
+        return _labelled(picture, "no focus", "-")
     return picture
 
 
@@ -123,15 +125,15 @@ def _rectangle(picture: NDArray[np.uint8], box: NDArray[np.float64]) -> None:
 def _stroke(
     picture: NDArray[np.uint8], line: NDArray[np.uint8], casing: NDArray[np.uint8], color: tuple[int, int, int]
 ) -> None:
-    """Draw `line` over a half-transparent dark `casing`, which keeps it visible on bright pictures and bright maps
+    """Draw ``line`` over a half-transparent dark ``casing``, which keeps it visible on bright pictures and bright maps
     and still lets a small picture be seen through it."""
     shaded = casing > 0
     picture[shaded] = (picture[shaded] * 0.5 + np.array(OUTLINE_CASING) * 0.5).astype(np.uint8)
     picture[line > 0] = color
 
 
-def _marked(picture: NDArray[np.uint8], *words: str) -> NDArray[np.uint8]:
-    """The picture with the first of `words` that fits on a dark label at its lower left; unmarked if none does."""
+def _labelled(picture: NDArray[np.uint8], *words: str) -> NDArray[np.uint8]:
+    """The picture with the first of ``words`` that fits on a dark label at its lower left; unmarked if none does."""
     height, width = picture.shape[:2]
     size = max(8, min(13, width // 8))
     face, label_height, bottom = font(size), size + 7, height - 5

@@ -1,3 +1,5 @@
+"""How like an embedding the model's output is."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -5,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from cam_engine.targets.classes import class_scores
+from cam_engine.targets.scores import class_scores
 
 
 class SimilarityTarget:

@@ -1,3 +1,5 @@
+"""The score of a class inside a mask, for segmenters."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -7,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cam_engine.targets.classes import ClassTarget
+from cam_engine.targets.scores import binary_sign, class_indices
 
 
 class MaskTarget:
@@ -65,20 +67,20 @@ class MaskTarget:
 
     def _scores(self, outputs: Any) -> Tensor:
         outputs = _dense(outputs)
-        index = self._index(outputs)
         if outputs.shape[1] == 1:
-            return outputs[:, 0] * ClassTarget(self.classes).sign(outputs[:, :, 0, 0])[:, None, None]
+            return outputs[:, 0] * binary_sign(self.classes, outputs[:, :, 0, 0])[:, None, None]
+        index = self._index(outputs)
         return outputs.gather(1, index[:, None, None, None].expand(-1, 1, *outputs.shape[2:])).squeeze(1)
 
     def _index(self, outputs: Tensor) -> Tensor:
-        return ClassTarget(self.classes).indices(outputs[:, :, 0, 0])
+        return class_indices(self.classes, outputs[:, :, 0, 0])
 
 
 def _dense(outputs: Any) -> Tensor:
     if not isinstance(outputs, Tensor) or outputs.ndim != 4:
-        found = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        given = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
         raise TypeError(
-            f"MaskTarget explains segmentation outputs (B, K, H, W), and got {found}. Where the model returns a dictionary "
+            f"MaskTarget explains segmentation outputs (B, K, H, W), and got {given}. Where the model returns a dictionary "
             'or a tuple, pass output= with the key or index of that tensor, such as "out" or "logits".'
         )
     return outputs

@@ -1,3 +1,5 @@
+"""The score of several classes together."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -6,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cam_engine.targets.classes import class_scores
+from cam_engine.targets.scores import class_scores
 
 
 class MultiLabelTarget:

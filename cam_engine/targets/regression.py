@@ -1,10 +1,12 @@
+"""One of the values that a model predicts."""
+
 from __future__ import annotations
 
 from typing import Any
 
 from torch import Tensor
 
-from cam_engine.targets.classes import class_scores
+from cam_engine.targets.scores import class_scores
 
 
 class RegressionTarget:

@@ -1,3 +1,5 @@
+"""From what ``targets=`` takes to a callable ``(outputs) -> Tensor (B,)``."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

@@ -131,3 +131,31 @@ def package(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def pl() -> Callable[[str], SimpleNamespace]:
     return lightning
+
+
+@pytest.fixture
+def mlflow_logger() -> Callable[..., Any]:
+    """``mlflow_logger(lightning, folder)``: a logger to a database in that folder."""
+
+    def make(package: SimpleNamespace, folder: Path) -> Any:
+        return package.loggers.MLFlowLogger(
+            "tests",
+            run_name="run one",
+            tracking_uri=f"sqlite:///{folder}/mlflow.db",
+            artifact_location=str(folder / "artifacts"),
+        )
+
+    return make
+
+
+@pytest.fixture
+def image_tags() -> Callable[[Any], list[str]]:
+    """Tags of the pictures that a TensorBoardLogger's folder holds."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def read(board: Any) -> list[str]:
+        events = EventAccumulator(board.log_dir, size_guidance={"images": 0})
+        events.Reload()
+        return list(events.Tags()["images"])
+
+    return read

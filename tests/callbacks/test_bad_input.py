@@ -148,7 +148,7 @@ def from_dataset(dataset: Any, **options: Any) -> Any:
 
 
 def sync_nothing(folder: Path) -> Any:
-    from cam_callbacks.sync import sync
+    from cam_callbacks.delivery.sync import sync
 
     return sync(folder)
 
@@ -217,7 +217,7 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "a batch of another number of channels": lambda _: look(given=probe(X[:, :1])),
     "a reference that is neither a policy nor records": lambda _: callback(reference="setled"),
     "a baseline of another probe": other_baseline,
-    "probe= a word": lambda _: callback(probe="train"),
+    "probe= a word": lambda _: callback(probe="test"),
     "probe= a tensor": lambda _: callback(probe=X),
     "every_n_epochs=0": lambda _: callback(every_n_epochs=0),
     "batch_size=0": lambda _: callback(batch_size=0),

@@ -11,6 +11,7 @@ import torch
 
 from cam_callbacks import CAMCallback, CAMMonitor, ProbeSet
 from cam_callbacks.clock import Clock
+from cam_engine import CAM
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_out_of_memory_halves_the_batch_and_remembers(probe, net, caplog):
 
     small = CAMMonitor(probe, "gradcam", layers="1.8", batch_size=8)
     record = small.look(torch.nn.Sequential(Device(), net))
-    assert sizes[:3] == [8, 4, 2] and max(sizes[3:]) == 2 and small.batch_size == 2
+    assert sizes[:3] == [8, 4, 2] and max(sizes[3:]) == 2 and small.batches.size == 2
     assert caplog.text.count("out of memory") == 2
     plain = CAMMonitor(probe, "gradcam", layers="8").look(net)
     np.testing.assert_allclose(record.maps["gradcam", "1.8"], plain.maps["gradcam", "8"], atol=1e-6)
@@ -60,11 +61,11 @@ def test_max_overhead_thins_looks_out(fit, monkeypatch):
             now[0] += 4
 
         def on_validation_batch_start(self, *arguments):
-            looks = 0 if self._monitor is None else self._monitor.looks
+            looks = 0 if self.watcher.monitor is None else self.watcher.monitor.looks
             super().on_validation_batch_start(*arguments)
-            now[0] += self._monitor.looks - looks
+            now[0] += self.watcher.monitor.looks - looks
 
-    monkeypatch.setattr(Clock, "spend", lambda clock, seconds, spend=Clock.spend: spend(clock, 1.0))
+    monkeypatch.setattr(Clock, "spend", lambda clock, seconds, extras, spend=Clock.spend: spend(clock, 1.0))
     callback = Timed(methods="eigencam", max_overhead=0.1, on_error="raise")
     trainer = fit(callback, epochs=12)
     epochs = [r.epoch for r in callback.store]
@@ -108,6 +109,33 @@ def test_no_tensor_of_a_look_survives_it(probe, net):
     gc.collect()
     left = [o for o in gc.get_objects() if isinstance(o, torch.Tensor) and id(o) not in before]
     assert len(born) > 20 and not [ref for ref in born if ref() is not None] and not left
+
+
+def test_what_is_looked_at_is_made_once_a_run(probe, net, monkeypatch):
+    """The model with its layers and its call, noise floor, faithfulness and counterfactual included."""
+    made = []
+    make = CAM.__init__
+    monkeypatch.setattr(CAM, "__init__", lambda cam, *a, **k: (made.append(cam), make(cam, *a, **k))[1])
+    whole = ProbeSet(probe.images, probe.labels, counterfactual=probe.images.flip(3))
+    monitor = CAMMonitor(whole, ("eigencam", "gradcam"), metrics="average_drop")
+    for _ in range(3):
+        monitor.look(net)
+    assert len(made) == 1
+    net[8] = torch.nn.Sigmoid()  # another layer under the name that is watched: its maps are what counts
+    record = monitor.look(net)
+    assert len(made) == 2
+    fresh = CAMMonitor(whole, "gradcam", "8").look(net)
+    np.testing.assert_array_equal(record.maps["gradcam", "8"], fresh.maps["gradcam", "8"])
+
+
+def test_a_monitor_lets_go_of_a_model(probe, net):
+    monitor = CAMMonitor(probe, "gradcam")
+    monitor.look(net)
+    monitor.release()
+    layer = weakref.ref(net[8])
+    net[8] = torch.nn.ReLU()
+    gc.collect()
+    assert layer() is None and monitor.look(net).look == 1
 
 
 @pytest.mark.soak

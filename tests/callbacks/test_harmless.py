@@ -279,3 +279,54 @@ def test_after_an_exception_in_the_middle_of_a_look(tmp_path):
     watched.assert_equals(Watcher(make, [], max_epochs=5))
     ours = [str(w.message) for w in caught if "look skipped" in str(w.message)]
     assert len(ours) == 3 and "3rd in a row: no more looks" in ours[-1] and callback.failed_looks == 3
+
+
+def test_training_is_bit_identical_with_and_without(fit):
+    def weights(*callbacks):
+        trainer = fit(*callbacks, epochs=2)
+        state = trainer.lightning_module.state_dict()
+        return state, torch.get_rng_state(), trainer.optimizers[0].state_dict()["state"]
+
+    plain, plain_rng, plain_optimizer = weights()
+    watched, watched_rng, watched_optimizer = weights(CAMCallback(on_error="raise"))
+    assert all(torch.equal(plain[k], watched[k]) for k in plain)
+    assert torch.equal(plain_rng, watched_rng)
+    assert all(
+        torch.equal(a["momentum_buffer"], watched_optimizer[k]["momentum_buffer"]) for k, a in plain_optimizer.items()
+    )
+
+
+def test_a_validation_split_drawn_in_val_dataloader_stays_as_it_was(make_module, pl, data, tmp_path):
+    pl = pl("pytorch_lightning")
+
+    class Data(pl.LightningDataModule):
+        def train_dataloader(self):
+            return DataLoader(data, 16, shuffle=True)
+
+        def val_dataloader(self):
+            self.chosen, _ = torch.utils.data.random_split(data, [24, 24])
+            return DataLoader(self.chosen, 16)
+
+    def run(*callbacks):
+        torch.manual_seed(3)
+        source, model = Data(), make_module()
+        pl.Trainer(max_epochs=1, accelerator="cpu", callbacks=list(callbacks), logger=False, default_root_dir=tmp_path,
+                   enable_checkpointing=False, enable_progress_bar=False).fit(model, datamodule=source)  # fmt: skip
+        return source.chosen.indices, model.state_dict()
+
+    (plain, plain_weights), (watched, watched_weights) = run(), run(CAMCallback(on_error="raise"))
+    assert plain == watched
+    assert all(torch.equal(plain_weights[k], watched_weights[k]) for k in plain_weights)
+
+
+def test_dropout_in_a_dataset_draws_nothing_from_the_run(fit):
+    """Reading the probe from a dataset whose transform draws random numbers leaves all random streams alone."""
+
+    class Noisy(TensorDataset):
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return image + torch.randn(()) + float(np.random.rand()), label
+
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    ProbeSet.from_dataset(Noisy(torch.zeros(20, 3, 8, 8), torch.arange(20) % 5), n=5)
+    assert torch.equal(before[0], torch.get_rng_state()) and (before[1] == np.random.get_state()[1]).all()

@@ -111,7 +111,8 @@ def log_a_comparison(client, runs, uri, tmp_path, capsys):
     page = client.download_artifacts(run_id, "cam_compare.html", str(tmp_path))
     assert "run 1" in Path(page).read_text("utf-8")
     table = json.loads(Path(client.download_artifacts(run_id, "cam_numbers.json", str(tmp_path))).read_text("utf-8"))
-    expected = table_of(compare_runs(*runs, tracking_uri=uri))
+    comparison = compare_runs(*runs, tracking_uri=uri)
+    expected = table_of(comparison.runs, comparison.table)
     assert table["columns"] == list(expected) and "param number" in table["columns"]
     rows = dict(zip(expected, zip(*table["data"], strict=True), strict=True))
     assert rows["run_id"] == tuple(runs) and rows["param number"] == ("1", "2")

@@ -108,7 +108,7 @@ def test_a_checkpoint_is_a_baseline_and_leaves_the_model_as_it_was(fit, make_mod
     monitor = CAMMonitor(probe, "gradcam", "net.8", reference=tmp_path / "one.ckpt")
     record = monitor.look(module)
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
-    np.testing.assert_allclose(monitor._tracks["gradcam", "net.8"].reference, expected, atol=1e-6)
+    np.testing.assert_allclose(monitor.tracks["gradcam", "net.8"].reference, expected, atol=1e-6)
     drift = jensen_shannon(record.maps["gradcam", "net.8"], expected)
     np.testing.assert_allclose(record.per_image["drift_ref/gradcam"], drift, atol=1e-6)
     other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4))

@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cam_callbacks import CAMCallback, ProbeSet, RecordStore
 from cam_callbacks.compare import compare_runs
-from cam_callbacks.monitor import WITHHELD
+from cam_callbacks.look.manifest import WITHHELD
 
 
 @pytest.mark.parametrize("stored", [True, False])

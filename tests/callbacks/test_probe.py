@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from cam_callbacks import ProbeSet
+from cam_callbacks import CAMCallback, ProbeSet
 
 
 def probe(**changes):
@@ -184,3 +184,23 @@ def test_boxes_become_regions_where_there_are_no_masks():
 def test_bad_input_is_named(changes, error, words):
     with pytest.raises(error, match=words):
         probe(**changes)
+
+
+def test_the_probe_can_come_from_the_training_data(pl, data, make_module, tmp_path):
+    """A cue that only training images carry is in no validation image, and no probe of these can show it."""
+    train, val = data, TensorDataset(data.tensors[0] + 5, data.tensors[1])
+    weights = []
+    for probe, source in (("train", train), ("val", val)):
+        callback = CAMCallback(probe, methods="eigencam", on_error="raise")
+        torch.manual_seed(1)
+        trainer = pl("pytorch_lightning").Trainer(
+            max_epochs=1, callbacks=[callback], logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            default_root_dir=tmp_path,
+        )  # fmt: skip
+        module = make_module()
+        trainer.fit(module, DataLoader(train, 16, shuffle=True), DataLoader(val, 16))
+        assert all(bool((source.tensors[0] == image).all((1, 2, 3)).any()) for image in callback.probe.images)
+        weights.append(module.net[0].weight.clone())
+    assert torch.equal(*weights)
+    with pytest.raises(ValueError, match='a ProbeSet, "val" or "train", not \'test\''):
+        CAMCallback("test")

@@ -27,10 +27,10 @@ class Broken(CAMCallback):
             if sys.argv[3] == "explaining":
                 module.net[0].forward = lambda x: 1 / 0
             else:
-                self._monitor.write = lambda *_: 1 / 0
+                self.watcher.monitor.write = lambda *_: 1 / 0
         super().on_validation_batch_start(trainer, module, *rest)
         module.net[0].__dict__.pop("forward", None)
-        vars(self._monitor).pop("write", None)
+        vars(self.watcher.monitor).pop("write", None)
 
 if __name__ == "__main__":
     folder = sys.argv[1]
@@ -125,7 +125,7 @@ def test_several_processes_equal_one(strategy, devices, tmp_path):
     assert len(one) == len(several) == 2
     for a, b in zip(one, several, strict=True):
         np.testing.assert_allclose(a.maps["gradcam", "net.8"], b.maps["gradcam", "net.8"], atol=1e-6)
-        for key in a.metrics.keys() - {"cam/seconds", "cam/overhead"}:
-            assert a.metrics[key] == pytest.approx(b.metrics[key], abs=1e-6), key
+        for key in a.metrics.keys() - {"cam/seconds", "cam/exchange_seconds", "cam/overhead"}:
+            assert a.metrics[key] == pytest.approx(b.metrics[key], abs=1e-6, nan_ok=True), key
     values = [(tmp_path / f"several-{rank}.json").read_text() for rank in range(devices)]
     assert set(values) == {values[0]} and "cam/focus_drift/gradcam" in values[0]

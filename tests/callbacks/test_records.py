@@ -68,11 +68,16 @@ def test_what_a_full_disk_refused_is_kept_and_written_when_there_is_room(store, 
         store.write_manifest({"methods": ["gradcam"]})
         for look in range(30):
             store.write(record(look))
+            store.annotate(look, {"val_acc": look / 30})
     assert "No space left on device" in caplog.text
     assert store.looks == list(range(14, 30)) and store[-1].look == 29 and store.manifest["methods"] == ["gradcam"]
     assert list(store.folder.iterdir()) == []
+    assert store[-1].user_metrics == {"val_acc": 29 / 30}
     store.write(record(30))
-    assert RecordStore(store.folder).looks == list(range(14, 31)) and RecordStore(store.folder).manifest
+    written = RecordStore(store.folder)
+    assert written.looks == list(range(14, 31)) and written.manifest
+    assert [r.user_metrics for r in written[:-1]] == [{"val_acc": look / 30} for look in range(14, 30)]
+    assert len(list(store.folder.iterdir())) == 16 * 2 + 1 + 1  # the last look has no numbers; and the manifest
 
 
 def test_damage_is_named_and_costs_one_record(store):
@@ -83,6 +88,43 @@ def test_damage_is_named_and_costs_one_record(store):
     with pytest.raises(RecordError, match=r"look-000001\.npz is damaged"):
         store.read(1)
     assert store[0].look == 0 and store[2].look == 2
+
+
+def test_the_trainers_numbers_stand_beside_the_record(store):
+    store.write(record(3))
+    before = store.path(3).stat()
+    path = store.annotate(3, {"val_acc": 0.5, "val_loss": float("nan"), "lr": np.float32(0.25)})
+    assert path.name == "look-000003.user.json" and store.path(3).stat() == before
+    assert json.loads(path.read_text()) == {
+        "schema": 1,
+        "user_metrics": {"val_acc": 0.5, "val_loss": None, "lr": 0.25},
+    }
+    np.testing.assert_equal(store.read(3).user_metrics, {"val_acc": 0.5, "val_loss": np.nan, "lr": 0.25})
+    assert store.looks == [3] and store.files(3) == ["look-000003.npz", "look-000003.user.json"]
+    assert store.files(4) == []
+    store.write(record(3))  # made again: what was measured beside the old one is not of this one
+    assert store.read(3).user_metrics == {} and store.files(3) == ["look-000003.npz"]
+    store.annotate(3, {"val_acc": 0.5})
+    store.remove(3)
+    store.remove(3)
+    assert store.looks == [] and list(store.folder.iterdir()) == []
+
+
+def test_numbers_in_the_header_of_an_older_record_are_read(store):
+    store.write(record(0, user_metrics={"val_acc": 0.5}))
+    assert store.read(0).user_metrics == {"val_acc": 0.5}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b'{"schema": 1, "user_metr', b"[1]", b'{"schema": 99, "user_metrics": {}}', b"\xff", b'{"schema": 1}'],
+)
+def test_a_damaged_file_beside_a_record_loses_no_look(store, damage, caplog):
+    store.write(record(0))
+    store.annotate(0, {"val_acc": 0.5}).write_bytes(damage)
+    assert [r.user_metrics for r in (store[0], store[0])] == [{}, {}]
+    np.testing.assert_equal(store[0].metrics, record(0).metrics)
+    assert caplog.text.count("look-000000.user.json is damaged") == 1
 
 
 def test_pickles_are_never_opened(store, tmp_path):

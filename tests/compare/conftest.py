@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cam_callbacks.keys import series_name
 from cam_callbacks.records import Record, RecordStore
 from cam_engine.metrics import consensus, coverage, enrichment, entropy, jensen_shannon
 
@@ -78,7 +79,7 @@ def write_run(tmp_path: Path, probe_arrays: dict[str, np.ndarray]) -> Callable[.
             metrics, per_image, reference = {f"{prefix}/seconds": 0.25, f"{prefix}/failed_looks": 0.0}, {}, {}
             for method in methods:
                 for layer in layers:
-                    tail = method.replace("+", "p") + (f"/{layer}" if len(layers) > 1 else "")
+                    tail = series_name(method, layer, layers)
                     values = {
                         "on_target_enrichment": np.asarray(
                             enrichment(maps, coverage(probe_arrays["masks"], (GRID, GRID)))

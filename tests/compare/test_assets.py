@@ -39,3 +39,15 @@ def test_the_lock_file_names_no_registry():
     lock = (VIEWER / "package-lock.json").read_text(encoding="utf-8")
     assert '"resolved"' not in lock
     assert lock.count('"integrity"') > 20
+
+
+def test_no_line_of_the_sources_is_longer_than_a_screen():
+    sources = [*(VIEWER / "src").iterdir(), VIEWER / "build.mjs"]
+    assert len(sources) > 10
+    long = [
+        f"{p.name}:{i}"
+        for p in sources
+        for i, line in enumerate(p.read_text("utf-8").splitlines(), 1)
+        if len(line) > 132
+    ]
+    assert long == []

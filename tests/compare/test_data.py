@@ -187,6 +187,14 @@ def test_alerts_and_shifts_come_from_the_records(two):
     np.testing.assert_array_equal(read(gradcam["shift"]["t"], "<f4", 8, 12, 12)[3], t * 3)
 
 
+def test_a_run_whose_rules_raised_nothing_can_say_so(two):
+    records = [replace(record, metrics=record.metrics | {"cam/alert/diffuse": 0.0}) for record in two[0].records]
+    data = page_data([replace(two[0], records=records)])
+    (series,) = [series for series in data["runs"][0]["series"] if series["metric"] == "alert"]
+    assert (series["method"], series["mean"]) == ("diffuse", [0.0] * 8)
+    assert not any("alert" in key for key in data["numbers"])
+
+
 def test_no_runs_no_page():
     with pytest.raises(ValueError, match="at least one run"):
         page_data([])

@@ -25,12 +25,15 @@ def lookup(function, metric):
         ("a >= 1.5e0", False),
         ("a < baseline - 0.2", True),
         ("a < baseline - 10", False),
-        ("b/c + a * 2 - 1 >= 3", True),
-        ("(b/c + a) * 2 <= 5", False),
+        ("b/c + a - 1 >= 2", True),
+        ("0.5 - b/c - a > -2.5", False),
         ("-a < -0.5", True),
-        ("best(b/c) > 100 and baseline(a) > 10", True),
-        ("a > 5 or b/c > 1 and a > 5", False),
-        ("a > 5 and b/c > 1 or a < 5", True),
+        ("best(b/c) > 101", True),
+        ("b/c > baseline(a)", False),
+        ("b/c - baseline(b/c) <= -10", True),
+        ("a > 5 or b/c > 3", False),
+        ("a > 5 or b/c > 3 or a < 5", True),
+        ("a > 5 or b/c < baseline", True),
         ("'odd-name' < 3.5", True),
         ("nan < 0", True),  # what cannot be judged does not pass
         ("a-0.5 < .6", True),
@@ -46,14 +49,16 @@ def test_conditions(text, holds):
         ("", "expected a number"),
         ("a", "expected <"),
         ("a < ", "expected a number"),
-        ("a < 1 2", "expected and, or, or the end"),
-        ("a < (1 + 2", "expected )"),
+        ("a < 1 2", "expected or, + or -, or the end"),
+        ("a < (1 + 2)", "not understood at '(1 + 2)'"),
+        ("a < 1 and a > 0", "not understood at 'and a > 0'"),
+        ("a < 2 * a", "not understood at '* a'"),
+        ("a < b/c - baseline", "whose baseline"),
         ("a == 1", "not understood at '== 1'"),
-        ("__import__('os') < 1", "no function '__import__'"),
-        ("best(1) < 1", "takes the name of a metric"),
+        ("__import__('os') < 1", "not understood at \"('os') < 1\""),
+        ("best(1) < 1", "not understood at '(1) < 1'"),
         ("a / b < 1", "not understood at '/ b < 1'"),
         ("and < 1", "expected a number"),
-        ("(" * 5000 + "a < 1", "nested too deeply"),
         ("1.2.3 < a", "not understood"),
     ],
 )
@@ -64,8 +69,10 @@ def test_what_is_no_condition(text, words):
 
 
 NUMBERS = st.floats(0, 100, allow_nan=False).map(lambda x: format(x, ".3f"))
-SUMS = st.recursive(
-    NUMBERS, lambda inner: st.builds("({} {} {})".format, inner, st.sampled_from("+-*"), inner), max_leaves=12
+SUMS = st.builds(
+    lambda first, rest: first + "".join(rest),
+    NUMBERS,
+    st.lists(st.builds(" {} {}".format, st.sampled_from("+-"), NUMBERS)),
 )
 
 
@@ -95,7 +102,7 @@ def test_runs_are_judged_against_the_first(write_run):
     assert str(verdict).startswith("FAILED shortcut: on_target")
     assert [v.failed for v in comparison.judge("cam/on_target_enrichment/gradcam/layer4 < 1")] == [False, True]
     assert [v.failed for v in comparison.judge("best(val_acc) < 0.75")] == [False, False]
-    assert [v.failed for v in comparison.judge("val_acc > 0.69 and seconds < 1")] == [True, True]
+    assert [v.failed for v in comparison.judge("val_acc > 0.69 or seconds > 1")] == [True, True]
 
 
 def test_a_run_without_the_value_fails(write_run):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cam_callbacks.compare import LoadError, load_run, load_runs, select_runs
+from cam_callbacks.keys import Key
 from cam_callbacks.records import RecordError, RecordStore
 
 
@@ -14,8 +15,8 @@ def test_a_folder_of_records_is_read_whole(write_run, probe_arrays):
 
     assert run.name == "clean"
     assert [record.epoch for record in run.records] == list(range(8))
-    assert run.keys["drift_ref", "gradcam", "layer4"] == "cam/drift_ref/gradcam"
-    assert run.keys["seconds", "", ""] == "cam/seconds"
+    assert run.keys[Key("drift_ref", "gradcam", "layer4")] == "cam/drift_ref/gradcam"
+    assert run.keys[Key("seconds")] == "cam/seconds"
     assert run.reference("gradcam", "layer4")["floor"] == 0.02
     assert run.per_image("drift_ref", "gradcam", "layer4").shape == (6,)
     np.testing.assert_array_equal(run.probe["pictures"], probe_arrays["pictures"])
@@ -25,9 +26,9 @@ def test_a_folder_of_records_is_read_whole(write_run, probe_arrays):
 def test_keys_of_a_named_callback_with_several_layers_and_a_plus(write_run):
     run = load_run(write_run("clean", name="aux", methods=["gradcam++"], layers=["layer3", "layer4"]))
 
-    assert run.keys["entropy", "gradcam++", "layer3"] == "cam/aux/entropy/gradcampp/layer3"
+    assert run.keys[Key("entropy", "gradcam++", "layer3")] == "cam/aux/entropy/gradcampp/layer3"
     assert run.per_image("entropy", "gradcam++", "layer4") is not None
-    assert ("entropy", "gradcam", "layer3") not in run.keys
+    assert Key("entropy", "gradcam", "layer3") not in run.keys
 
 
 def test_a_log_folder_above_one_folder_of_records(write_run, tmp_path):

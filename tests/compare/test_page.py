@@ -1,11 +1,14 @@
 import json
+import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from cam_callbacks.compare import compare_runs, load_run, page_data, render_page, script_hash, write_page
 from cam_callbacks.compare.markup import content_hash, fill, json_block
+from cam_callbacks.records import RecordStore
 
 HOSTILE = [
     '"><script>alert(1)</script>',
@@ -109,6 +112,19 @@ def test_a_page_is_written_whole(two, tmp_path):
     path = comparison.write(tmp_path / "new" / "page.html")
     assert path.read_text(encoding="utf-8") == comparison.page()
     assert write_page([load_run(two[0].source)], path) == path
+
+
+def test_what_is_undefined_is_null(write_run, tmp_path):
+    """A run whose maps are all invalid has a reference without a floor; it takes no page along."""
+    healthy, blank = write_run("healthy"), write_run("blank")
+    store = RecordStore(blank)
+    undefined = {"look": 0, "settled": False, "floor": math.nan, "ceiling": math.nan, "t_critical": math.inf}
+    for record in list(store):
+        reference = dict.fromkeys(record.reference or {"gradcam/layer4": {}}, undefined)
+        store.write(replace(record, reference=reference, maps={k: m * 0 for k, m in record.maps.items()}))
+    page = compare_runs(str(healthy), str(blank)).write(tmp_path / "page.html").read_text(encoding="utf-8")
+    data = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.S)[1]
+    assert "NaN" not in data and "Infinity" not in data and '"floor":null' in data
 
 
 def test_json_cannot_leave_its_element():

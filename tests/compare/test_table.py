@@ -1,12 +1,17 @@
+import base64
+import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from cam_callbacks.compare import compare_runs
-from cam_callbacks.compare.numbers import shown, user_number
-from cam_callbacks.compare.table import _columns
+from cam_callbacks.compare import blocks, compare_runs
+from cam_callbacks.compare.numbers import user_number, value_text
+from cam_callbacks.keys import Key
 from cam_callbacks.records import Alert, RecordStore
+from cam_callbacks.text_table import columns
+from cam_engine.metrics import jensen_shannon
 
 
 def cells(comparison, group, number):
@@ -70,11 +75,11 @@ def test_many_runs_are_set_in_blocks(write_run):
     assert all(f"run ({number})" in text for number in range(2, 6))
 
 
-def test_hostile_names_keep_the_columns(write_run):
+def test_hostile_names_keep_thecolumns(write_run):
     names = ["\x1b[31mred\nnew line", "漢字" * 30, "x" * 500]
     text = compare_runs(*[write_run(name, epochs=2) for name in names]).text()
     assert "\x1b" not in text
-    assert {_columns(text.splitlines()[0])} == {100}
+    assert {columns(text.splitlines()[0])} == {100}
 
 
 def test_another_target_is_not_compared(write_run):
@@ -126,8 +131,8 @@ def test_other_layers_grids_and_models_are_compared_through_enrichment_alone(wri
     finals = [RecordStore(run)[-1].metrics["cam/on_target_enrichment/gradcam"] for run in runs]
     assert [cell.final for cell in group.rows[0].cells] == finals
     assert "'c' is compared with 'a' through enrichment only: model ViT against Net." in comparison.agreed.differences
-    assert comparison.agreed.comparable("on_target_enrichment", "gradcam", "layer4", 0, 2)
-    assert not comparison.agreed.comparable("drift_ref", "gradcam", "layer4", 0, 2)
+    assert comparison.agreed.comparable(Key("on_target_enrichment", "gradcam", "layer4"), 0, 2)
+    assert not comparison.agreed.comparable(Key("drift_ref", "gradcam", "layer4"), 0, 2)
 
 
 def test_preprocessing_that_differs_is_told_from_other_pictures(write_run, probe_arrays):
@@ -188,7 +193,7 @@ def test_the_better_direction_of_a_users_metric(name, better):
     [(0.1234, "0.123"), (-0.0, "0.000"), (12.345, "12.35"), (3e-6, "3.0e-06"), (1234567.0, "1.2e+06"), (None, "–")],
 )
 def test_values_are_short(value, text):
-    assert shown(value).lstrip("-") == text
+    assert value_text(value).lstrip("-") == text
 
 
 def test_alerts_are_said(write_run):
@@ -200,3 +205,26 @@ def test_alerts_are_said(write_run):
 
     assert "▲ clean: diffuse (gradcam) since epoch 1: entropy 0.97. Look at them." in comparison.text()
     assert comparison.numbers()["runs"][0]["alerts"][0]["places"] == [1]
+
+
+def test_table_and_json_encode_no_map_and_round_no_number(write_run, monkeypatch):
+    encoded = []
+
+    def b64encode(data):
+        encoded.append(len(data))
+        return base64.b64encode(data)
+
+    monkeypatch.setattr(blocks, "base64", SimpleNamespace(b64encode=b64encode))
+    folders = write_run("clean"), write_run("shortcut", "nuisance")
+    comparison = compare_runs(*folders)
+    text, found = comparison.text(), json.loads(comparison.json())
+    assert "divergence" in found and "focus drift" in text and encoded == []
+
+    last = [RecordStore(folder)[-1] for folder in folders]
+    finals = {n["metric"]: [of["final"] for of in n["runs"].values()] for n in found["numbers"]}
+    assert finals["focus_drift"] == [record.metrics["cam/focus_drift/gradcam"] for record in last]
+    a, b = (record.maps["gradcam", "layer4"] for record in last)
+    assert found["divergence"][0]["jsd"][0][1] == jensen_shannon(a, b).mean()
+
+    comparison.page()
+    assert sum(encoded) > 2 * 8 * 6 * 12 * 12  # runs, looks, images, cells: the count is not blind

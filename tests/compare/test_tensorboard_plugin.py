@@ -124,6 +124,11 @@ def test_it_follows_a_training(board, write_run):
     assert json.loads(first.body)["places"] == [0, 1, 2]
     assert second.code == 200 and json.loads(second.body)["places"] == [0, 1, 2, 3, 4]
 
+    RecordStore(folder).annotate(4, {"val_f1": 0.25})  # comes after the look itself
+    third = page(board, "live", **{"If-None-Match": second.headers["ETag"]})
+    (curve,) = [s["mean"] for s in json.loads(third.body)["runs"][0]["series"] if s["metric"] == "val_f1"]
+    assert curve == [None, None, None, None, 0.25]
+
     shutil.rmtree(folder)  # the user cleans up; what remains is still served
     assert page(board, "live").code == 404
     assert listed(board)
@@ -167,6 +172,8 @@ def test_nothing_outside_the_log_folder_is_read(board, write_run, tmp_path):
     os.symlink(outside, board.logdir / "linked")
     look = RecordStore(inside).path(8)
     os.symlink(RecordStore(outside).path(0), look)
+    (tmp_path / "secret.json").write_text('{"schema": 1, "user_metrics": {"secret": 1}}')
+    os.symlink(tmp_path / "secret.json", inside / "look-000007.user.json")
     manifest = write_run("manifest", folder=board.logdir / "linked-manifest" / "cam") / "manifest.json"
     manifest.unlink()
     os.symlink(outside / "manifest.json", manifest)
@@ -175,6 +182,8 @@ def test_nothing_outside_the_log_folder_is_read(board, write_run, tmp_path):
     assert "linked" not in runs and runs["confined"]["looks"] == 8
     assert "is a link" in runs["linked-manifest"]["problem"]
     assert page(board, "linked-manifest").code == 404
+    confined = page(board, "confined")
+    assert confined.code == 200 and "secret" not in confined.body
     relative = os.path.relpath(outside, board.logdir)
     for name in (str(outside), relative, f"confined/../{relative}", "..", "", "confined\0", "linked", "/etc"):
         answer = page(board, name)
@@ -224,10 +233,10 @@ def test_parameters_are_read_below_the_log_folder_alone(write_run, tmp_path):
     os.symlink(tmp_path / "hparams.yaml", tmp_path / "logs" / "b" / "hparams.yaml")
     write_run("c", folder=tmp_path / "top", epochs=1)
 
-    found = Watch(str(tmp_path / "logs")).found()
+    found = Watch(str(tmp_path / "logs")).runs()
     assert found["a"].run().params == {"lr": "0.1", "sizes": "[1, 2]", "nested/deep/x": "True"}
     assert found["b"].run().params == {}
-    assert Watch(str(tmp_path / "top")).found()["."].run().params == {}
+    assert Watch(str(tmp_path / "top")).runs()["."].run().params == {}
 
 
 def test_log_folders_as_tensorboard_takes_them(tmp_path):

@@ -7,11 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers import QUIET, answers, wait
 
 
 class Server:
@@ -30,18 +30,12 @@ class Server:
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
             "--backend-store-uri", f"sqlite:///{self.folder}/server.db", "--artifacts-destination", str(self.folder / "store"),
         ]  # fmt: skip
-        with open(self.folder / "server.log", "ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True)
-        for _ in range(600):
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                break
-            except OSError:
-                assert self._process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
-                time.sleep(0.1)
-        from mlflow.tracking import MlflowClient
-
-        MlflowClient(self.uri).search_experiments(max_results=1)
+        path = self.folder / "server.log"
+        with open(path, "ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True, env=os.environ | QUIET
+            )
+        wait(lambda: answers(f"{self.uri}/health"), self._process, path)
 
     def kill(self) -> None:
         if self._process is not None:

@@ -17,14 +17,14 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from cam_callbacks.background import Background
-from cam_callbacks.callback import _mlflow_run_name
 from cam_callbacks.delivery import Delivery, Ledger
+from cam_callbacks.delivery.background import Background
+from cam_callbacks.delivery.outbox import Outbox
+from cam_callbacks.delivery.sync import sync
+from cam_callbacks.lightning_trainer import mlflow_run_name
 from cam_callbacks.loggers.durable import DurableClient, DurableMLFlowLogger
 from cam_callbacks.loggers.mlflow import MLflowSink
-from cam_callbacks.outbox import Outbox
 from cam_callbacks.records import Record, RecordStore
-from cam_callbacks.sync import sync
 
 
 class Sink:
@@ -148,11 +148,11 @@ def test_a_failing_server_draws_nothing_from_pythons_random_stream(monkeypatch):
 
 
 def test_a_server_that_listens_and_is_silent_does_not_hold_the_first_look(monkeypatch):
-    monkeypatch.setattr("cam_callbacks.callback.NAME_WAIT", 0.2)
+    monkeypatch.setattr("cam_callbacks.lightning_trainer.NAME_WAIT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = MlflowClient(f"http://127.0.0.1:{silent.getsockname()[1]}")
         logger = SimpleNamespace(run_id="0" * 32, experiment=client, _run_name="blue")
-        assert _mlflow_run_name(logger) == "blue"  # MLflow's own patience is minutes
+        assert mlflow_run_name(logger) == "blue"  # MLflow's own patience is minutes
 
 
 def test_a_forked_process_has_no_thread(store):
@@ -299,7 +299,7 @@ class TestOutbox:
         Delivery(store, [MLflowSink(DurableClient(box), box.run["id"])])  # writes down where the records go
         box.folder.rename(tmp_path / "moved")
         monkeypatch.setattr(
-            "cam_callbacks.sync.Delivery.finish", lambda d, _: asked.append(d._workers[0].sink.run_id) or True
+            "cam_callbacks.delivery.sync.Delivery.finish", lambda d, _: asked.append(d._workers[0].sink.run_id) or True
         )
         sync(tmp_path, uri)
         assert asked == [run.info.run_id for run in MlflowClient(uri).search_runs(["1"])] and len(asked) == 1

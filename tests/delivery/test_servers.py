@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import signal
 import subprocess
 import sys
@@ -12,58 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from small_training import callback, data, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from cam_callbacks import CAMCallback, ProbeSet, RecordStore
 from cam_callbacks.cli import main
 from cam_callbacks.loggers import DurableMLFlowLogger
-
-
-def data() -> TensorDataset:
-    generator = torch.Generator().manual_seed(0)
-    return TensorDataset(torch.randn(16, 3, 16, 16, generator=generator), torch.arange(16) % 2)
-
-
-def train(package: str, logger, *callbacks, epochs: int = 3, **options):
-    """A small fit; returns the trainer."""
-    lightning = importlib.import_module(package)
-
-    class Module(lightning.LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.save_hyperparameters({"width": 4})
-            self.net = nn.Sequential(
-                nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
-            )
-
-        def forward(self, x):
-            return self.net(x)
-
-        def training_step(self, batch, index):
-            loss = nn.functional.cross_entropy(self(nn.functional.dropout(batch[0], 0.1)), batch[1])
-            self.log("loss", loss)
-            return loss
-
-        def validation_step(self, batch, index):
-            self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), 0.1)
-
-    torch.manual_seed(0)
-    trainer = lightning.Trainer(
-        max_epochs=epochs, logger=logger, callbacks=list(callbacks), accelerator="cpu", enable_progress_bar=False,
-        enable_model_summary=False, log_every_n_steps=1, **{"enable_checkpointing": False, **options},
-    )  # fmt: skip
-    trainer.fit(Module(), DataLoader(data(), 8, shuffle=True), DataLoader(data(), 8))
-    return trainer
-
-
-def callback(**options):
-    images, labels = data().tensors
-    return CAMCallback(ProbeSet(images[:3], labels[:3]), "gradcam", on_error="raise", **options)
 
 
 def pictures(board) -> Counter:
@@ -86,7 +39,8 @@ def check_run(uri: str, run_id: str, epochs: int = 3) -> None:
     )
     assert images == {f"images/cam~gradcam~{i}+step+{e}": 1 for i in range(3) for e in range(epochs)}
     records = {Path(f.path).name for f in client.list_artifacts(run_id, "cam/records")}
-    assert records == {"manifest.json", "probe.npz", *(f"look-{e:06d}.npz" for e in range(epochs))}
+    looks = {f"look-{e:06d}.{kind}" for e in range(epochs) for kind in ("npz", "user.json")}
+    assert records == {"manifest.json", "probe.npz"} | looks
     assert {"cam_report.html", "cam_latest.png", "last"} <= {f.path for f in client.list_artifacts(run_id)}
 
 
@@ -188,8 +142,8 @@ def test_killed_in_the_middle_of_a_write(tmp_path):
     script.write_text(
         f"""
 import os, signal, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-import test_servers as t
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+import small_training as t
 replace = os.replace
 def killing(source, target):
     if "look-000002" in str(target):

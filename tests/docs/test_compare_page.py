@@ -1,9 +1,14 @@
-"""docs/compare.md: its grammar is the parser's, its snippet runs."""
+"""docs/compare.md: its grammar is the parser's, its examples run."""
 
 import re
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from cam_callbacks import CAMMonitor, ProbeSet
+from cam_callbacks.cli import main
 from cam_callbacks.compare import gate
 
 PAGE = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
@@ -16,9 +21,20 @@ def test_the_grammar_is_the_parsers():
     ]
 
 
-def test_conditions_in_the_page_are_understood():
-    conditions = re.findall(r'--fail-if "([^"]+)"', PAGE)
-    assert len(conditions) == 2 and all(gate.parse_gate(condition).metrics for condition in conditions)
+@pytest.mark.parametrize(("accuracy", "code"), [(0.95, 0), (0.85, 1)])
+def test_the_gates_example_runs(cnn, photos, tmp_path, monkeypatch, capsys, accuracy, code):
+    monkeypatch.chdir(tmp_path)
+    probe = ProbeSet(photos, labels=[i % 5 for i in range(len(photos))], masks=(photos > 0).any(1))
+    for run in ("baseline", "candidate"):
+        monitor = CAMMonitor(probe, "gradcam", "stage1", folder=f"{run}/cam", run=run)
+        record = monitor.look(cnn)
+        monitor.store.write(replace(record, user_metrics={"val_acc": accuracy}))
+        assert record.aggregates["entropy/gradcam"]["worst_class"] < 0.95
+
+    block = re.search(r"## Gates\n\n```sh\n(.*?)```", PAGE, re.DOTALL)[1]
+    _, *arguments = shlex.split(block.replace("\\\n", " "))
+    assert arguments.count("--fail-if") == 2 and main(arguments) == code
+    assert capsys.readouterr().out.count("FAILED") == 2 * code  # both runs are below the bar of val_acc
 
 
 def test_the_snippet(cnn, photos, tmp_path, monkeypatch):

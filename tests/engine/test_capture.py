@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from methods_by_hand import ONE_PASS
 from torch import nn
 
 from cam_engine import CAM, available_layers, available_methods
-from cam_engine.capture import Target, capture, gradients
+from cam_engine.capture import Tap, capture, gradients
 
-SEVEN = ("eigencam", "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "eigengradcam")
 LINEAR = ("gradcam", "hirescam", "layercam")  # between them they pin activations and gradients, cell by cell
 LAYERS = ["stem", "stage1", "residual", "stage2"]
 
@@ -41,10 +41,10 @@ def by_backward(net, layers, images, classes):
 
 def captured_pairs(net, layers, images, classes):
     """{layer: (activation, gradient)} by the engine."""
-    targets = [Target(layer, net.get_submodule(layer), lambda _: ()) for layer in layers]
+    targets = [Tap(layer, net.get_submodule(layer), lambda _: ()) for layer in layers]
     captured = capture(net, images, targets, record="from_layer")
     with torch.enable_grad():
-        grads = gradients(captured.outputs.gather(1, classes[:, None]).squeeze(1), captured)
+        grads = gradients(captured.outputs.gather(1, classes[:, None]).squeeze(1), captured.activations)
     return {layer: (captured.activations[layer].detach(), grads[layer]) for layer in layers}
 
 
@@ -64,11 +64,11 @@ def assert_same_pairs(found, expected):
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_the_surrounding_grad_mode_makes_no_difference(context, cnn, photos):
-    expected = CAM(cnn, SEVEN, LAYERS)(photos, 1)
+    expected = CAM(cnn, ONE_PASS, LAYERS)(photos, 1)
     with context():
         images = photos * 1.0  # in inference mode an inference tensor
         modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-        result = CAM(cnn, SEVEN, LAYERS)(images, 1)
+        result = CAM(cnn, ONE_PASS, LAYERS)(images, 1)
         assert modes == (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
     assert_same_maps(result, expected)
     for tensor in [*result.raw.values(), result.outputs, result.scores]:
@@ -78,19 +78,19 @@ def test_the_surrounding_grad_mode_makes_no_difference(context, cnn, photos):
 
 @pytest.mark.parametrize("context", [contextlib.nullcontext, torch.inference_mode])
 def test_a_frozen_model_is_explained(context, cnn, photos):
-    expected = CAM(cnn, SEVEN, LAYERS)(photos, 1)
+    expected = CAM(cnn, ONE_PASS, LAYERS)(photos, 1)
     cnn.requires_grad_(False)
     with context():
-        assert_same_maps(CAM(cnn, SEVEN, LAYERS)(photos, 1), expected)
+        assert_same_maps(CAM(cnn, ONE_PASS, LAYERS)(photos, 1), expected)
     assert not any(p.requires_grad for p in cnn.parameters())
 
 
 @pytest.mark.parametrize("frozen", [("stem", "stage1"), ("residual",), ("stage2", "head")])
 def test_a_partly_frozen_model_is_explained(frozen, cnn, photos):
-    expected = CAM(cnn, SEVEN, LAYERS)(photos, 1)
+    expected = CAM(cnn, ONE_PASS, LAYERS)(photos, 1)
     for name in frozen:
         cnn.get_submodule(name).requires_grad_(False)
-    assert_same_maps(CAM(cnn, SEVEN, LAYERS)(photos, 1), expected)
+    assert_same_maps(CAM(cnn, ONE_PASS, LAYERS)(photos, 1), expected)
 
 
 class WithoutGradients(nn.Module):
@@ -112,11 +112,11 @@ class WithoutGradients(nn.Module):
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_no_grad_block_around_the_backbone_does_not_hide_it(layer, cnn, photos):
-    expected = CAM(cnn, SEVEN, layer)(photos, 1)
-    cam = CAM(WithoutGradients(cnn), SEVEN, f"net.{layer}")
+    expected = CAM(cnn, ONE_PASS, layer)(photos, 1)
+    cam = CAM(WithoutGradients(cnn), ONE_PASS, f"net.{layer}")
     for _ in range(2):  # the first call finds out, the second knows
         result = cam(photos, 1)
-        for method in SEVEN:
+        for method in ONE_PASS:
             reference = expected.raw[method, layer]
             torch.testing.assert_close(result.raw[method, f"net.{layer}"], reference, rtol=1e-4, atol=1e-5)
 
@@ -132,6 +132,27 @@ def test_a_no_grad_block_that_ends_between_two_layers_hides_neither(cnn, photos)
             torch.testing.assert_close(together.raw[method, layer], alone.raw[method, layer], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("methods", [ONE_PASS, "smoothgradcam++"], ids=["one forward", "noisy repeats"])
+def test_a_no_grad_block_costs_one_forward_more_and_only_once(methods, cnn, photos):
+    net, forwards = WithoutGradients(cnn), []
+    net.register_forward_pre_hook(lambda *_: forwards.append(1))
+    cam, plain = CAM(net, methods, "net.stage1"), 1 if methods is ONE_PASS else 5
+    cam(photos, 1)
+    assert len(forwards) == plain + 1
+    if methods is ONE_PASS:
+        cam(photos, 1)
+        assert len(forwards) == 2 * plain + 1
+
+
+def test_a_capture_says_what_it_recorded(cnn, photos):
+    taps = [Tap("net.stage1", cnn.stage1, lambda _: ())]
+    first = capture(WithoutGradients(cnn), photos, taps, record="from_layer")
+    assert first.recording == "from_start"
+    assert first.activations["net.stage1"].requires_grad and first.outputs.requires_grad
+    assert capture(cnn, photos, taps, record="from_layer").recording == "from_layer"
+    assert capture(WithoutGradients(cnn), photos, taps, record="nothing").recording == "nothing"
+
+
 # --- what is captured ---
 
 
@@ -144,7 +165,7 @@ def test_in_place_layers_behind_the_target_change_nothing(layer, make_cnn, photo
     assert_same_pairs(found, by_backward(make_cnn(inplace=False), [layer], photos, classes))
 
 
-@pytest.mark.parametrize("method", SEVEN)
+@pytest.mark.parametrize("method", ONE_PASS)
 def test_gradient_free_and_gradient_methods_agree_in_place_or_not(method, make_cnn, photos):
     layers = ["stem.1", "residual.bn1", "stage2.1"]  # each followed by an in-place ReLU
     expected = CAM(make_cnn(inplace=False), method, layers)(photos, 1)
@@ -283,7 +304,7 @@ def test_a_layer_that_returns_its_own_input_is_captured_as_it_was_then(methods, 
 
 def test_images_that_require_grad_get_none(cnn, photos):
     images = photos.clone().requires_grad_()
-    CAM(cnn, SEVEN, LAYERS)(images, 1)
+    CAM(cnn, ONE_PASS, LAYERS)(images, 1)
     assert images.grad is None
     assert images.requires_grad
 
@@ -391,11 +412,11 @@ def busy_net(make_cnn, photos):
 
 
 CALLS = {
-    "gradients": lambda net, x: CAM(net, SEVEN, ["stage1", "residual", "stage2"])(x, 1),
+    "gradients": lambda net, x: CAM(net, ONE_PASS, ["stage1", "residual", "stage2"])(x, 1),
     "gradient-free": lambda net, x: CAM(net, "eigencam", ["stage1", "stage2"])(x),
     "stopped early": lambda net, x: [cam(x) for cam in [CAM(net, "eigencam", "stage1")] for _ in range(2)],
     "whole forward": lambda net, x: CAM(net, "eigencam", "stage1")(x, outputs=True),
-    "auto": lambda net, x: CAM(net, SEVEN)(x),
+    "auto": lambda net, x: CAM(net, ONE_PASS)(x),
     "available_layers": available_layers,
 }
 
@@ -466,14 +487,14 @@ def test_no_trace_when_the_target_fails(targets, error, busy_net, photos):
     before = snapshot(busy_net)
     for _ in range(2):
         with pytest.raises(error):
-            CAM(busy_net, SEVEN, ["stage1", "stage2"])(photos, targets)
+            CAM(busy_net, ONE_PASS, ["stage1", "stage2"])(photos, targets)
     assert_unchanged(before, snapshot(busy_net))
 
 
 def test_no_trace_when_a_layer_has_no_grid(busy_net, photos):
     before = snapshot(busy_net)
     with pytest.raises(ValueError, match="head"):
-        CAM(busy_net, SEVEN, ["stage1", "head"])(photos, 1)
+        CAM(busy_net, ONE_PASS, ["stage1", "head"])(photos, 1)
     assert_unchanged(before, snapshot(busy_net))
 
 
@@ -490,7 +511,7 @@ def test_a_buffer_that_the_forward_assigns_anew_is_put_back(cnn, photos):
 
     net = Counting()
     before = snapshot(net)
-    CAM(net, SEVEN, "net.stage2")(photos, 1)
+    CAM(net, ONE_PASS, "net.stage2")(photos, 1)
     assert_unchanged(before, snapshot(net))
 
 
@@ -505,7 +526,7 @@ def test_gradient_hooks_of_parameters_do_not_fire(cnn, photos):
     for p in cnn.parameters():
         p.register_hook(lambda g: fired.append("gradient"))
         p.register_post_accumulate_grad_hook(lambda p: fired.append("accumulated"))
-    CAM(cnn, SEVEN, LAYERS)(photos, 1)
+    CAM(cnn, ONE_PASS, LAYERS)(photos, 1)
     assert not fired
     cnn(photos).sum().backward()
     assert set(fired) == {"gradient", "accumulated"}
@@ -516,11 +537,11 @@ def test_gradient_hooks_of_modules_do_not_fire(make_cnn, photos):
     net, fired = make_cnn(inplace=False), []
     net.head.register_full_backward_hook(lambda *_: fired.append("full"))
     net.stage2.register_full_backward_pre_hook(lambda *_: fired.append("pre"))
-    CAM(net, SEVEN, "stage1")(photos, 1)
+    CAM(net, ONE_PASS, "stage1")(photos, 1)
     assert not fired
 
 
-@pytest.mark.parametrize("methods", ["eigencam", SEVEN], ids=["gradient-free", "gradients"])
+@pytest.mark.parametrize("methods", ["eigencam", ONE_PASS], ids=["gradient-free", "gradients"])
 def test_training_with_looks_in_between_gives_the_same_bits(methods, make_cnn, digits):
     images, labels = digits
 
@@ -558,7 +579,7 @@ def test_training_under_autocast_keeps_its_gradients(cnn, photos):
         net = copy.deepcopy(cnn)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             if look:
-                CAM(net, SEVEN, "stage2")(photos, 1)
+                CAM(net, ONE_PASS, "stage2")(photos, 1)
             net(photos).float().logsumexp(1).sum().backward()
         return {name: p.grad for name, p in net.named_parameters()}
 
@@ -660,7 +681,7 @@ def test_nothing_upstream_of_the_first_layer_is_recorded(cnn, photos):
     def weights(*names):
         return {p.untyped_storage().data_ptr() for n in names for p in cnn.get_submodule(n).parameters()}
 
-    seen = saved_storages(lambda: CAM(cnn, SEVEN, ["residual", "stage2"])(photos, 1))
+    seen = saved_storages(lambda: CAM(cnn, ONE_PASS, ["residual", "stage2"])(photos, 1))
     assert not seen & weights("stem", "stage1", "residual")
     assert cnn.stage2[0].weight.untyped_storage().data_ptr() in seen
     everything = saved_storages(lambda: cnn(photos))
@@ -668,7 +689,7 @@ def test_nothing_upstream_of_the_first_layer_is_recorded(cnn, photos):
 
 
 def test_the_first_layer_is_a_leaf_and_the_next_stays_in_its_graph(cnn, photos):
-    targets = [Target(name, cnn.get_submodule(name), lambda _: ()) for name in ("residual", "stage2")]
+    targets = [Tap(name, cnn.get_submodule(name), lambda _: ()) for name in ("residual", "stage2")]
     captured = capture(cnn, photos, targets, record="from_layer")
     assert captured.activations["residual"].grad_fn is None
     assert captured.activations["residual"].requires_grad
@@ -713,8 +734,8 @@ def test_compiled_models(how, warm, make_cnn, photos):
     net = wrap(make_cnn())
     if warm:
         net(photos)
-    expected = CAM(plain, SEVEN, ["stage1", "stage2"])(photos, 1)
-    cam = CAM(net, SEVEN, [f"{prefix}stage1", f"{prefix}stage2"])
+    expected = CAM(plain, ONE_PASS, ["stage1", "stage2"])(photos, 1)
+    cam = CAM(net, ONE_PASS, [f"{prefix}stage1", f"{prefix}stage2"])
     for result in (cam(photos, 1), cam(photos, 1)):
         assert list(result.layers) == [f"{prefix}stage1", f"{prefix}stage2"]
         for (method, layer), reference in expected.raw.items():
@@ -749,6 +770,6 @@ def test_a_look_at_a_compiled_model_does_not_make_it_compile_again(make_cnn, pho
     net(photos)
     compiled = len(graphs)
     assert compiled > 0
-    CAM(net, SEVEN, ["stage1", "stage2"])(photos, 1)
+    CAM(net, ONE_PASS, ["stage1", "stage2"])(photos, 1)
     net(photos)
     assert len(graphs) == compiled

@@ -7,14 +7,16 @@ import sys
 
 import pytest
 import torch
+from methods_by_hand import ONE_PASS
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
 from cam_engine import CAM, available_methods
-from cam_engine.capture import Target, capture
+from cam_engine.capture import Tap, capture
+from cam_engine.methods import get_method
+from cam_engine.methods.needs import NEEDS
 
-SEVEN = ("eigencam", "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "eigengradcam")
 WEIGHTED = ("gradcam", "gradcam++", "xgradcam", "hirescam", "layercam")
 STAGES = ["stem", "stage1", "residual", "stage2", "pool", "head"]
 RESCORING = {"scorecam", "ablationcam"}
@@ -63,10 +65,10 @@ def gradient_calls(monkeypatch):
 
 @pytest.mark.parametrize("layers", ["stage2", ["stem", "residual", "stage2"]])
 @pytest.mark.parametrize("targets", [None, 1, [0, 1, 2, 3, 4, 0, 1, 2]])
-def test_seven_methods_take_one_forward_and_one_gradient_call(layers, targets, cnn, photos, ran, gradient_calls):
+def test_methods_of_gradients_take_one_forward_and_one_gradient_call(layers, targets, cnn, photos, ran, gradient_calls):
     calls = ran(cnn)
-    result = CAM(cnn, SEVEN, layers)(photos, targets)
-    for method in SEVEN:
+    result = CAM(cnn, ONE_PASS, layers)(photos, targets)
+    for method in ONE_PASS:
         assert result[method].shape == (8, 48, 48)
     assert [name for name, _, _ in calls] == STAGES
     assert len(gradient_calls) == 1
@@ -79,11 +81,25 @@ def test_gradient_free_methods_take_no_gradient_call(cnn, photos, gradient_calls
 
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_every_call_costs_the_same(repeats, cnn, photos, ran, gradient_calls):
-    calls, cam = ran(cnn), CAM(cnn, SEVEN, "stage2")
+    calls, cam = ran(cnn), CAM(cnn, ONE_PASS, "stage2")
     for _ in range(repeats):
         cam(photos, 1)
     assert len(calls) == repeats * len(STAGES)
     assert len(gradient_calls) == repeats
+
+
+@pytest.mark.parametrize("method", available_methods())
+def test_a_method_costs_what_its_needs_say(method, cnn, photos, ran, gradient_calls):
+    """Whole forwards over the batch, and gradient calls; from the second call on, when a layer's calls are known."""
+    needs = [NEEDS[name] for name in get_method(method).needs]
+    cam, calls = CAM(cnn, method, "stage2", progress=False), ran(cnn, ["head"])
+    cam(photos, 1)
+    calls.clear(), gradient_calls.clear()
+    cam(photos, 1)
+    channels = 24 * any(need.variants for need in needs)
+    whole = int(any(need.score for need in needs))
+    assert sum(count for _, count, _ in calls) == (whole + sum(n.forwards for n in needs) + channels) * len(photos)
+    assert len(gradient_calls) == sum(need.gradient_calls for need in needs)
 
 
 # --- nothing upstream is recorded ---
@@ -92,7 +108,7 @@ def test_every_call_costs_the_same(repeats, cnn, photos, ran, gradient_calls):
 @pytest.mark.parametrize("layer", ["stem", "stage1", "stage2"])
 def test_nothing_before_the_layer_is_recorded(layer, cnn, photos, ran):
     calls = ran(cnn)
-    CAM(cnn, SEVEN, layer)(photos, 1)
+    CAM(cnn, ONE_PASS, layer)(photos, 1)
     recorded = {name: on for name, _, on in calls}
     until = STAGES.index(layer)
     assert recorded == {name: i > until for i, name in enumerate(STAGES)}
@@ -107,7 +123,7 @@ def test_the_graph_keeps_no_tensor_from_before_the_layer(cnn, photos):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        captured = capture(cnn, photos, [Target("stage2", cnn.stage2, lambda _: ())], record="from_layer")
+        captured = capture(cnn, photos, [Tap("stage2", cnn.stage2, lambda _: ())], record="from_layer")
     activation = captured.activations["stage2"]
     assert activation.is_leaf and activation.requires_grad
     head = {cnn.head.weight.numel(), cnn.head.weight.shape[1] * len(photos)}
@@ -159,7 +175,7 @@ def test_a_stop_waits_for_the_last_call_of_a_layer(photos, make_cnn, ran):
 def test_scoring_variants_keeps_to_the_batch_size(method, batch_size, images, cnn, photos, ran):
     calls = ran(cnn)
     result = CAM(cnn, method, "stage1", batch_size=batch_size, progress=False)(photos[:images], 1)
-    assert max(count for _, count, _ in calls) <= max(batch_size, images, 3), "3: see Extras._replay"
+    assert max(count for _, count, _ in calls) <= max(batch_size, images, 3), "3: see Rescorer._replay"
     scored = sum(count for name, count, _ in calls[len(STAGES) :] if name == "head")
     assert scored == images * 16, "one score for each image and channel"
     expected = CAM(cnn, method, "stage1", batch_size=16 * images, progress=False)(photos[:images], 1)
@@ -171,7 +187,7 @@ def test_scoring_variants_shows_a_bar_on_a_terminal(progress, terminal, cnn, pho
     written = io.StringIO()
     monkeypatch.setattr(written, "isatty", lambda: terminal, raising=False)
     monkeypatch.setattr("sys.stderr", written)
-    monkeypatch.setattr("cam_engine.extras.tqdm", lambda *args, **kwargs: tqdm(*args, **kwargs | {"delay": 0}))
+    monkeypatch.setattr("cam_engine.rescoring.tqdm", lambda *args, **kwargs: tqdm(*args, **kwargs | {"delay": 0}))
     CAM(cnn, "scorecam", "stage1", progress=progress)(photos[:2], 1)
     assert ("batch/s" in written.getvalue()) == (progress and terminal)
 

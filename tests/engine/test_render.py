@@ -340,16 +340,16 @@ class TestText:
     @pytest.mark.parametrize("width", [0, 5, 40, 90, 400])
     def test_fits_the_room(self, words, width):
         face = text.font(12)
-        assert face.getlength(text.fit(words, face, width)) <= width
+        assert face.getlength(text.shorten(words, face, width)) <= width
         lines = text.wrap(words, face, width, 3)
         assert len(lines) <= 3
         assert all(face.getlength(line) <= width for line in lines)
 
     def test_short_words_stay_as_they_are(self):
-        assert text.fit("cat · predicted dog", text.font(12), 300) == "cat · predicted dog"
+        assert text.shorten("cat · predicted dog", text.font(12), 300) == "cat · predicted dog"
 
     def test_only_the_longest_part_is_shortened(self):
-        fitted = text.fit("gradcam · features.denseblock4.denselayer16.conv2 · epoch 12", text.font(12), 220)
+        fitted = text.shorten("gradcam · features.denseblock4.denselayer16.conv2 · epoch 12", text.font(12), 220)
         first, layer, last = fitted.split(" · ")
         assert (first, last) == ("gradcam", "epoch 12")
         assert layer.startswith("fea")

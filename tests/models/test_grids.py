@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cam_engine import CAM, available_layers
-from cam_engine.capture import Target, capture
+from cam_engine.capture import Tap, capture
 from cam_engine.grids import infer_grid, prefix_tokens, select_tensor
 
 timm = pytest.importorskip("timm", reason="make test-models runs this in .venv-peers")
@@ -199,7 +199,7 @@ def seen(net, images, layer):
     def select(output):
         return select_tensor(output, len(images), size, layer=layer, prefix=prefix)
 
-    kept = capture(net, images, [Target(layer, net.get_submodule(layer), select)], record="nothing")
+    kept = capture(net, images, [Tap(layer, net.get_submodule(layer), select)], record="nothing")
     raw = kept.activations[layer]
     return raw, infer_grid(tuple(raw.shape), len(images), size, layer=layer, prefix=prefix)(raw)
 

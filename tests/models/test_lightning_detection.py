@@ -18,7 +18,9 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from cam_callbacks import CAMCallback, CAMMonitor, ProbeSet
-from cam_callbacks.detection import ProbeBoxTarget, view_of
+from cam_callbacks.look.detection import ProbeBoxTarget
+from cam_callbacks.look.options import LookOptions
+from cam_callbacks.look.subject import subject_of
 from cam_engine.detect import family_of
 
 pytestmark = [pytest.mark.models, pytest.mark.timeout(900)]
@@ -170,7 +172,7 @@ def test_forward_turns_a_batch_into_a_list(tmp_path):
 
     probe = ProbeSet.from_dataset(scenes(2), n=2)
     callback = CAMCallback(probe, "gradcam", "model.features", target, forward=lambda m, x: together(m.model, x))
-    record = callback._monitor.look(Detector(Unknown()))
+    record = callback.watcher.monitor.look(Detector(Unknown()))
     assert record.maps["gradcam", "model.features"].shape == (2, 80, 80)
     assert np.isfinite(record.metrics["cam/on_target_enrichment/gradcam"])
 
@@ -214,9 +216,9 @@ def test_padding_inside_the_detector_is_cut_off():
             parameter.mul_(3)
     images = torch.rand(2, 3, 100, 128)
     probe = ProbeSet(images, boxes=[[[10, 10, 60, 60]]] * 2, box_labels=[[1], [1]])
-    view = view_of(net, probe)
-    outputs = view.forward(net, images)
-    assert view.family.canvas(outputs) == (1.28, 1.0)  # from 100x128 to 128x128
-    assert view.within_image(torch.zeros(2, 32, 32), outputs).shape == (2, 25, 32)
+    subject = subject_of(net, probe, LookOptions().on(probe))
+    outputs = subject.cam.forward(net, images)
+    assert subject.family.canvas(outputs) == (1.28, 1.0)  # from 100x128 to 128x128
+    assert subject.within_image(torch.zeros(2, 32, 32), outputs).shape == (2, 25, 32)
     record = CAMMonitor(probe, "eigencam", "backbone.fpn.layer_blocks.0").look(net)
     assert record.maps["eigencam", "backbone.fpn.layer_blocks.0"].shape == (2, 12, 16)  # 12.5 of 16 rows

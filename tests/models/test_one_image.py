@@ -14,7 +14,7 @@ from PIL import Image
 
 from cam_callbacks.cli import main
 from cam_engine import AutoSave, autosave, explain, get_available_layer_names, save_feature_maps
-from cam_engine.names import friendly_names
+from cam_engine.layers.friendly import friendly_names
 
 pytestmark = pytest.mark.models
 

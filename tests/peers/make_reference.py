@@ -125,12 +125,12 @@ SIGNED = {
 def both_signs(net, images, classes, method, layers):
     """Our heatmaps (B, H, W) for every choice of signs of the layers, our own first."""
     from cam_engine import CAMResult, methods
-    from cam_engine.capture import Target, capture, gradients
+    from cam_engine.capture import Tap, capture, gradients
 
-    targets = [Target(name, net.get_submodule(name), lambda _: ()) for name in layers]
+    targets = [Tap(name, net.get_submodule(name), lambda _: ()) for name in layers]
     captured = capture(net, images, targets, record="from_layer")
     with torch.enable_grad():
-        grads = gradients(captured.outputs.gather(1, classes[:, None]).squeeze(1), captured)
+        grads = gradients(captured.outputs.gather(1, classes[:, None]).squeeze(1), captured.activations)
     signed = {n: SIGNED[method](methods, captured.activations[n].detach(), grads[n]) for n in layers}
     candidates = []
     for signs in itertools.product((1, -1), repeat=len(layers)):

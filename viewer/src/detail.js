@@ -16,12 +16,32 @@ export function detail(data, state) {
     const at = images.indexOf(state.detail);
     state.set({ detail: images[(at + by + images.length) % images.length] });
   };
-  const dialog = h("dialog", { "aria-labelledby": "detail-title", onclose: () => state.set({ detail: null }), onclick: (event) => event.target === dialog && dialog.close() },
-    h("header", {}, title, where,
-      h("button", { type: "button", class: "icon", "aria-label": "image before", title: "image before", onclick: () => turn(-1) }, "‹"),
-      h("button", { type: "button", class: "icon", "aria-label": "next image", title: "next image", onclick: () => turn(1) }, "›"),
-      h("button", { type: "button", class: "close", onclick: () => dialog.close() }, "Close")),
-    body);
+  const dialog = h(
+    "dialog",
+    {
+      "aria-labelledby": "detail-title",
+      onclose: () => state.set({ detail: null }),
+      onclick: (event) => event.target === dialog && dialog.close(),
+    },
+    h(
+      "header",
+      {},
+      title,
+      where,
+      h(
+        "button",
+        { type: "button", class: "icon", "aria-label": "image before", title: "image before", onclick: () => turn(-1) },
+        "‹",
+      ),
+      h(
+        "button",
+        { type: "button", class: "icon", "aria-label": "next image", title: "next image", onclick: () => turn(1) },
+        "›",
+      ),
+      h("button", { type: "button", class: "close", onclick: () => dialog.close() }, "Close"),
+    ),
+    body,
+  );
   const visible = () => data.runs.filter((run) => run.probeIndex === state.probe && !state.hidden.has(run.index));
   let drawn = [];
 
@@ -36,24 +56,49 @@ export function detail(data, state) {
     drawn = [];
     const add = (it) => (drawn.push(it), it.element);
     body.replaceChildren(
-      section("All methods and layers", matrix(runs, pairs, (run, pair) => add(new Panel(data, local(pair), run, image, () => {}, pair)))),
-      ...(image === MEAN ? [] : [
-        section("All images together: the mean map", matrix(runs, pairs, (run, pair) => add(new Panel(data, local(pair), run, MEAN, () => state.set({ detail: MEAN }), pair)))),
-        section("Prediction over time", runs.map((run) => add(new Outcomes(data, state, run, image))))]),
-      ...shifts(runs, pairs, add));
+      section(
+        "All methods and layers",
+        matrix(runs, pairs, (run, pair) => add(new Panel(data, local(pair), run, image, () => {}, pair))),
+      ),
+      ...(image === MEAN
+        ? []
+        : [
+            section(
+              "All images together: the mean map",
+              matrix(runs, pairs, (run, pair) =>
+                add(new Panel(data, local(pair), run, MEAN, () => state.set({ detail: MEAN }), pair)),
+              ),
+            ),
+            section(
+              "Prediction over time",
+              runs.map((run) => add(new Outcomes(data, state, run, image))),
+            ),
+          ]),
+      ...shifts(runs, pairs, add),
+    );
     body.classList.toggle("few", runs.length <= 2);
     if (!dialog.open) dialog.showModal();
     body.scrollTop = 0;
     draw();
   }
   /** The user's choices, with another method and layer. */
-  const local = ([method, layer]) => new Proxy(state, { get: (target, key) => (key === "method" ? method : key === "layer" ? layer : target[key]) });
+  const local = ([method, layer]) =>
+    new Proxy(state, { get: (target, key) => (key === "method" ? method : key === "layer" ? layer : target[key]) });
 
   function shifts(runs, pairs, add) {
     const having = pairs.filter(([method, layer]) => runs.some((run) => run.field(method, layer)?.shift));
     if (!having.length) return [];
-    return [section("Where the focus moved since the reference, in all images together", h("p", { class: "muted" }, "Paired t of each cell (max-t); outlined: significant at 5 % for all cells at once."),
-      matrix(runs, having, (run, pair) => add(new Shift(data, state, run, pair))))];
+    return [
+      section(
+        "Where the focus moved since the reference, in all images together",
+        h(
+          "p",
+          { class: "muted" },
+          "Paired t of each cell (max-t); outlined: significant at 5 % for all cells at once.",
+        ),
+        matrix(runs, having, (run, pair) => add(new Shift(data, state, run, pair))),
+      ),
+    ];
   }
 
   function draw() {
@@ -70,14 +115,31 @@ export function detail(data, state) {
   return { element: dialog };
 }
 
-const section = (title, ...children) => h("section", { class: /^(Prediction|Where)/.test(title) ? "whole" : undefined }, h("h3", {}, title), children);
+const section = (title, ...children) =>
+  h("section", { class: /^(Prediction|Where)/.test(title) ? "whole" : undefined }, h("h3", {}, title), children);
 
 /** Runs across, methods and layers down. */
 function matrix(runs, pairs, panel) {
   const layers = new Set(pairs.map(([, layer]) => layer));
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "methods and runs" }, h("div", { class: "matrix", vars: { runs: runs.length } },
-    h("span", {}), runs.map((run) => h("span", { class: "runname" }, swatch(run.index), named(run.name, 26))),
-    pairs.map((pair) => [h("span", { class: "pair" }, h("b", {}, pair[0]), layers.size > 1 && h("span", { class: "muted" }, ` ${shorten(pair[1], 24)}`)), runs.map((run) => panel(run, pair))])));
+  return h(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": "methods and runs" },
+    h(
+      "div",
+      { class: "matrix", vars: { runs: runs.length } },
+      h("span", {}),
+      runs.map((run) => h("span", { class: "runname" }, swatch(run.index), named(run.name, 26))),
+      pairs.map((pair) => [
+        h(
+          "span",
+          { class: "pair" },
+          h("b", {}, pair[0]),
+          layers.size > 1 && h("span", { class: "muted" }, ` ${shorten(pair[1], 24)}`),
+        ),
+        runs.map((run) => panel(run, pair)),
+      ]),
+    ),
+  );
 }
 
 /** What a run said of an image at each look: the bar's height is the confidence, its colour right or wrong. */
@@ -86,22 +148,39 @@ class Outcomes {
     Object.assign(this, { data, state, run, image });
     this.text = h("span", { class: "muted" });
     this.bars = new Map(data.places.map((place) => [place, this.#bar(place)]));
-    this.element = h("div", { class: "outcomes" }, h("span", { class: "runname" }, swatch(run.index), named(run.name, 26)), h("div", { class: "bars" }, [...this.bars.values()]), this.text);
+    this.element = h(
+      "div",
+      { class: "outcomes" },
+      h("span", { class: "runname" }, swatch(run.index), named(run.name, 26)),
+      h("div", { class: "bars" }, [...this.bars.values()]),
+      this.text,
+    );
   }
 
   #bar(place) {
     const { data, state, run, image } = this;
     const outcome = run.outcome(run.frame(place), image);
     if (!outcome) return h("span", { class: "bar-none", title: `${data.axis} ${place}: nothing known` });
-    const said = `${data.axis} ${place}: ${data.className(run.probe, outcome.prediction)}, ${percent(outcome.confidence)}${outcome.wrong ? ", wrong" : ""}`;
-    return h("button", { type: "button", class: outcome.wrong ? "outcome wrong" : "outcome", title: said, "aria-label": said, vars: { sure: `${Math.round((outcome.confidence ?? 1) * 100)}%` }, onclick: () => state.set({ place }) });
+    const title = `${data.axis} ${place}: ${predictionWords(data, run, outcome)}`;
+    return h("button", {
+      type: "button",
+      class: outcome.wrong ? "outcome wrong" : "outcome",
+      title,
+      "aria-label": title,
+      vars: { sure: `${Math.round((outcome.confidence ?? 1) * 100)}%` },
+      onclick: () => state.set({ place }),
+    });
   }
 
   draw() {
     for (const [place, bar] of this.bars) bar.classList.toggle("here", place === this.state.place);
     const outcome = this.run.outcome(this.run.frame(this.state.place), this.image);
-    this.text.textContent = outcome ? `${this.data.className(this.run.probe, outcome.prediction)}, ${percent(outcome.confidence)}${outcome.wrong ? ", wrong" : ""}` : "no prediction";
+    this.text.textContent = outcome ? predictionWords(this.data, this.run, outcome) : "no prediction";
   }
+}
+
+function predictionWords(data, run, { prediction, confidence, wrong }) {
+  return `${data.className(run.probe, prediction)}, ${percent(confidence)}${wrong ? ", wrong" : ""}`;
 }
 
 /** The max-t map of a run: gained and lost focus, significant cells outlined. */
@@ -127,10 +206,19 @@ class Shift {
     }
     const t = field.shift.t().subarray(frame * field.cells, (frame + 1) * field.cells);
     const limit = Math.max(field.shift.critical[frame] * 1.5, ...t.map(Math.abs));
-    overlay(canvas, plain, { levels: t.map((it) => 127.5 + (it / limit) * 127.5), grid: field.grid, colours: colours(divergingBytes), opacity: 1, cells: true });
+    overlay(canvas, plain, {
+      levels: t.map((it) => 127.5 + (it / limit) * 127.5),
+      grid: field.grid,
+      colours: colours(divergingBytes),
+      opacity: 1,
+      cells: true,
+    });
     const significant = t.filter((it) => Math.abs(it) >= field.shift.critical[frame]).length;
     outlineCells(canvas, field.grid, (cell) => Math.abs(t[cell]) >= field.shift.critical[frame], "#111");
     this.caption.textContent = `p ${shown(field.shift.p[frame])} · ${significant} of ${field.cells} cells`;
-    this.element.setAttribute("aria-label", `${field.method} of ${run.name}: ${this.caption.textContent} moved significantly`);
+    this.element.setAttribute(
+      "aria-label",
+      `${field.method} of ${run.name}: ${this.caption.textContent} moved significantly`,
+    );
   }
 }

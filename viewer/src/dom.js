@@ -31,21 +31,29 @@ export function shorten(text, longest) {
 
 /** A labelled `<select>` of [value, text] pairs. */
 export function select(label, options, value, choose, hint) {
-  const box = h("select", { "aria-label": label, onchange: () => choose(box.value) },
-    options.map(([key, text]) => h("option", { value: key, selected: key === value }, shorten(text, 60))));
+  const box = h(
+    "select",
+    { "aria-label": label, onchange: () => choose(box.value) },
+    options.map(([key, text]) => h("option", { value: key, selected: key === value }, shorten(text, 60))),
+  );
   box.value = value;
   return h("label", { class: "field", title: hint }, h("span", {}, label), box);
 }
 
 /** Its colour and its number stand for a run wherever it occurs. */
-export const swatch = (index) => h("span", { class: `swatch run-${index % 10}`, "aria-hidden": "true" }, String(index + 1));
+export const swatch = (index) =>
+  h("span", { class: `swatch run-${index % 10}`, "aria-hidden": "true" }, String(index + 1));
 
 /** Is the user typing or choosing, so that arrow keys are not for the slider? */
-export const isEditing = (target) => target instanceof Element && target.matches("input:not([type=checkbox]), select, textarea");
+export const isEditing = (target) =>
+  target instanceof Element && target.matches("input:not([type=checkbox]), select, textarea");
 
 /** Replace what an element holds; what had the keyboard's focus gets it back. */
 export function refill(box, children) {
   const active = box.contains(document.activeElement) ? document.activeElement : null;
   box.replaceChildren(...children);
-  if (active) [...box.querySelectorAll(active.tagName)].find((it) => it.ariaLabel === active.ariaLabel && it.className === active.className)?.focus();
+  if (active)
+    [...box.querySelectorAll(active.tagName)]
+      .find((it) => it.ariaLabel === active.ariaLabel && it.className === active.className)
+      ?.focus();
 }

@@ -15,13 +15,16 @@ export function grid(data, state, open) {
   const notice = h("p", { class: "muted" });
   const visible = new Set();
   const panels = new Map(); // card → its panels
-  const watcher = new IntersectionObserver((entries) => {
-    for (const { target, isIntersecting } of entries) {
-      if (isIntersecting) visible.add(target);
-      else visible.delete(target);
-      if (isIntersecting) draw(target);
-    }
-  }, { rootMargin: "60px 0px" });
+  const watcher = new IntersectionObserver(
+    (entries) => {
+      for (const { target, isIntersecting } of entries) {
+        if (isIntersecting) visible.add(target);
+        else visible.delete(target);
+        if (isIntersecting) draw(target);
+      }
+    },
+    { rootMargin: "60px 0px" },
+  );
 
   const runs = () => data.runs.filter((run) => run.probeIndex === state.probe && !state.hidden.has(run.index));
   const draw = (card) => drawAll([card]);
@@ -53,11 +56,26 @@ export function grid(data, state, open) {
   function card(shown, image) {
     const probe = data.probes[state.probe];
     const label = probe.labels && image !== MEAN ? data.className(probe, probe.labels[image]) : null;
-    const title = h("div", { class: "about" }, label && [h("b", {}, h("bdi", { title: label }, shorten(label, 24))), " "],
+    const title = h(
+      "div",
+      { class: "about" },
+      label && [h("b", {}, h("bdi", { title: label }, shorten(label, 24))), " "],
       h("span", { class: image === MEAN ? "" : "muted" }, named(data.imageName(probe, image), 26)),
-      probe.groups && image !== MEAN && h("span", { class: "tag", title: probe.groups[image] }, shorten(probe.groups[image], 14)));
+      probe.groups &&
+        image !== MEAN &&
+        h("span", { class: "tag", title: probe.groups[image] }, shorten(probe.groups[image], 14)),
+    );
     const own = shown.map((run) => new Panel(data, state, run, image, open));
-    const element = h("article", { class: "card", "aria-label": data.imageName(probe, image), data: { image } }, title, h("div", { class: "tiles" }, own.map((panel) => panel.element)));
+    const element = h(
+      "article",
+      { class: "card", "aria-label": data.imageName(probe, image), data: { image } },
+      title,
+      h(
+        "div",
+        { class: "tiles" },
+        own.map((panel) => panel.element),
+      ),
+    );
     panels.set(element, own);
     return element;
   }
@@ -66,15 +84,32 @@ export function grid(data, state, open) {
   function layout() {
     const shown = runs();
     const width = cards.clientWidth || 600;
-    const across = Math.max(1, Math.min(cards.children.length, Math.round((width + 18) / (shown.length * (TILE + 4) + 18))));
+    const across = Math.max(
+      1,
+      Math.min(cards.children.length, Math.round((width + 18) / (shown.length * (TILE + 4) + 18))),
+    );
     section.style.setProperty("--across", across);
     section.style.setProperty("--runs", Math.max(1, shown.length));
     section.classList.toggle("tight", width / (across * shown.length) < 100);
-    const names = () => h("div", { class: "tiles" }, shown.map((run) => h("span", { class: "runname" }, swatch(run.index), named(run.name, 28))));
+    const names = () =>
+      h(
+        "div",
+        { class: "tiles" },
+        shown.map((run) => h("span", { class: "runname" }, swatch(run.index), named(run.name, 28))),
+      );
     head.replaceChildren(...(shown.length > 1 ? Array.from({ length: across }, names) : []));
   }
 
-  const section = h("section", { class: "images", "aria-label": "Images" }, h("h2", {}, "Images"), chosen, notice, none, head, cards);
+  const section = h(
+    "section",
+    { class: "images", "aria-label": "Images" },
+    h("h2", {}, "Images"),
+    chosen,
+    notice,
+    none,
+    head,
+    cards,
+  );
   state.listen((keys) => {
     if (RESORTS.some((key) => keys.has(key))) fill();
     else drawAll(visible);
@@ -98,17 +133,42 @@ function choices(data, state, count) {
   const probe = data.probes[state.probe];
   const runs = data.runs.filter((run) => run.probeIndex === state.probe);
   const has = (name) => runs.some((run) => run.fields.some((field) => name in field.numbers));
-  const NEEDS = { drift: has("drift_ref"), target: has("on_target_enrichment"), nuisance: has("nuisance_enrichment"), entropy: has("entropy"), runs: runs.length > 1, probe: true };
-  const filters = FILTERS.filter(([key]) => key === "all" || (runs.some((run) => run.predicted) && (key !== "differ" || runs.length > 1)));
-  const classes = probe.labels && [...new Set(probe.labels)].sort((a, b) => a - b).map((it) => [String(it), data.className(probe, it)]);
+  const NEEDS = {
+    drift: has("drift_ref"),
+    target: has("on_target_enrichment"),
+    nuisance: has("nuisance_enrichment"),
+    entropy: has("entropy"),
+    runs: runs.length > 1,
+    probe: true,
+  };
+  const filters = FILTERS.filter(
+    ([key]) => key === "all" || (runs.some((run) => run.predicted) && (key !== "differ" || runs.length > 1)),
+  );
+  const classes =
+    probe.labels &&
+    [...new Set(probe.labels)].sort((a, b) => a - b).map((it) => [String(it), data.className(probe, it)]);
   const groups = probe.groups && [...new Set(probe.groups)].map((it) => [it, it]);
   return [
-    select("Sort", SORTS.filter(([key]) => NEEDS[key]), state.sort, (sort) => state.set({ sort })),
+    select(
+      "Sort",
+      SORTS.filter(([key]) => NEEDS[key]),
+      state.sort,
+      (sort) => state.set({ sort }),
+    ),
     filters.length > 1 && select("Filter", filters, state.filter, (filter) => state.set({ filter })),
     classes?.length > 1 && select("Class", [["", "all"], ...classes], state.class, (it) => state.set({ class: it })),
     groups?.length > 1 && select("Group", [["", "all"], ...groups], state.group, (group) => state.set({ group })),
     h("span", { class: "muted count" }, `${count} of ${probe.ids.length} images, by ${data.axis} ${state.at}`),
-    h("button", { type: "button", class: "again", hidden: state.at === state.place, onclick: () => state.set({ at: state.place }),
-      title: "Images stay in place while the slider moves" }, `sort by the ${data.axis} shown`),
+    h(
+      "button",
+      {
+        type: "button",
+        class: "again",
+        hidden: state.at === state.place,
+        onclick: () => state.set({ at: state.place }),
+        title: "Images stay in place while the slider moves",
+      },
+      `sort by the ${data.axis} shown`,
+    ),
   ].filter(Boolean);
 }

@@ -17,12 +17,19 @@ export const FILTERS = [
   ["differ", "predictions differ between runs"],
 ];
 
-const NUMBERS = { drift: ["drift_ref", 1], target: ["on_target_enrichment", -1], nuisance: ["nuisance_enrichment", 1], entropy: ["entropy", 1] };
+const NUMBERS = {
+  drift: ["drift_ref", 1],
+  target: ["on_target_enrichment", -1],
+  nuisance: ["nuisance_enrichment", 1],
+  entropy: ["entropy", 1],
+};
 
 /** Numbers of the images to show, in order; what counts is how they are at the place `state.at`, in the worst of the runs. */
 export function order(data, state, runs) {
   const probe = data.probes[state.probe];
-  const images = probe.ids.map((_, image) => image).filter((image) => isIn(state, probe, image) && passes(data, state, runs, image));
+  const images = probe.ids
+    .map((_, image) => image)
+    .filter((image) => isIn(state, probe, image) && passes(data, state, runs, image));
   if (state.sort === "probe") return images;
   const keys = new Map(images.map((image) => [image, badness(state, runs, image)]));
   return images.sort((a, b) => keys.get(b) - keys.get(a) || a - b);
@@ -39,7 +46,10 @@ function passes(data, state, runs, image) {
   if (state.filter === "wrong") return outcomes.some((it) => it?.wrong);
   if (state.filter === "differ") return new Set(outcomes.filter(Boolean).map((it) => it.prediction)).size > 1;
   return runs.some((run, i) => {
-    const before = run.outcome(state.filter === "changed" ? run.frame(state.at) - 1 : referenceFrame(state, run), image);
+    const before = run.outcome(
+      state.filter === "changed" ? run.frame(state.at) - 1 : referenceFrame(state, run),
+      image,
+    );
     return before && outcomes[i] && before.prediction !== outcomes[i].prediction;
   });
 }
@@ -52,7 +62,9 @@ function referenceFrame(state, run) {
 
 function badness(state, runs, image) {
   if (state.sort === "runs") {
-    const maps = runs.map((run) => run.field(state.method, state.layer)?.density(run.frame(state.at), image)).filter(Boolean);
+    const maps = runs
+      .map((run) => run.field(state.method, state.layer)?.density(run.frame(state.at), image))
+      .filter(Boolean);
     const alike = maps.filter((it) => it.length === maps[0].length);
     return alike.length > 1 ? divergence(alike) : -Infinity;
   }

@@ -24,10 +24,26 @@ export class Panel {
   constructor(data, state, run, image, open, pair) {
     Object.assign(this, { data, state, run, image, pair });
     this.canvas = h("canvas", { width: 1, height: 1 });
-    const texts = (this.texts = { sign: h("span", { class: "sign" }), name: h("bdi"), sure: h("span"), figures: h("span", { class: "figures" }) });
+    const texts = (this.texts = {
+      sign: h("span", { class: "sign" }),
+      name: h("bdi"),
+      sure: h("span"),
+      figures: h("span", { class: "figures" }),
+    });
     texts.said = h("span", { class: "said" }, texts.sign, texts.name, h("span", { class: "spare" }, " ·"), texts.sure);
     this.caption = h("span", { class: "caption" }, texts.said, texts.figures);
-    this.element = h("button", { type: "button", class: "panel", "aria-label": `${run.name}, ${data.imageName(run.probe, image)}`, onclick: () => open(image), data: { run: run.index, image } }, this.canvas, this.caption);
+    this.element = h(
+      "button",
+      {
+        type: "button",
+        class: "panel",
+        "aria-label": `${run.name}, ${data.imageName(run.probe, image)}`,
+        onclick: () => open(image),
+        data: { run: run.index, image },
+      },
+      this.canvas,
+      this.caption,
+    );
     this.canvas.style.aspectRatio = `${run.probe.width} / ${run.probe.height}`;
     this.canvas.addEventListener("pointermove", (event) => this.#hover(event));
     this.canvas.addEventListener("pointerleave", () => (tip.hidden = true));

@@ -8,17 +8,24 @@ const MOST_KEPT = 1500;
 /** Pixels (RGBA bytes) of an image's picture at a size, in colour or in grey; a promise until it is decoded. */
 export function pixels(probe, image, grey, width, height) {
   const source = probe.pictures?.[image];
-  if (!source) return keep(`plain ${width} ${height}`, () => new Uint8ClampedArray(4 * width * height).map((_, i) => (i % 4 === 3 ? 255 : 128)));
+  if (!source)
+    return keep(`plain ${width} ${height}`, () =>
+      new Uint8ClampedArray(4 * width * height).map((_, i) => (i % 4 === 3 ? 255 : 128)),
+    );
   if (!decoded.has(source)) decoded.set(source, decode(source));
   const element = decoded.get(source);
   if (element instanceof Promise) return element;
   if (element === null) return pixels({}, image, grey, width, height);
-  return keep(`${source.length} ${probe.fingerprint} ${image} ${grey} ${width} ${height}`, () => scaled(element, grey, width, height));
+  return keep(`${source.length} ${probe.fingerprint} ${image} ${grey} ${width} ${height}`, () =>
+    scaled(element, grey, width, height),
+  );
 }
 
 /** The outlines of an image's regions at a size, as a canvas. */
 export function lines(probe, image, width, height) {
-  return keep(`lines ${probe.fingerprint} ${image} ${width} ${height}`, () => outlines(probe.outlines, image, [probe.width, probe.height], width, height));
+  return keep(`lines ${probe.fingerprint} ${image} ${width} ${height}`, () =>
+    outlines(probe.outlines, image, [probe.width, probe.height], width, height),
+  );
 }
 
 function keep(key, make) {

@@ -5,61 +5,164 @@ import { shown } from "./format.js";
 const SIDE_BY_SIDE = 3; // up to as many runs are columns; more are rows
 
 export function summary(data) {
-  return h("section", { class: "summary", "aria-label": "Summary" },
+  return h(
+    "section",
+    { class: "summary", "aria-label": "Summary" },
     h("h2", {}, data.runs.length > 1 ? "Final values" : "Final values of this run"),
     alerts(data),
-    h("div", { class: "tables" }, data.summary.map((group) => numbers(data, group))),
-    h("p", { class: "muted" }, `↑ more is better, ↓ less is better; best @ ${data.axis}. A number without an arrow is a magnitude and no verdict: stable is not the same as right.`),
+    h(
+      "div",
+      { class: "tables" },
+      data.summary.map((group) => numbers(data, group)),
+    ),
+    h(
+      "p",
+      { class: "muted" },
+      `↑ more is better, ↓ less is better; best @ ${data.axis}. ` +
+        "A number without an arrow is a magnitude and no verdict: stable is not the same as right.",
+    ),
     data.parts.some((part) => part.jsd) && distances(data),
     data.tables.map(extra),
-    facts(data));
+    facts(data),
+  );
 }
 
 function alerts(data) {
   const raised = data.runs.filter((run) => run.alerts.length);
   const silent = data.runs.filter((run) => !run.alerts.length && run.series.some((it) => it.metric === "alert"));
-  const quiet = silent.length > 0 && h("p", { class: "muted quiet" }, "No alert in ", silent.map((run, i) => [i > 0 && ", ", swatch(run.index), named(run.name, 40)]), ".");
+  const quiet =
+    silent.length > 0 &&
+    h(
+      "p",
+      { class: "muted quiet" },
+      "No alert in ",
+      silent.map((run, i) => [i > 0 && ", ", swatch(run.index), named(run.name, 40)]),
+      ".",
+    );
   if (!raised.length) return quiet || null;
-  return [h("ul", { class: "alerts", "aria-label": "Alerts" }, raised.flatMap((run) => run.alerts.map((alert) =>
-    h("li", {}, h("b", { class: "word" }, "▲ ", named(alert.name, 40)), " ", swatch(run.index), named(run.name, 40), ` since ${data.axis} ${alert.places[0]}. `, named(alert.text, 300))))), quiet];
+  return [
+    h(
+      "ul",
+      { class: "alerts", "aria-label": "Alerts" },
+      raised.flatMap((run) =>
+        run.alerts.map((alert) =>
+          h(
+            "li",
+            {},
+            h("b", { class: "word" }, "▲ ", named(alert.name, 40)),
+            " ",
+            swatch(run.index),
+            named(run.name, 40),
+            ` since ${data.axis} ${alert.places[0]}. `,
+            named(alert.text, 300),
+          ),
+        ),
+      ),
+    ),
+    quiet,
+  ];
 }
 
 /** One method's numbers: runs in columns, or, where there are many, in rows. */
 function numbers(data, group) {
-  const rows = group.rows.map((row) => ({ ...row, number: data.numbers[row.key] ?? { key: row.key, title: row.key, meaning: "" } }));
-  const runs = data.runs.map((run) => h("th", { scope: data.runs.length > SIDE_BY_SIDE ? "row" : "col" }, swatch(run.index), named(run.name, data.runs.length > SIDE_BY_SIDE ? 26 : 40)));
+  const rows = group.rows.map((row) => ({
+    ...row,
+    number: data.numbers[row.key] ?? { key: row.key, title: row.key, meaning: "" },
+  }));
+  const runs = data.runs.map((run) =>
+    h(
+      "th",
+      { scope: data.runs.length > SIDE_BY_SIDE ? "row" : "col" },
+      swatch(run.index),
+      named(run.name, data.runs.length > SIDE_BY_SIDE ? 26 : 40),
+    ),
+  );
   const corner = h("th", { scope: "col", class: "corner" }, named(group.title, 80));
   const values = (row, index) => value(data, row, row.cells[index]);
   if (data.runs.length <= SIDE_BY_SIDE) {
-    return table(group.title, [corner, ...runs], rows.map((row) => [title(row.number, "row"), ...data.runs.map((_, index) => values(row, index))]));
+    return table(
+      group.title,
+      [corner, ...runs],
+      rows.map((row) => [title(row.number, "row"), ...data.runs.map((_, index) => values(row, index))]),
+    );
   }
   const main = rows.filter((row) => row.number.headline);
   const chosen = main.length ? main : rows;
-  return table(group.title, [corner, ...chosen.map((row) => title(row.number, "col"))],
-    data.runs.map((_, index) => [runs[index], ...chosen.map((row) => values(row, index))]), "many");
+  return table(
+    group.title,
+    [corner, ...chosen.map((row) => title(row.number, "col"))],
+    data.runs.map((_, index) => [runs[index], ...chosen.map((row) => values(row, index))]),
+    "many",
+  );
 }
 
 function title(number, scope) {
   const arrow = { higher: ["↑", "more is better"], lower: ["↓", "less is better"] }[number.better];
-  return h("th", { scope, title: number.meaning || undefined }, named(number.title, 40), arrow && [" ", h("span", { class: "arrow", role: "img", "aria-label": arrow[1], title: arrow[1] }, arrow[0])]);
+  return h(
+    "th",
+    { scope, title: number.meaning || undefined },
+    named(number.title, 40),
+    arrow && [" ", h("span", { class: "arrow", role: "img", "aria-label": arrow[1], title: arrow[1] }, arrow[0])],
+  );
 }
 
 function value(data, row, cell) {
   if (!cell) return h("td", { class: "none" }, "–");
-  const ends = row.cells.filter(Boolean).map((it) => it.final).filter((it) => it !== null);
-  const best = row.number.better && new Set(ends).size > 1 && cell.final === Math[row.number.better === "higher" ? "max" : "min"](...ends);
-  return h("td", { class: best ? "best" : undefined }, shown(cell.final),
-    cell.best !== null && cell.best !== undefined && [" ", h("small", { title: `best value, at ${data.axis} ${cell.best_at}` }, `best ${shown(cell.best)} @ ${cell.best_at}`)]);
+  const ends = row.cells
+    .filter(Boolean)
+    .map((it) => it.final)
+    .filter((it) => it !== null);
+  const best =
+    row.number.better &&
+    new Set(ends).size > 1 &&
+    cell.final === Math[row.number.better === "higher" ? "max" : "min"](...ends);
+  return h(
+    "td",
+    { class: best ? "best" : undefined },
+    shown(cell.final),
+    cell.best !== null &&
+      cell.best !== undefined && [
+        " ",
+        h(
+          "small",
+          { title: `best value, at ${data.axis} ${cell.best_at}` },
+          `best ${shown(cell.best)} @ ${cell.best_at}`,
+        ),
+      ],
+  );
 }
 
 /** How far apart the final maps of each two runs are. */
 function distances(data) {
   const parts = data.parts.filter((part) => part.jsd);
-  return h("div", { class: "distances" }, h("h3", {}, "How differently the runs look at the same images"),
-    h("p", { class: "muted" }, "Jensen–Shannon divergence between their final maps, mean over the images: 0 the same focus, 1 disjoint."),
-    h("div", { class: "tables" }, parts.map((part) => table(`divergence, ${part.title}`,
-      [h("th", { scope: "col", class: "corner" }, named(part.title, 80)), ...part.runs.map((run) => h("th", { scope: "col" }, swatch(run), named(data.runs[run].name, 18)))],
-      part.jsd.map((row, i) => [h("th", { scope: "row" }, swatch(part.runs[i]), named(data.runs[part.runs[i]].name, 26)), ...row.map((it, j) => distance(it, i === j))]), data.runs.length > 5 ? "matrix many" : "matrix"))));
+  return h(
+    "div",
+    { class: "distances" },
+    h("h3", {}, "How differently the runs look at the same images"),
+    h(
+      "p",
+      { class: "muted" },
+      "Jensen–Shannon divergence between their final maps, mean over the images: 0 the same focus, 1 disjoint.",
+    ),
+    h(
+      "div",
+      { class: "tables" },
+      parts.map((part) =>
+        table(
+          `divergence, ${part.title}`,
+          [
+            h("th", { scope: "col", class: "corner" }, named(part.title, 80)),
+            ...part.runs.map((run) => h("th", { scope: "col" }, swatch(run), named(data.runs[run].name, 18))),
+          ],
+          part.jsd.map((row, i) => [
+            h("th", { scope: "row" }, swatch(part.runs[i]), named(data.runs[part.runs[i]].name, 26)),
+            ...row.map((it, j) => distance(it, i === j)),
+          ]),
+          data.runs.length > 5 ? "matrix many" : "matrix",
+        ),
+      ),
+    ),
+  );
 }
 
 function distance(value, own) {
@@ -72,21 +175,60 @@ function facts(data) {
   const differs = (fact) => new Set(fact.values).size > 1;
   const differing = data.facts.filter(differs);
   const shared = data.facts.filter((fact) => !differs(fact));
-  const rows = (label, some, kind) => table(label, [h("td", {}), ...data.runs.map((run) => h("th", { scope: "col" }, swatch(run.index), named(run.name, 40)))],
-    some.map((fact) => [h("th", { scope: "row" }, named(fact.title, 60)), ...fact.values.map((it) => h("td", {}, named(it, 100)))]), kind);
+  const rows = (label, some, kind) =>
+    table(
+      label,
+      [h("td", {}), ...data.runs.map((run) => h("th", { scope: "col" }, swatch(run.index), named(run.name, 40)))],
+      some.map((fact) => [
+        h("th", { scope: "row" }, named(fact.title, 60)),
+        ...fact.values.map((it) => h("td", {}, named(it, 100))),
+      ]),
+      kind,
+    );
   return [
-    differing.length > 0 && h("div", {}, h("h3", {}, "What differs between the runs"), rows("what differs", differing, "facts differs")),
-    shared.length > 0 && h("details", {}, h("summary", {}, data.runs.length > 1 ? "What the runs share" : "About the run"), rows("what is shared", shared, "facts")),
+    differing.length > 0 &&
+      h("div", {}, h("h3", {}, "What differs between the runs"), rows("what differs", differing, "facts differs")),
+    shared.length > 0 &&
+      h(
+        "details",
+        {},
+        h("summary", {}, data.runs.length > 1 ? "What the runs share" : "About the run"),
+        rows("what is shared", shared, "facts"),
+      ),
   ];
 }
 
 /** A table that whoever made the data adds: { title, note, head: [text], rows: [[text]] }. */
 function extra({ title: name, note, head, rows }) {
-  return h("div", { class: "extra" }, h("h3", {}, named(name, 100)), note && h("p", { class: "muted" }, note),
-    table(name, head.map((it) => h("th", { scope: "col" }, named(String(it), 60))), rows.map(([first, ...cells]) => [h("th", { scope: "row" }, named(String(first), 60)), ...cells.map((it) => h("td", {}, named(String(it), 100)))])));
+  return h(
+    "div",
+    { class: "extra" },
+    h("h3", {}, named(name, 100)),
+    note && h("p", { class: "muted" }, note),
+    table(
+      name,
+      head.map((it) => h("th", { scope: "col" }, named(String(it), 60))),
+      rows.map(([first, ...cells]) => [
+        h("th", { scope: "row" }, named(String(first), 60)),
+        ...cells.map((it) => h("td", {}, named(String(it), 100))),
+      ]),
+    ),
+  );
 }
 
 function table(label, head, rows, kind) {
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
-    h("table", { class: kind }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows.map((cells) => h("tr", {}, cells)))));
+  return h(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
+    h(
+      "table",
+      { class: kind },
+      h("thead", {}, h("tr", {}, head)),
+      h(
+        "tbody",
+        {},
+        rows.map((cells) => h("tr", {}, cells)),
+      ),
+    ),
+  );
 }

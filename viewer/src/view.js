@@ -27,7 +27,9 @@ function baseOf(data, state, run, method, layer) {
   const [kind, text] = state.show.split(":");
   if (kind === "epoch") return { run, place: Number(text), field: run.field(method, layer) };
   const other = kind === "run" ? data.runs[Number(text)] : undefined;
-  return other && other !== run && other.probe === run.probe ? { run: other, place: state.place, field: other.field(method, layer) } : null;
+  return other && other !== run && other.probe === run.probe
+    ? { run: other, place: state.place, field: other.field(method, layer) }
+    : null;
 }
 
 function difference(data, state, { field, frame, image }, base) {
@@ -87,7 +89,8 @@ export function numberWords({ field, frame, image, divergence: jsd }) {
   const target = field.number("on_target_enrichment", frame, image);
   const drift = field.number("drift_ref", frame, image);
   return [target === undefined ? "" : `target ${times(target)}`, drift === undefined ? "" : `drift ${drift.toFixed(2)}`]
-    .filter(Boolean).join(" · ");
+    .filter(Boolean)
+    .join(" · ");
 }
 
 /** The panel for those who do not see it. */
@@ -100,7 +103,9 @@ export function words(data, state, it, run, image, method = state.method) {
   const where = `row ${Math.floor(cell / it.grid[1]) + 1}, column ${(cell % it.grid[1]) + 1} of ${it.grid.join(" by ")}`;
   const outcome = outcomeWords(data, run, it.frame, image);
   return [
-    it.change ? `${what}, difference: most gained at ${where}, ${times(values[cell])} chance.` : `${what}: most focus at ${where}, ${times(values[cell])} chance.`,
+    it.change
+      ? `${what}, difference: most gained at ${where}, ${times(values[cell])} chance.`
+      : `${what}: most focus at ${where}, ${times(values[cell])} chance.`,
     outcome ? `Predicted ${outcome.name}, ${outcome.sure}${outcome.wrong ? ", wrong" : ""}.` : "",
     numberWords(it),
   ].join(" ");

@@ -25,10 +25,30 @@ function show(raw) {
   const following = !state || state.place === state.known.at(-1);
   for (const part of parts) part.stop?.();
   const method = data.methods.at(-1) ?? "";
-  const fresh = new State({
-    place: last, at: last, probe: 0, method, layer: data.layers(method).at(-1) ?? "", colormap: "inferno", scale: "map", opacity: 0.5,
-    cells: false, outlines: true, show: "maps", sort: "drift", filter: "all", class: "", group: "", lines: data.runs.length > 1 ? "mean" : "all", beside: "", detail: null, hidden: new Set(data.runs.slice(MOST).map((run) => run.index)),
-  }, state);
+  const fresh = new State(
+    {
+      place: last,
+      at: last,
+      probe: 0,
+      method,
+      layer: data.layers(method).at(-1) ?? "",
+      colormap: "inferno",
+      scale: "map",
+      opacity: 0.5,
+      cells: false,
+      outlines: true,
+      show: "maps",
+      sort: "drift",
+      filter: "all",
+      class: "",
+      group: "",
+      lines: data.runs.length > 1 ? "mean" : "all",
+      beside: "",
+      detail: null,
+      hidden: new Set(data.runs.slice(MOST).map((run) => run.index)),
+    },
+    state,
+  );
   if (state && following) Object.assign(fresh, { place: last, at: last });
   mend(fresh, data);
   fresh.known = data.places;
@@ -40,7 +60,13 @@ function show(raw) {
   const pictures = grid(data, state, (it) => state.set({ detail: it }));
   const charts = data.runs.length ? curves(data, state) : null;
   parts = [bar, pictures, charts];
-  root.replaceChildren(header(data), bar.element, h("main", {}, summary(data), charts.element, pictures.element), h("footer", {}, footer(data)), image.element);
+  root.replaceChildren(
+    header(data),
+    bar.element,
+    h("main", {}, summary(data), charts.element, pictures.element),
+    h("footer", {}, footer(data)),
+    image.element,
+  );
   if (!again) return;
   for (const it of root.querySelectorAll("details > summary")) it.parentElement.open = opened.has(it.textContent);
   queueMicrotask(() => scrollTo(0, scroll));
@@ -52,13 +78,22 @@ function mend(state, data) {
   const among = (key, known) => known.includes(state[key]) || (state[key] = defaults[key]);
   among("place", data.places);
   among("at", data.places);
-  among("probe", data.probes.map((_, index) => index));
+  among(
+    "probe",
+    data.probes.map((_, index) => index),
+  );
   among("method", data.methods);
   if (!data.layers(state.method).includes(state.layer)) state.layer = data.layers(state.method).at(-1) ?? "";
   among("colormap", Object.keys(data.colormaps));
   among("scale", ["map", "fixed"]);
-  among("sort", SORTS.map(([key]) => key));
-  among("filter", FILTERS.map(([key]) => key));
+  among(
+    "sort",
+    SORTS.map(([key]) => key),
+  );
+  among(
+    "filter",
+    FILTERS.map(([key]) => key),
+  );
   among("lines", ["mean", "worst_tenth", "worst_class", "all"]);
   among("beside", ["", ...Object.keys(data.numbers)]);
   const { ids } = data.probes[state.probe];
@@ -69,17 +104,39 @@ function mend(state, data) {
 
 function header(data) {
   const probe = data.probes[0];
-  const facts = [`${probe.n} probe image${probe.n === 1 ? "" : "s"} of ${probe.height}×${probe.width}`, `${data.places.length} ${data.axis}${data.places.length === 1 ? "" : "s"}`];
-  const badge = data.runs.length === 1 ? h("p", { class: "badge" }, "Probe ", h("code", {}, probe.fingerprint))
-    : data.same_probe ? h("p", { class: "badge good" }, h("b", {}, "✓ Same probe"), " in all runs ", h("code", {}, probe.fingerprint))
-      : h("p", { class: "badge bad" }, h("b", {}, "✗ Different probes"));
-  return h("header", { class: "top" },
+  const facts = [
+    `${probe.n} probe image${probe.n === 1 ? "" : "s"} of ${probe.height}×${probe.width}`,
+    `${data.places.length} ${data.axis}${data.places.length === 1 ? "" : "s"}`,
+  ];
+  const badge =
+    data.runs.length === 1
+      ? h("p", { class: "badge" }, "Probe ", h("code", {}, probe.fingerprint))
+      : data.same_probe
+        ? h("p", { class: "badge good" }, h("b", {}, "✓ Same probe"), " in all runs ", h("code", {}, probe.fingerprint))
+        : h("p", { class: "badge bad" }, h("b", {}, "✗ Different probes"));
+  return h(
+    "header",
+    { class: "top" },
     h("h1", {}, data.runs.length === 1 ? named(data.runs[0].name, 120) : `Where ${data.runs.length} runs look`),
     h("p", { class: "facts" }, facts.join(" · "), badge),
-    data.notes.length > 0 && h("details", { class: "notes", open: data.notes.length <= 4 }, h("summary", {}, `${data.notes.length} note${data.notes.length === 1 ? "" : "s"}: what differs or is left out`), h("ul", {}, data.notes.map((note) => h("li", {}, note)))));
+    data.notes.length > 0 &&
+      h(
+        "details",
+        { class: "notes", open: data.notes.length <= 4 },
+        h("summary", {}, `${data.notes.length} note${data.notes.length === 1 ? "" : "s"}: what differs or is left out`),
+        h(
+          "ul",
+          {},
+          data.notes.map((note) => h("li", {}, note)),
+        ),
+      ),
+  );
 }
 
-const footer = (data) => `Made by cam-callbacks from the records of ${data.runs.length === 1 ? "this run" : "these runs"}. Keys: ← → step through the ${data.axis}s, space plays.`;
+function footer(data) {
+  const runs = data.runs.length === 1 ? "this run" : "these runs";
+  return `Made by cam-callbacks from the records of ${runs}. Keys: ← → step through the ${data.axis}s, space plays.`;
+}
 
 function fail(error) {
   console.error(error);
@@ -104,7 +161,11 @@ async function start() {
   }
   const seconds = Number(source.dataset.refresh);
   // A server that does not answer for a while is asked again; what is shown stays.
-  if (seconds > 0) setInterval(() => document.hidden || load().catch((error) => (text === null ? fail(error) : undefined)), seconds * 1000);
+  if (seconds > 0)
+    setInterval(
+      () => document.hidden || load().catch((error) => (text === null ? fail(error) : undefined)),
+      seconds * 1000,
+    );
 }
 
 start();

@@ -1,0 +1,181 @@
+"""What a Lightning Trainer and its module tell: which module is explained, on which images, and where records go."""
+
+from __future__ import annotations
+
+import operator
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cam_callbacks.delivery.background import Background
+from cam_callbacks.loggers.registry import is_a
+from cam_callbacks.mlflow_server import check_reachable
+from cam_callbacks.probe import ProbeSet, loader_dataset
+from cam_callbacks.run_folder import folder_name
+from cam_engine.guard import random_streams
+from cam_engine.layers import module_names
+
+NAME_WAIT = 3.0  # seconds for an MLflow server to tell a run's name
+
+
+def run_of(trainer: Any, folder: str | os.PathLike[str] | None, name: str | None) -> tuple[str, Path]:
+    """Name of the run and folder of its records.
+
+    Args:
+        trainer: Its first MLFlowLogger names the run, else its first TensorBoardLogger, else the time.
+        folder: The user's choice; by default beside TensorBoard's events, else below ``default_root_dir``.
+        name: Of the callback, a folder of its own below.
+    """
+    boards = [logger for logger in trainer.loggers if is_a(logger, "TensorBoardLogger") and logger.log_dir]
+    flows = [logger for logger in trainer.loggers if is_a(logger, "MLFlowLogger")]
+    if flows:
+        run = mlflow_run_name(flows[0])
+    elif boards:
+        run = f"{boards[0].name}/{boards[0].version}"
+    else:
+        run = time.strftime("%Y-%m-%d_%H-%M-%S")
+    if folder is not None:
+        return run, Path(folder)
+    below = Path(trainer.default_root_dir) / "cam_records" / folder_name(run)
+    own = Path(boards[0].log_dir) / "cam" if boards else below
+    return run, own / name if name else own
+
+
+def validates_last(trainer: Any) -> bool:
+    """Is this the last validation of its fit, as far as the trainer's limits tell? Of one that is ended early it is not known."""
+    if trainer.state.fn != "fit":
+        return True
+    loop, every = trainer.fit_loop, trainer.check_val_every_n_epoch
+    steps_end = 0 <= trainer.max_steps <= trainer.global_step
+    epochs_end = trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch + (every or 1)
+    return steps_end or (epochs_end and bool(loop.epoch_loop.batch_progress.is_last_batch))
+
+
+def tracking_uri(trainer: Any) -> str | None:
+    """The tracking server of the first MLFlowLogger."""
+    return next((getattr(f, "_tracking_uri", None) for f in trainer.loggers if is_a(f, "MLFlowLogger")), None)
+
+
+def mlflow_run_name(logger: Any) -> str:
+    """The name that MLflow shows for a logger's run; on other ranks than 0, which have no run, any name will do."""
+    if logger.run_id is None:
+        return "run"
+    client, run_id = logger.experiment, str(logger.run_id)
+    names: list[str] = []
+
+    def ask() -> None:
+        check_reachable(client.tracking_uri)
+        names.append(client.get_run(run_id).data.tags.get("mlflow.runName") or run_id)
+
+    asking = Background("cam-callbacks run name", ask)  # a server that listens and is silent would hold us for minutes
+    asking.flush(NAME_WAIT)
+    asking.stop()
+    return names[0] if names else str(logger._run_name or run_id)
+
+
+def explained_module(module: nn.Module, name: str | None, has_own_call: bool) -> nn.Module:
+    """The part of a LightningModule that is explained: the one of that name, or itself, or its only network.
+
+    Args:
+        module: The LightningModule.
+        name: Dotted name of its attribute, or None.
+        has_own_call: It is called by the user's ``forward=``, and need not define a forward.
+
+    Raises:
+        ValueError, TypeError: No such attribute, or not clear which.
+    """
+    if name is not None:
+        try:
+            part = operator.attrgetter(name)(module)
+        except AttributeError:
+            children = [child for child in module_names(module).values() if child and "." not in child]
+            raise ValueError(
+                f"model={name!r}: {type(module).__name__} has no such attribute; its modules are {', '.join(children)}."
+            ) from None
+        if not isinstance(part, nn.Module):
+            raise TypeError(f"model={name!r} is a {type(part).__name__}, not a torch.nn.Module.")
+        return part
+    if has_own_call or _has_forward(module):
+        return module
+    networks = {name: child for name, child in module.named_children() if any(True for _ in child.parameters())}
+    if len(networks) == 1:
+        return next(iter(networks.values()))
+    raise ValueError(
+        f"{type(module).__name__} defines no forward; say what to explain with model=, one of "
+        f"{', '.join(map(repr, networks))}, or pass forward=."
+    )
+
+
+def has_lazy_parameters(module: nn.Module) -> bool:
+    """Are there parameters whose shape the first batch will tell?"""
+    return any(nn.parameter.is_lazy(p) for p in module.parameters())
+
+
+def early_probe(trainer: Any, split: str) -> ProbeSet | None:
+    """The probe from the dataset of ``"val"`` or ``"train"``, if there is one before the loop has loaded its data; else
+    :func:`loaded_probe`."""
+    loop = trainer.fit_loop if split == "train" else trainer.fit_loop.epoch_loop.val_loop
+    source = getattr(loop, "_data_source", None)
+    if source is None or not source.is_defined():
+        return None
+    try:
+        with random_streams():  # a loader's making may draw, as random_split does, and will draw again in the loop
+            dataset = loader_dataset(source.dataloader())
+    except Exception:  # such as a dataset made in the module's own setup(), which runs after this one
+        return None
+    with random_streams():  # items may be augmented
+        return ProbeSet.from_dataset(dataset)
+
+
+def loaded_probe(trainer: Any, split: str) -> ProbeSet:
+    """The probe from the dataset that is being validated or tested, or from the one that is trained on."""
+    loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+    if split == "train":
+        loaders = trainer.train_dataloader
+    if loaders is None:
+        raise ValueError(
+            f'probe="{split}" takes its images from the trainer, which has no such data here; pass a ProbeSet.'
+        )
+    with random_streams():
+        return ProbeSet.from_dataset(loader_dataset(loaders))
+
+
+def spread_by(trainer: Any) -> str | None:
+    """The strategy that spreads the model's parameters over processes, so that none of them can look alone."""
+    strategy = type(trainer.strategy).__name__
+    stage = (getattr(trainer.strategy, "config", None) or {}).get("zero_optimization", {}).get("stage")
+    return strategy if strategy in ("FSDPStrategy", "ModelParallelStrategy") or stage == 3 else None
+
+
+def refuse_twins(callback: Any, ours: Sequence[Any]) -> None:
+    """Refuse several callbacks that would write to the same keys or the same records.
+
+    Args:
+        callback: A CAMCallback.
+        ours: All CAMCallbacks of its trainer.
+
+    Raises:
+        ValueError: Another one has its name, or its folder.
+    """
+    names = [c.name for c in ours]
+    if names.count(callback.name) > 1:
+        raise ValueError(
+            f"{names.count(callback.name)} CAMCallbacks on one trainer share name={callback.name!r}, and so their metric keys "
+            'and records; give each its own name, such as CAMCallback(..., name="late").'
+        )
+    if callback.folder is not None and [c.folder and Path(c.folder) for c in ours].count(Path(callback.folder)) > 1:
+        raise ValueError(
+            f"several CAMCallbacks on one trainer write to folder={str(callback.folder)!r}; give each its own, or none: "
+            "then each takes one under its name."
+        )
+
+
+def _has_forward(module: nn.Module) -> bool:
+    """Did the user define a forward? Those of torch and of the two Lightning packages are placeholders."""
+    owner = next(cls for cls in type(module).__mro__ if "forward" in vars(cls))
+    packages = ("torch", "pytorch_lightning", "lightning")
+    return "forward" in vars(module) or owner.__module__.partition(".")[0] not in packages

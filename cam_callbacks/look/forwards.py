@@ -1,0 +1,111 @@
+"""What the model says of changed versions of the probe's images: each step takes further forwards, on all processes together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cam_callbacks import processes
+from cam_callbacks.look.evidence import Array
+from cam_callbacks.look.explaining import Explained, classified, concatenated, explain
+from cam_callbacks.look.noise_floor import noise_floor, with_noise
+from cam_callbacks.look.subject import Subject
+from cam_callbacks.look.target import target_of_images
+from cam_callbacks.look.tracking import Series
+from cam_callbacks.probe import ProbeSet
+from cam_engine.metrics import Metric, counterfactual_gap, heatmaps
+from cam_engine.targets.classes import ClassTarget
+
+
+def noise_floors(subject: Subject, explained: Explained, images: Tensor, seed: int) -> dict[Series, float]:
+    """The noise floor of every series for the weights as they are now (:mod:`cam_callbacks.look.noise_floor`).
+
+    Args:
+        subject: The model.
+        explained: The same weights' maps of the images as they are.
+        images: (N, C, H, W), the probe's.
+        seed: Of the noise.
+    """
+    # A prediction may flip under noise; what is explained stays the class of the image as it is.
+    flips = subject.target == "predicted" and explained.targets is not None
+    target = explained.targets.tolist() if flips and explained.targets is not None else None
+    noisy = [explain(subject, version, target).maps for version in with_noise(images, seed)]
+    return {series: noise_floor(maps, [n[series] for n in noisy]) for series, maps in explained.maps.items()}
+
+
+def faithfulness(
+    subject: Subject, explained: Explained, probe: ProbeSet, metrics: Sequence[Metric]
+) -> dict[Series, dict[str, Array]]:
+    """The metrics that ask the model again: (N,) for each, of every series. Nothing where none of ``metrics`` does.
+
+    Raises:
+        TypeError: What is explained gives images no score.
+    """
+    chosen = [metric for metric in metrics if metric.costs_forwards]
+    if not chosen:
+        return {}
+    if subject.target == "predicted" and explained.targets is None:
+        raise TypeError(f"{chosen[0].name} needs class scores, or a target that gives each image a score.")
+    mine = processes.share(len(probe))
+    images = probe.images[mine]
+    score = explained_score(subject, explained, mine)
+
+    def of_share() -> dict[Series, dict[str, Array]]:
+        inputs: dict[str, Any] = {"score": score, "images": images}
+        values: dict[Series, dict[str, Array]] = {}
+        for series, maps in explained.maps.items():
+            inputs["heatmaps"] = heatmaps(maps[mine], (images.shape[2], images.shape[3]))
+            values[series] = {m.name: m.function(*(inputs[need] for need in m.needs)) for m in chosen}
+        return values
+
+    shares = [share for share in processes.everywhere(lambda: of_share() if mine else {}) if share]
+    return {
+        series: {m.name: np.concatenate([share[series][m.name] for share in shares]) for m in chosen}
+        for series in explained.maps
+    }
+
+
+def explained_score(subject: Subject, explained: Explained, indices: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """``images (n, C, H, W) -> (n,)``: how strongly the model speaks for what is explained; of a class its probability.
+
+    ``indices`` tell which of the probe's images these are versions of.
+    """
+    classes = explained.targets if subject.target == "predicted" else None
+    target = subject.target if classes is None else classes.tolist()
+
+    def of_batch(rows: list[int], images: Tensor) -> Tensor:
+        scored: Any = target_of_images(target, [indices[row] for row in rows])
+        if not callable(scored):
+            scored = ClassTarget(scored, of="probability")
+        values: Tensor = scored(subject.class_scores(images[rows]))
+        return values.detach().double().cpu()
+
+    return lambda images: torch.cat(subject.batches.over(range(len(images)), lambda rows: of_batch(rows, images)))
+
+
+def accuracy_gap(subject: Subject, explained: Explained, probe: ProbeSet) -> Array | None:
+    """(N,) what the probe's counterfactual version costs in accuracy; None where it has none.
+
+    Raises:
+        TypeError: The model is no classifier.
+    """
+    if probe.counterfactual is None:
+        return None
+    assert probe.labels is not None
+    if explained.predictions is None:
+        raise TypeError("a counterfactual version of the probe needs a classifier, and this model's output is none.")
+    images, labels = probe.counterfactual[processes.share(len(probe))], probe.labels.numpy()
+    changed = concatenated(processes.everywhere(lambda: predictions(subject, images)))
+    return counterfactual_gap(explained.predictions == labels, changed == labels)
+
+
+def predictions(subject: Subject, images: Tensor) -> NDArray[np.int64] | None:
+    """(n,) the predicted class of images (n, C, H, W); None of no images, or of a model that is no classifier."""
+    return concatenated(
+        subject.batches.over(range(len(images)), lambda rows: classified(subject.class_scores(images[rows]))[0])
+    )

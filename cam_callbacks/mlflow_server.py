@@ -1,0 +1,33 @@
+"""An MLflow server, before its client is asked: does it answer, and what of its address may be written down?"""
+
+from __future__ import annotations
+
+import socket
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
+
+
+def check_reachable(tracking_uri: str, seconds: float = 2.0) -> None:
+    """MLflow's client tries for minutes where its server is down; this finds out at once.
+
+    Raises:
+        ConnectionError: Nobody listens there. Addresses that are not HTTP, and those behind a proxy, are taken to be reachable.
+    """
+    url = urlsplit(tracking_uri)
+    if url.scheme not in ("http", "https") or url.hostname is None:
+        return
+    if url.scheme in getproxies() and not proxy_bypass(url.hostname):
+        return
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        socket.create_connection((url.hostname, port), timeout=seconds).close()
+    except OSError as error:
+        raise ConnectionError(f"no MLflow server answers at {url.hostname}:{port} ({error})") from error
+
+
+def without_password(uri: str) -> str:
+    """The address without what stands before ``@``: it is written to disk."""
+    url = urlsplit(uri)
+    if "@" not in url.netloc or not url.hostname:
+        return uri
+    return urlunsplit(url._replace(netloc=url.netloc.rpartition("@")[2]))

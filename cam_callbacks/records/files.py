@@ -1,0 +1,115 @@
+"""Files that nobody sees half of: npz without pickles, strict JSON, writing to a temporary name."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SCHEMA = 1
+LARGEST = 2**30  # bytes that a file may unpack to
+WITH_NAN = ("metrics", "aggregates", "reference", "user_metrics")  # parts of a header in which null is NaN
+
+
+class RecordError(ValueError):
+    """A file of records that cannot be read: damaged, not one of ours, or of a newer schema."""
+
+
+def write_atomically(path: Path, data: bytes, flush: bool = True) -> Path:
+    """Write to a temporary name beside ``path``, flush to disk, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with suppress(OSError):  # one in the way of the error that matters
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def to_npz(arrays: Mapping[str, Any]) -> bytes:
+    """Arrays by name, as a compressed npz file."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+@contextmanager
+def open_npz(data: bytes, source: str, damaged: str = "is damaged") -> Iterator[Any]:
+    """The npz file that ``data`` holds; what goes wrong inside is a RecordError that says ``damaged`` of ``source``.
+
+    Raises:
+        RecordError: Damaged, no npz file, one that would have to be unpickled, or one that would fill the memory.
+    """
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            _check_size(file, source)
+            yield file
+    except RecordError:
+        raise
+    except Exception as error:  # zipfile, zlib, json and numpy each have their own for a damaged file
+        raise RecordError(f"{source} {damaged} ({type(error).__name__}: {error}).") from error
+
+
+def check_schema(header: Any, source: str) -> None:
+    """Refuse what this version cannot read."""
+    schema = header.get("schema") if isinstance(header, dict) else None
+    if not isinstance(schema, int):
+        raise RecordError(f"{source} has no schema version: it is no record of cam-callbacks.")
+    if schema > SCHEMA:
+        raise RecordError(
+            f"{source} has schema {schema}; this version reads up to {SCHEMA}. Update cam-callbacks to open it."
+        )
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """Strict JSON: NaN and infinities become null, numpy scalars become numbers."""
+    return json.dumps(_plain(value), allow_nan=False, **options)
+
+
+def from_json(text: str) -> Any:
+    """Read :func:`to_json`; null inside ``metrics``, ``aggregates``, ``reference`` and ``user_metrics`` is NaN again."""
+    value = json.loads(text)
+    if isinstance(value, dict):
+        value |= {key: _nan(value[key]) for key in WITH_NAN if key in value}
+    return value
+
+
+def _check_size(file: Any, source: str) -> None:
+    """Refuse a file that would fill the memory: zip can keep gigabytes of zeros in a few kilobytes."""
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise RecordError(f"{source} is damaged or is no record (not an npz file).")
+    size = sum(entry.file_size for entry in file.zip.infolist()) if file.zip is not None else 0
+    if size > LARGEST:
+        raise RecordError(f"{source} unpacks to {size >> 20} MiB; at most {LARGEST >> 20} MiB are read.")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _nan(v) for k, v in value.items()}
+    return float("nan") if value is None else value

@@ -1,0 +1,206 @@
+"""Every forward of a model also saves where it looked."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cam_engine import _tree
+from cam_engine.explanation.feature_maps import write_feature_maps
+from cam_engine.explanation.one_image import explain_picture
+from cam_engine.explanation.reading import read
+from cam_engine.explanation.request import LayerChoice, Request
+from cam_engine.explanation.saving import save_explanation
+from cam_engine.loading import Loaded, load_model
+
+log = logging.getLogger(__name__)
+
+SETTINGS = ("target", "alpha", "classes", "per", "items", "matching", "confidence")
+"""What :class:`AutoSave` takes for :class:`Request` beside the method and the layer."""
+
+
+@dataclass
+class Saved:
+    """What was saved: one folder for each image, in order; ``errors`` are what went wrong, and were only logged."""
+
+    paths: list[Path] = field(default_factory=list)
+    feature_map_paths: list[Path] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+
+
+class AutoSave:
+    """A model whose every forward saves a heatmap of its images, until :meth:`disable`.
+
+    It is called, and has the attributes, of the model that it holds: ``model = AutoSave(model); results = model(images)``.
+    What the forward returns is unchanged; an error in saving is logged and never reaches the caller. Each image gets a folder
+    of its own, named by a running number, with ``overlay.png``, ``heatmap.png``, ``heatmap.npy`` and ``metadata.json``. The
+    pictures are the images as the network got them (for YOLO: letterboxed).
+
+    Args:
+        model: As for :func:`cam_engine.explain`. An ultralytics ``YOLO`` may be called and predict as usual.
+        method: Name from :func:`cam_engine.available_methods`, or several.
+        layer: As ``target_layer`` of :func:`cam_engine.explain`.
+        folder: Where the images' folders are made.
+        feature_maps: Also save feature maps: True, or layers as :func:`cam_engine.save_feature_maps` takes them.
+        enabled: Start at once.
+        settings: ``alpha``, ``target``, and for detectors ``classes``, ``per``, ``items``, ``matching``, ``confidence``, as for
+            :func:`cam_engine.explain`.
+
+    Attributes:
+        saved: What was saved so far, :class:`Saved`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        method: str | Sequence[str] = "eigencam",
+        layer: LayerChoice | None = None,
+        folder: str | os.PathLike[str] = "runs/autosave",
+        *,
+        feature_maps: bool | Sequence[Any] | str = False,
+        enabled: bool = True,
+        **settings: Any,
+    ) -> None:
+        self.saved = Saved()
+        self._model = model
+        self._loaded = load_model(model)
+        self._request = _request(method, layer, settings)
+        self._folder, self._number = Path(folder), 0
+        self._feature_maps: Any = "all" if feature_maps is True else feature_maps
+        self._running = threading.local()
+        self._handles: list[Any] = []
+        self._hook: Callable[..., None] | None = None
+        if enabled:
+            self.enable()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._model(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._model, name)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The folders that were written, in order."""
+        return self.saved.paths
+
+    def enable(self) -> None:
+        """Save from now on."""
+        if self._hook is not None:
+            return
+
+        # A function, not a method: ultralytics copies its network with all its hooks, and would copy all this too.
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            self._after(module, args, kwargs)
+
+        self._hook = hook
+        for net in self._nets():
+            self._handles.append(net.register_forward_hook(hook, with_kwargs=True))
+
+    def disable(self) -> None:
+        """Save no more, and leave no hook on the model."""
+        for handle in self._handles:
+            handle.remove()
+        for net in self._nets():  # copies that a predictor made meanwhile
+            for key in [key for key, hook in net._forward_hooks.items() if hook is self._hook]:
+                net._forward_hooks.pop(key)
+                net._forward_hooks_with_kwargs.pop(key, None)
+        self._handles, self._hook = [], None
+
+    def _nets(self) -> list[nn.Module]:
+        """The network, and the copies of it in an ultralytics predictor."""
+        nets = [self._loaded.net]
+        inner = getattr(getattr(self._model, "predictor", None), "model", None)
+        for _ in range(4):
+            if isinstance(inner, nn.Module) and type(inner) is type(self._loaded.net) and inner not in nets:
+                nets.append(inner)
+            inner = getattr(inner, "backend", None) or getattr(inner, "model", None)
+        return nets
+
+    def _after(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if self._hook is None or getattr(self._running, "now", False):
+            return  # the forwards of the explanation itself
+        self._running.now = True
+        try:
+            for image in _images((args, kwargs)):
+                self._save(replace(self._loaded, net=module), image)
+        except Exception as error:
+            self.saved.errors.append(error)
+            log.warning("no heatmap was saved: %s: %s", type(error).__name__, error)
+        finally:
+            self._running.now = False
+
+    def _save(self, loaded: Loaded, image: Tensor) -> None:
+        with torch.inference_mode(False), torch.autocast(image.device.type, enabled=False):
+            image = image.detach().clone()
+            picture = read(image, loaded.prepare)
+            explained = explain_picture(loaded, picture, self._request)
+            folder = self._next_folder()
+            self.saved.paths.append(save_explanation(explained, folder, self._request.metadata()))
+            log.info("heatmap saved in %s", folder)
+            if self._feature_maps:
+                inner = folder / "feature_maps"
+                self.saved.feature_map_paths.append(write_feature_maps(loaded, image, self._feature_maps, 16, inner))
+
+    def _next_folder(self) -> Path:
+        while True:
+            self._number += 1
+            folder = self._folder / f"{self._number:06d}"
+            try:
+                folder.mkdir(parents=True)
+                return folder
+            except FileExistsError:
+                continue
+
+
+@contextmanager
+def autosave(
+    model: Any,
+    method: str | Sequence[str] = "eigencam",
+    layer: LayerChoice | None = None,
+    folder: str | os.PathLike[str] = "runs/autosave",
+    **settings: Any,
+) -> Iterator[Saved]:
+    """Inside the block every forward of ``model`` saves a heatmap; see :class:`AutoSave`.
+
+    >>> from cam_engine import autosave
+    >>> with autosave(model, method="eigencam", layer="neck_c2f22") as saved:   # doctest: +SKIP
+    ...     results = model(images)
+    >>> saved.paths                                                             # doctest: +SKIP
+    [PosixPath('runs/autosave/000001')]
+    """
+    saving = AutoSave(model, method, layer, folder, **settings)
+    try:
+        yield saving.saved
+    finally:
+        saving.disable()
+
+
+def _request(method: str | Sequence[str], layer: LayerChoice | None, settings: dict[str, Any]) -> Request:
+    unknown = settings.keys() - set(SETTINGS)
+    if unknown:
+        raise TypeError(f"autosave takes {', '.join(SETTINGS)} beside its own arguments, not {', '.join(unknown)}.")
+    return Request.of(method, layer, **settings)
+
+
+def _images(given: Any) -> Iterator[Tensor]:
+    """The images among a forward's arguments, one by one, (1, C, H, W); an image of one value only is a warm-up."""
+    tensors = [t for _, t in _tree.tensors(given) if t.is_floating_point() and t.ndim in (3, 4)]
+    batches = [t if t.ndim == 4 else t[None] for t in tensors]
+    batches = [t for t in batches if t.shape[1] in (1, 3, 4) and min(t.shape[2:]) > 1]
+    is_list = all(t.ndim == 3 for t in tensors)  # torchvision's detectors take their images so
+    for batch in batches if is_list else batches[:1]:
+        for image in batch:
+            if bool(image.amax() > image.amin()):
+                yield image[None]

@@ -1,0 +1,84 @@
+"""What fails costs a look and never the training; what is plainly wrong is an error at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from cam_callbacks import CAMCallback, ProbeSet
+
+
+def test_an_error_skips_the_look_and_training_goes_on(fit, pl):
+    stop = pl("pytorch_lightning").callbacks.EarlyStopping("cam/drift_ref/gradcam", patience=50)
+    callback = CAMCallback(layers="no.such.layer")
+    with pytest.warns(UserWarning, match="training goes on.*no layer 'no.such.layer'"):
+        trainer = fit(stop, callback, epochs=2)
+    assert trainer.current_epoch == 2
+    logged = {k: float(v) for k, v in trainer.callback_metrics.items()}
+    assert logged["cam/failed_looks"] == 2
+    assert (logged["cam/drift_ref/gradcam"], logged["cam/entropy/gradcam"], logged["cam/valid_frac/gradcam"]) == (
+        0,
+        1,
+        0,
+    )
+
+
+def test_a_wrong_argument_is_an_error_at_once(data, tmp_path):
+    """Also with ``probe="val"``, which is not known before the fit."""
+    for wrong, message in (
+        ({"methods": "gradcm"}, "gradcam"),
+        ({"methods": []}, "methods= is empty"),
+        ({"target": "lable"}, "target= takes"),
+        ({"reference": "setled"}, "'setled' is none"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ):
+        with pytest.raises((ValueError, KeyError), match=message):
+            CAMCallback(**wrong)
+    with pytest.raises(ValueError, match="6 classes for the probe's 4 images"):
+        CAMCallback(ProbeSet(data.tensors[0][:4]), target=[0, 1, 2, 3, 0, 1])
+
+
+def test_a_validation_set_without_an_index_stops_no_monitor(make_module, pl, data, tmp_path):
+    pl = pl("pytorch_lightning")
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter([data[i] for i in range(16)])
+
+    stop = pl.callbacks.EarlyStopping("cam/on_target_enrichment/gradcam", patience=50, check_finite=True)
+    trainer = pl.Trainer(max_epochs=2, accelerator="cpu", callbacks=[stop, CAMCallback()], logger=False,
+                         default_root_dir=tmp_path, enable_checkpointing=False, enable_progress_bar=False)  # fmt: skip
+    with pytest.warns(UserWarning, match="look skipped; training goes on.*cannot be read by index"):
+        trainer.fit(make_module(), DataLoader(data, 16), DataLoader(Stream(), 8))
+    assert trainer.current_epoch == 2
+    assert float(trainer.callback_metrics["cam/failed_looks"]) == 2
+    assert float(trainer.callback_metrics["cam/on_target_enrichment/gradcam"]) == 1
+
+
+def test_on_error_raise(fit):
+    with pytest.raises(RuntimeError, match="no layer 'nowhere'"):
+        fit(CAMCallback(layers="nowhere", on_error="raise"), epochs=1)
+
+
+def test_a_failed_look_repeats_the_last_values(fit, monkeypatch):
+    callback = CAMCallback(methods="gradcam")
+    seen = []
+
+    class Break(CAMCallback):
+        def on_validation_batch_start(self, trainer, pl_module, *rest):
+            if trainer.current_epoch == 1:
+                monkeypatch.setattr(pl_module.net[0], "forward", lambda x: 1 / 0)
+            super().on_validation_batch_start(trainer, pl_module, *rest)
+            monkeypatch.undo()
+
+        def on_validation_epoch_end(self, trainer, pl_module):
+            super().on_validation_epoch_end(trainer, pl_module)
+            if not trainer.sanity_checking:
+                seen.append(float(trainer.callback_metrics["cam/entropy/gradcam"]))
+
+    callback = Break(methods="gradcam")
+    with pytest.warns(UserWarning, match="ZeroDivisionError"):
+        fit(callback, epochs=3)
+    assert [r.epoch for r in callback.store] == [0, 2]
+    assert seen[1] == seen[0] != seen[2]

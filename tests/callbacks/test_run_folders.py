@@ -1,0 +1,72 @@
+"""Every run has a folder of its own, whatever it is called and however often it is started."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader
+
+from cam_callbacks import CAMCallback, ProbeSet, RecordStore
+
+
+@pytest.mark.parametrize(
+    ("run", "folder"), [("..", "run"), ("a/../b", "a_.._b"), ("lr=0.1 🙂" * 40, ("lr=0.1 🙂" * 40)[:80])]
+)
+def test_the_folder_of_any_run_name(fit, pl, tmp_path, run, folder):
+    flow = pl("pytorch_lightning").loggers.MLFlowLogger("e", run, f"sqlite:///{tmp_path}/m.db")
+    callback = CAMCallback(methods="eigencam", max_images=0, on_error="raise")
+    fit(callback, logger=flow, epochs=1)
+    assert callback.store.folder == tmp_path / "cam_records" / folder and len(callback.store) == 1
+
+
+def test_a_second_run_never_mixes_with_an_older_one(fit, tmp_path):
+    first, second = CAMCallback(folder=tmp_path / "mine"), CAMCallback(folder=tmp_path / "mine")
+    fit(first, epochs=2)
+    fit(second, epochs=1)
+    assert (len(first.store), len(second.store)) == (2, 1)
+    assert second.store.folder == tmp_path / "mine-2"
+
+
+class TestUsedAgain:
+    """One callback object in several fits: nothing crashes, and no record is written over."""
+
+    def test_by_another_trainer_it_starts_a_new_series(self, fit, pl, tmp_path, image_tags):
+        boards = [pl("pytorch_lightning").loggers.TensorBoardLogger(tmp_path, name) for name in ("one", "two")]
+        callback = CAMCallback(methods="eigencam", max_images=1, on_error="raise")
+        for board in boards:
+            fit(callback, logger=board, epochs=2)
+        for board in boards:
+            records = list(RecordStore(Path(board.log_dir) / "cam"))
+            assert [(r.look, r.epoch) for r in records] == [(0, 0), (1, 1)]
+            assert records[0].metrics["cam/drift_prev/eigencam"] == 0
+            assert len(image_tags(board)) == 3
+
+    def test_by_the_same_trainer_it_goes_on(self, fit, data):
+        callback = CAMCallback(methods="eigencam", on_error="raise")
+        trainer = fit(callback, epochs=2)
+        trainer.fit_loop.max_epochs = 4
+        trainer.fit(trainer.lightning_module, DataLoader(data, 16), DataLoader(data, 16))
+        assert [(r.look, r.epoch) for r in callback.store] == [(0, 0), (1, 1), (2, 2), (3, 3)]
+
+    def test_with_a_given_probe_and_folder(self, fit, data, tmp_path):
+        callback = CAMCallback(ProbeSet(data.tensors[0][:4]), "eigencam", folder=tmp_path / "r", on_error="raise")
+        for _ in range(2):
+            fit(callback, epochs=1)
+        assert len(RecordStore(tmp_path / "r")) == len(RecordStore(tmp_path / "r-2")) == 1
+        assert callback.store.folder == tmp_path / "r-2"
+
+    def test_it_can_be_copied_and_sent_after_a_fit(self, fit, pl, tmp_path, data, mlflow_logger):
+        pl = pl("pytorch_lightning")
+        callback = CAMCallback(ProbeSet(data.tensors[0][:4]), "eigencam", max_images=1)
+
+        class Copy(pl.callbacks.Callback):
+            def on_train_epoch_end(self, trainer, pl_module):
+                assert pickle.loads(pickle.dumps(callback)).store.folder == callback.store.folder
+
+        fit(callback, Copy(), epochs=1, logger=[pl.loggers.TensorBoardLogger(tmp_path), mlflow_logger(pl, tmp_path)])
+        again = copy.deepcopy(callback)
+        fit(again, epochs=1)
+        assert len(again.store) == len(callback.store) == 1 and again.store.folder != callback.store.folder
