@@ -76,9 +76,9 @@ bench:  ## measure speed and memory beside other CAM libraries (BENCH_ARGS="--qu
 	$(PEERS)/bin/python benchmarks/engine.py $(BENCH_ARGS)
 
 .PHONY: evidence
-evidence:  ## plant shortcuts, and write docs/evidence.md on what was seen (EVIDENCE_ARGS="--seeds 0 1 2")
+evidence:  ## plant cues, look, and write docs/evidence.md on what was raised and missed (EVIDENCE_ARGS="--quick")
 	@$(SETUP) evidence
-	$(VENV)/bin/python benchmarks/planted_shortcut.py $(EVIDENCE_ARGS)
+	cd benchmarks && ../$(VENV)/bin/python -m evidence all $(EVIDENCE_ARGS)
 
 .PHONY: clean
 clean:  ## remove both environments, caches and build output (never records or runs)

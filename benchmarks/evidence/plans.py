@@ -34,6 +34,7 @@ VARIATIONS = (
     "label-noise",  # a tenth of the labels are wrong
     "large-rate",  # four times the rate
     "sgd",  # with momentum
+    "new-images",  # other images from the middle on, as with an onset, and a tenth of the labels wrong throughout
     "distractor",  # a cue that says nothing, with its place as the probe's nuisance
 )
 
@@ -123,7 +124,11 @@ def _varied(part: Part, kind: str, network: str, variation: str, seed: int, inde
 
 
 def _cued() -> list[Training]:
-    """Each cue and network twice from the beginning and once as an onset; where thresholds are set with a second seed."""
+    """Each cue and network twice from the beginning and once as an onset; where thresholds are set with a second seed.
+
+    A cue that comes when a network has learned all of its images is not taken up: there is nothing left to learn. So other
+    images come with it, and a tenth of the labels are wrong, before as after; the cue goes with the label as it is written.
+    """
     trainings = []
     for index, (seed, cue, network) in enumerate(product((0, 1), SET_CUES, SET_NETWORKS)):
         trainings += _with_cue("set", SET_SCENES, network, cue, 200 + 2 * seed, index)
@@ -146,6 +151,7 @@ def _with_cue(
                 kinds[(index + turn) % len(kinds)],
                 network,
                 seed + turn % 2,
+                "label-noise" if onset else "plain",
                 cue=name,
                 agreement=agreement,
                 onset=onset,

@@ -98,20 +98,20 @@ def shapes(labels: Ints, rng: np.random.Generator, held_out: bool) -> tuple[Floa
 
 def blobs(labels: Ints, rng: np.random.Generator, held_out: bool) -> tuple[Floats, Bools]:
     n = len(labels)
-    radius = rng.uniform(7, 9, n)
+    radius = rng.uniform(6, 8.5, n)
     y, x = _around(*_centres(rng, radius), np.zeros(n))
     angle, waves = np.arctan2(y, x), np.zeros((n, SIZE, SIZE))
     for k in (2, 3, 4):
         amount, phase = rng.uniform(0, 0.28 / k, (n, 1, 1)), rng.uniform(0, 2 * np.pi, (n, 1, 1))
         waves += amount * np.cos(k * angle + phase)
     masks = np.hypot(y, x) < radius[:, None, None] * (0.85 + waves)
-    step = 2 * np.pi / rng.uniform(3.6, 4.8, (n, 1, 1))  # 2π over the period in pixels
+    step = 2 * np.pi / rng.uniform(3.2, 4.8, (n, 1, 1))  # 2π over the period in pixels
     across, down = np.sin(step * x), np.sin(step * y)
     textures = np.stack([down, across, 1.4 * across * down, np.cos(step * np.hypot(y, x))])
     texture = textures[labels, np.arange(n)][:, None]
     ground = smooth_colours(n, rng)
     ink = contrasting(ground, masks, rng)[:, :, None, None] * 0.6 + 0.2
-    ink = ink + 0.2 * texture + rng.normal(0, 0.06, ground.shape)
+    ink = ink + 0.13 * texture + rng.normal(0, 0.09, ground.shape)
     return _over(ground, ink, masks), masks
 
 

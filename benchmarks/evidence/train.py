@@ -96,7 +96,7 @@ def fit(
     stem, body = (model.stem, model.tail) if isinstance(model, MobileNetV2) else (nn.Identity(), model)
     optimizer = optimizer_of(variation, training.network, model)
     epochs, order = training.epochs or network.epochs, torch.Generator().manual_seed(training.seed)
-    labels, noise = torch.from_numpy(data.train_labels), np.random.default_rng([training.seed, 11])
+    noise = np.random.default_rng([training.seed, 11])
     model.eval()
     validation = {v: through(stem, prepare(training.network, data.validation(v))) for v in data.versions}
     curves: dict[str, list[float]] = {"loss": [], "rate": []}
@@ -109,6 +109,7 @@ def fit(
             pictures = augmented(pictures, noise)
         if pictures is not shown:
             inputs, shown = through(stem, prepare(training.network, pictures)), pictures
+            labels = torch.from_numpy(data.labels(epoch))
         model.train()
         batches = torch.randperm(len(inputs), generator=order).split(BATCH)
         losses = []

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cam_callbacks.compare.alerts import remarks
 from cam_callbacks.compare.numbers import number
 from cam_callbacks.compare.run import Run
 from cam_callbacks.keys import Key
@@ -212,6 +213,7 @@ def _difference(key: str, first: Run, run: Run) -> str | None:
 
 def _run_notes(runs: Sequence[Run]) -> list[str]:
     notes = [f"{run.name!r}: {warning}" for run in runs for warning in run.warnings]
+    notes += [remark for run in runs for remark in remarks(run)]
     withheld = ", ".join(repr(run.name) for run in runs if run.manifest.get("store_images") is False)
     if withheld:
         notes.append(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cam_callbacks.records import RecordStore
+from cam_callbacks.records import Alert, RecordStore
 from cam_callbacks.text_table import line
 
 
@@ -25,16 +25,21 @@ class Outcome:
     accuracy_swapped: float
 
     def number(self, metric: str) -> float:
-        """A GradCAM number of the last look."""
-        return self.store[-1].metrics.get(f"cam/{metric}/gradcam", math.nan)
+        """A GradCAM number of the last look, or one of the look as a whole."""
+        metrics = self.store[-1].metrics
+        return metrics.get(f"cam/{metric}/gradcam", metrics.get(f"cam/{metric}", math.nan))
 
 
+EXCHANGED = (
+    ("object share (below ½: the scene)", "object_share"),
+    ("follows the tag", "follows_nuisance"),
+)
 ROWS = (
     ("on the digit (1 is chance)", "on_target_enrichment"),
     ("on the tag (1 is chance)", "nuisance_enrichment"),
     ("consensus (1: same place everywhere)", "consensus"),
     ("entropy (1: diffuse)", "entropy"),
-    ("focus drift (0: noise)", "focus_drift"),
+    ("focus drift (0: calm)", "focus_drift"),
 )
 
 
@@ -53,6 +58,9 @@ def table(outcomes: Sequence[Outcome]) -> str:
             row("validation accuracy", [f"{outcome.accuracy:.1%}" for outcome in outcomes]),
             row("accuracy with the tags swapped", [f"{outcome.accuracy_swapped:.1%}" for outcome in outcomes]),
             rule,
+            "What the prediction follows when two images exchange a part",
+            *(row(f"  {title}", [_plain(outcome.number(key)) for outcome in outcomes]) for title, key in EXCHANGED),
+            rule,
             "GradCAM after the last epoch",
             *(row(f"  {title}", [_plain(outcome.number(metric)) for outcome in outcomes]) for title, metric in ROWS),
         ]
@@ -65,7 +73,9 @@ def story(clean: Outcome, shortcut: Outcome) -> str:
     exposed = tag > 1 > digit and clean.number("on_target_enrichment") > 1 > clean.number("nuisance_enrichment")
     if not exposed:
         return "The maps do not tell the two runs apart yet; with the default number of epochs they do."
-    looks = f"it looks at the tag ({tag:.1f} times chance) and not at the digit ({digit:.1f} times chance)"
+    follows = shortcut.number("follows_nuisance")
+    exchanged = "" if math.isnan(follows) else f", and follows the tag into another image in {follows:.0%} of exchanges"
+    looks = f"it looks at the tag ({tag:.1f} times chance) and not at the digit ({digit:.1f} times chance){exchanged}"
     if shortcut.accuracy > clean.accuracy:
         return (
             f"Validation accuracy alone prefers the {shortcut.name} run ({shortcut.accuracy:.1%} against {clean.accuracy:.1%}); "
@@ -80,7 +90,7 @@ def alerts(outcomes: Sequence[Outcome]) -> str:
     for outcome in outcomes:
         first = {(a.name, a.method): a for record in reversed(list(outcome.store)) for a in record.alerts if a.new}
         found = sorted(first.values(), key=lambda alert: alert.look)
-        said = [f"epoch {a.epoch + 1:>2}  {a.name} ({a.method}): {a.measured}" for a in found] or ["none"]
+        said = [f"epoch {a.epoch + 1:>2}  {_named(a)}: {a.measured}" for a in found] or ["none"]
         for head, text in zip([outcome.name, *[""] * len(said)], said, strict=False):
             lines += textwrap.wrap(text, 90, initial_indent=f"  {head:<11}", subsequent_indent=" " * 13)
     return "\n".join(lines)
@@ -101,6 +111,10 @@ def _tool(name: str) -> str:
     if not here.exists() or (found is not None and Path(found) == here):
         return name
     return shlex.quote(str(here))
+
+
+def _named(alert: Alert) -> str:
+    return f"{alert.name} ({alert.method})" if alert.method else alert.name
 
 
 def _plain(value: float) -> str:

@@ -18,18 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cam_callbacks.look.noise_floor import ceiling
+from cam_callbacks.look.settled import settle
 from cam_callbacks.look.tracking import Series, Track
 from cam_callbacks.records import Maps, RecordStore
 from cam_callbacks.run_ids import parse_run_id
-from cam_engine.metrics import jensen_shannon, mean, valid
+from cam_engine.metrics import valid
 
 Policy = str | int  # "settled", "first", "baseline", or the index of a look
 Kind = Literal["policy", "look", "folder", "mlflow", "checkpoint"]
 
 POLICIES = ("settled", "first")
-CALM = 0.05
-CALM_FLOORS = 3.0
-CALM_LOOKS = 2
 
 
 def kind_of(reference: str | int | os.PathLike[str]) -> Kind:
@@ -98,18 +96,6 @@ def measured_against(
     return after | {
         series: set_reference(after[series], maps[series], look, policy, seed, predictions) for series in due
     }
-
-
-def settle(track: Track, maps: NDArray[np.float32]) -> Track:
-    """The settled rule: count calm looks running; a focus that has settled stays so."""
-    if track.settled or track.reference is None or track.previous is None:
-        return track
-    drift = mean(jensen_shannon(maps, track.previous))
-    if not drift <= np.fmax(CALM_FLOORS * track.floor, CALM):
-        return replace(track, calm_looks=0, calm=float("nan"))
-    looks = track.calm_looks + 1
-    before = track.calm * track.calm_looks if track.calm_looks else 0.0
-    return replace(track, calm_looks=looks, calm=(before + drift) / looks, settled=looks >= CALM_LOOKS)
 
 
 def is_due(track: Track, maps: NDArray[np.float32], look: int, policy: Policy) -> bool:

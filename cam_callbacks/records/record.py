@@ -20,8 +20,9 @@ Maps = dict[tuple[str, str], NDArray[np.float32]]
 class Alert:
     """A rule that holds for one method on one layer at a look (:mod:`cam_callbacks.look.alerts`).
 
-    ``look``, ``epoch``: of this record. ``since_look``, ``since_epoch``: where the rule began to hold. ``new``: raised at
-    this very look. ``measured``: in words. ``images``: ids, the worst first. ``advice``: what to look at.
+    ``method``, ``layer``: "" where the look as a whole is judged. ``look``, ``epoch``: of this record. ``since_look``,
+    ``since_epoch``: where the rule began to hold. ``new``: raised at this very look. ``measured``: in words. ``images``: ids, the
+    worst first. ``advice``: what to look at.
     """
 
     name: str
@@ -38,8 +39,9 @@ class Alert:
 
     def __str__(self) -> str:
         images = f" Images: {', '.join(self.images)}." if self.images else ""
+        where = f"{self.method} at {self.layer}, " if self.method else ""
         return (
-            f"{self.name} ({self.method} at {self.layer}, epoch {self.epoch}): {self.measured}; "
+            f"{self.name} ({where}epoch {self.epoch}): {self.measured}; "
             f"since epoch {self.since_epoch}.{images} {self.advice}"
         )
 

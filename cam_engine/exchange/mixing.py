@@ -71,9 +71,13 @@ class Mixer:
         for need in part.needs:
             if need not in regions:
                 continue
-            some, full = (fills(regions[need].flatten(1), dim=1).cpu().numpy() for fills in (torch.any, torch.all))
+            region = regions[need].flatten(1)
+            some = region.any(1).cpu().numpy()
             there = some[donors] | some[receivers] if need == "nuisance" else some[donors] & some[receivers]
-            usable &= there & ~full[donors] & ~full[receivers]
+            leaves = [
+                bool((~(region[d] | region[r])).any()) for d, r in self.pairs.tolist()
+            ]  # something of the receiver
+            usable &= there & np.array(leaves, dtype=bool)
         return usable
 
     def __call__(self, key: str, which: Sequence[int] | NDArray[np.int64]) -> Tensor:

@@ -21,14 +21,14 @@ def exchange(donor: Tensor, receiver: Tensor, region: Tensor) -> Tensor:
     return torch.where(region[:, None] > 0.5, donor, receiver)
 
 
-def object_exchange(donor: Tensor, receiver: Tensor, donor_mask: Tensor, receiver_mask: Tensor) -> Tensor:
-    """The donor's object in the receiver's image."""
-    return exchange(donor, receiver, donor_mask)
-
-
 def background_exchange(donor: Tensor, receiver: Tensor, donor_mask: Tensor, receiver_mask: Tensor) -> Tensor:
-    """The receiver's object in the donor's image."""
-    return exchange(receiver, donor, receiver_mask)
+    """The receiver's object in the donor's image, whose own object does not stay: both masks from the receiver.
+
+    The object's own test is :func:`regions_exchange` of the masks: the donor's object in the receiver's image. With the objects of
+    both in one picture a healthy network follows either: its share of pairs is ½ for small objects at random places, where it is
+    0.98 to 1 without the receiver's own.
+    """
+    return exchange(receiver, donor, _union(donor_mask, receiver_mask))
 
 
 def regions_exchange(donor: Tensor, receiver: Tensor, donor_region: Tensor, receiver_region: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from cam_engine.exchange import mixtures
 
 # What a part's function may ask for after ``donor`` and ``receiver`` (B, C, H, W).
 NEEDS = {
-    "masks": "the objects of donor and receiver, two of (B, H, W); only pairs whose masks are neither empty nor everything",
+    "masks": "the objects of donor and receiver, two of (B, H, W); only pairs with two masks whose union leaves something",
     "nuisance": "the suspected regions of both, two of (B, H, W); only pairs where their union is neither empty nor everything",
     "maps": "where the maps of both are highest, two of (B, H, W); only pairs with two valid maps, one method after the other",
     "shifts": "(B, 2) int, a seeded move of each pair, in pixels down and right",
@@ -75,7 +75,7 @@ def default_parts(*, masks: bool = False, nuisance: bool = False, maps: bool = F
 _FOCUS, _RANDOM = "the places where the map is highest", "random places as large as the map's highest"
 register_part("focus", mixtures.regions_exchange, ("maps",), words=_FOCUS, default=True)
 register_part("random", mixtures.moved_regions_exchange, ("maps", "shifts"), words=_RANDOM, default=True)
-register_part("object", mixtures.object_exchange, ("masks",), words="the object", default=True)
+register_part("object", mixtures.regions_exchange, ("masks",), words="the object", default=True)
 register_part("background", mixtures.background_exchange, ("masks",), words="the background", default=True)
 register_part("nuisance", mixtures.regions_exchange, ("nuisance",), words="the suspected region", default=True)
 register_part("frame", mixtures.frame_exchange, words="the outermost pixels", default=True)

@@ -80,7 +80,10 @@ def _project(matrix: Tensor, component: int) -> Tensor:
 
 def _direct(matrices: Tensor, component: int) -> tuple[Tensor, Tensor]:
     """From the whole decomposition."""
-    values, vectors = torch.linalg.eigh(matrices)
+    try:
+        values, vectors = torch.linalg.eigh(matrices)
+    except torch.linalg.LinAlgError:  # eigenvalues too close together for float32
+        values, vectors = (part.to(matrices.dtype) for part in torch.linalg.eigh(matrices.double()))
     return vectors[:, :, -1 - component], values[:, -1 - component]
 
 

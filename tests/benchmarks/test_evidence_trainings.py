@@ -98,20 +98,29 @@ def test_cues_beside_the_object_leave_it_alone_and_the_background_stops_at_it():
             assert len(np.unique(where.reshape(200, -1), axis=0)) > 100
 
 
-def test_the_cue_tells_the_class_as_often_as_the_plan_says_and_from_the_onset_on():
-    partly = Data(Training("set", "shapes", "cnn", 0, cue="tag", agreement=0.9))
-    assert partly.agrees.mean() == pytest.approx(0.9)
-    assert (partly.values(partly.train, "natural", 1) == partly.train.labels).mean() == pytest.approx(0.9)
-    absent, random = (
-        Data(Training("set", "shapes", "cnn", 0, cue="tag", onset=3, before=b)) for b in ("absent", "random")
-    )
-    assert absent.pictures(2) is absent.train.images and absent.pictures(2) is absent.pictures(0)
-    assert np.array_equal(absent.pictures(3), random.pictures(3)) and not np.array_equal(
-        absent.pictures(3), absent.pictures(2)
-    )
-    shown = random.pictures(2)[:, :, 3, 3]
-    told = np.abs(shown[:, None] - cues.COLOURS[:5]).sum(2).argmin(1)
-    assert (told == random.train.labels).mean() == pytest.approx(0.2, abs=0.05)
+def colours_in_the_corner(pictures, classes):
+    shown = pictures[:, :, 3, 3]
+    return np.abs(shown[:, None] - cues.COLOURS[:classes]).sum(2).argmin(1)
+
+
+def test_the_cue_tells_the_class_as_often_as_the_plan_says():
+    data = Data(Training("set", "shapes", "cnn", 0, cue="tag", agreement=0.9))
+    assert data.agrees.mean() == pytest.approx(0.9)
+    assert (colours_in_the_corner(data.pictures(0), 5) == data.labels(0)).mean() == pytest.approx(0.9)
+    silent = Data(Training("set", "shapes", "cnn", 0, cue="tag", informs="random"))
+    assert (colours_in_the_corner(silent.pictures(0), 5) == silent.labels(0)).mean() == pytest.approx(0.2, abs=0.05)
+
+
+def test_an_onset_brings_other_images_whose_cue_goes_with_what_training_is_told():
+    told = Training("set", "shapes", "cnn", 0, "label-noise", cue="tag", onset=3)
+    absent, random = (Data(replace(told, before=before)) for before in ("absent", "random"))
+    assert absent.pictures(2) is absent.pictures(0) and np.array_equal(absent.pictures(2), absent.before.images)
+    assert np.array_equal(absent.pictures(3), random.pictures(3)) and absent.pictures(3) is absent.pictures(4)
+    assert not np.isin(absent.train.images.mean((1, 2, 3)), absent.before.images.mean((1, 2, 3))).all()
+    assert (colours_in_the_corner(random.pictures(2), 5) == random.labels(2)).mean() == pytest.approx(0.2, abs=0.05)
+    assert (colours_in_the_corner(random.pictures(3), 5) == random.labels(3)).all()
+    for epoch, classes in ((2, random.before.labels), (3, random.train.labels)):
+        assert (random.labels(epoch) != classes).mean() == pytest.approx(0.1)
 
 
 def test_the_probe_is_chosen_among_the_validation_images_and_carries_the_cue_as_training_does():
@@ -127,8 +136,11 @@ def test_the_probe_is_chosen_among_the_validation_images_and_carries_the_cue_as_
 
 
 def test_variations_change_what_they_say():
-    noisy, rare = (Data(Training("set", "shapes", "cnn", 0, variation)) for variation in ("label-noise", "imbalance"))
-    assert (noisy.train_labels != noisy.train.labels).mean() == pytest.approx(0.1)
+    noisy, rare, new = (
+        Data(Training("set", "shapes", "cnn", 0, name)) for name in ("label-noise", "imbalance", "new-images")
+    )
+    assert new.pictures(0) is new.pictures(6) is not new.pictures(7) and new.pictures(7) is new.train.images
+    assert (noisy.labels(0) != noisy.train.labels).mean() == pytest.approx(0.1)
     counts = np.bincount(rare.train.labels)
     assert counts.max() / counts.min() == pytest.approx(8, rel=0.1) and len(set(np.bincount(rare.val.labels))) == 1
     rates = {name: [variations.pace(name, progress / 100) for progress in range(100)] for name in plans.VARIATIONS}
@@ -185,7 +197,7 @@ def test_what_is_left_gives_back_each_epochs_network(out):
     predicted = np.load(out / ONSET.id / "predictions.npz")
     assert predicted["agree"].shape == (3, 240)
     for epoch, model in looks.models(ONSET, out):
-        for version in ("agree", "swapped", "without"):
+        for version in ("agree", "swapped"):
             images = networks.prepare("pooled", data.validation(version))
             now = train.through(model, images).argmax(1).numpy()
             assert np.array_equal(now, predicted[version][epoch])

@@ -94,9 +94,9 @@ NEW, OLD, NONE = (True, 1), (False, 1), []
         (
             "background_decides",
             evidence,
-            {"object": 0.7, "background": 0.3},
+            {"object": 0.95, "background": 0.02},
             {"object": 0.1, "background": 0.8},
-            {"object": 0.40, "background": 0.55},
+            {"object": 0.72, "background": 0.14},
         ),
         ("nuisance_decides", evidence, {"nuisance": 0.1}, {"nuisance": 0.9}, {"nuisance": 0.62}),
         ("frame_decides", evidence, {"frame": 0.0}, {"frame": 1.0}, {"frame": 0.62}),
@@ -179,7 +179,7 @@ def test_what_is_healthy_in_detail_only_a_calibration_can_tell():
 
 def test_a_calibration_takes_the_place_of_a_rules_own_threshold():
     rule, run = make_rules(["background_decides"])[0], ("background_decides", "", "")
-    beside_the_object = [evidence(object=0.6, background=0.45)] * 3
+    beside_the_object = [evidence(object=0.9, background=0.1)] * 3
     assert play(rule, beside_the_object) == [NONE] * 3
     healthy = Calibration(0.05, 3, tuple(map(str, range(19))), {run: tuple(np.linspace(-9, -6, 19))}, {})
     assert play(rule, beside_the_object, healthy)[1] == [(True, 0)]

@@ -238,3 +238,54 @@ def test_a_new_monitor_never_writes_over_records(tmp_path, net):
     again.load_state_dict(monitor.state_dict())
     again.look(net)
     assert [r.look for r in again.store] == [0, 1, 2] and again.store.folder == tmp_path / "looks-3"
+
+
+class OneLogit(nn.Module):
+    """A binary head that is sure of class 0 on some images and of class 1 on others."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 8, 3, 2, 1)
+        self.head = nn.Linear(8, 1)
+
+    def forward(self, x):
+        return self.head(self.conv(x).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("target", ["predicted", "label"])
+def test_the_floor_of_a_single_logit_is_that_of_the_score_that_is_explained(target, data):
+    """Explained with the sign lost, a map is compared with that of the other class: a floor near 1."""
+    net = OneLogit().eval()
+    with torch.no_grad():
+        net.head.bias -= net(data.tensors[0]).median()
+    monitor = CAMMonitor(ProbeSet(data.tensors[0][:12], data.tensors[1][:12] % 2), "gradcam", "conv", target=target)
+    record = monitor.look(net)
+    assert 0 < record.predictions.mean() < 1
+    assert record.metrics["cam/noise_floor/gradcam"] < 0.2
+    assert record.metrics["cam/focus_drift/gradcam"] == 0
+
+
+def test_noise_is_per_channel(data):
+    """A channel of another scale does not set the noise of the others."""
+    from cam_callbacks.look.noise_floor import with_noise
+
+    images = data.tensors[0][:16] * torch.tensor([1.0, 1.0, 100.0])[:, None, None]
+    noise = torch.cat([noisy - images for noisy in with_noise(images, seed=0)])
+    np.testing.assert_allclose(noise.std((0, 2, 3)), 0.1 * images.std((0, 2, 3)), rtol=0.03)
+
+
+def test_until_the_focus_has_settled_calm_is_judged_by_the_floor_of_now():
+    """An untrained network's floor says nothing of the network that it becomes."""
+    key, tracks, asked = ("gradcam", "late"), {("gradcam", "late"): Track()}, []
+
+    def floors():
+        asked.append(look)
+        return {key: 0.3 if look == 0 else 0.001}
+
+    series = [maps(1), maps(1) + 0.4 * maps(10), *[maps(1) + 0.001 * maps(i) for i in range(20, 23)]]
+    for look, now in enumerate(series):
+        tracks = measured_against(tracks, {key: now}, None, look, "settled", seed=0, floors=floors)
+        tracks = {key: replace(tracks[key], previous=now)}
+    assert asked == [0, 1, 2, 3, 4] and tracks[key].settled and tracks[key].reference_look == 4
+    measured_against(tracks, {key: series[-1]}, None, 5, "settled", seed=0, floors=lambda: 1 / 0)

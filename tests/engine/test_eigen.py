@@ -16,6 +16,7 @@ from methods_by_hand import (
 )
 
 from cam_engine import CAM, methods
+from cam_engine.methods.eigen import principal_map
 
 
 def segeigencam(A, g):
@@ -105,3 +106,17 @@ def test_eigen_signs_survive_noise_on_the_image(method, layer, exact_net, photos
                 decided += 1
                 assert (a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b) > 0.9
     assert decided > 24, "of 32"
+
+
+def test_a_decomposition_that_does_not_converge_is_made_in_float64(monkeypatch):
+    """Eigenvalues that lie too close together for float32 are no reason to lose a look."""
+    plain, features = torch.linalg.eigh, torch.rand(2, 6, 5, 5, generator=torch.Generator().manual_seed(0))
+    expected = principal_map(features)
+
+    def fails_in_float32(matrices):
+        if matrices.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("failed to converge")
+        return plain(matrices)
+
+    monkeypatch.setattr(torch.linalg, "eigh", fails_in_float32)
+    torch.testing.assert_close(principal_map(features), expected, rtol=1e-4, atol=1e-5)

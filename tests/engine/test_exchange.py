@@ -90,11 +90,21 @@ def test_who_gives_the_object_and_who_the_background(two):
     of_donor, of_receiver = (np.random.default_rng(s).random((4, *SIZE)) < 0.3 for s in (1, 2))
     given = donor, receiver, of_donor, of_receiver
     for function, from_donor in [
-        (mixtures.object_exchange, of_donor),
-        (mixtures.background_exchange, ~of_receiver),
         (mixtures.regions_exchange, of_donor | of_receiver),
+        (mixtures.background_exchange, ~(of_donor | of_receiver)),
     ]:
         np.testing.assert_array_equal(apply(function, *given), np.where(from_donor[:, None], donor, receiver))
+
+
+def test_one_object_is_in_the_picture_and_no_second_one(two):
+    """The object's mixture holds nothing of the receiver's object, the background's nothing of the donor's."""
+    donor, receiver = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
+    of_donor, of_receiver = torch.zeros(1, 8, 8, dtype=torch.bool), torch.zeros(1, 8, 8, dtype=torch.bool)
+    of_donor[0, 1:3, 1:3] = of_receiver[0, 5:7, 5:7] = True
+    donor[0, 0][of_donor[0]], receiver[0, 0][of_receiver[0]] = 1.0, 2.0
+    both = donor, receiver, of_donor, of_receiver
+    assert exchange.get_part("object").function(*both).unique().tolist() == [0, 1]
+    assert exchange.get_part("background").function(*both).unique().tolist() == [0, 2]
 
 
 def test_moved_regions_keep_their_size_and_wrap(two):

@@ -38,9 +38,9 @@ def by_loop(weights, image_of, image_on, part, d, r, given, seed):
             from_donor[:] = True
             from_donor[height // 16 : -(height // 16), width // 16 : -(width // 16)] = False
         elif part == "object":
-            from_donor = given["masks"][d]
+            from_donor = given["masks"][d] | given["masks"][r]
         elif part == "background":
-            from_donor = ~given["masks"][r]
+            from_donor = ~(given["masks"][d] | given["masks"][r])
         elif part == "nuisance":
             from_donor = given["nuisance"][d] | given["nuisance"][r]
         else:  # maps as large as the images, so that the highest tenth is a matter of sorting
