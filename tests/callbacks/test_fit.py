@@ -79,10 +79,10 @@ def test_datamodule(package, pl, tmp_path, data, make_module):
     assert len(ProbeSet.from_datamodule(Data(), n=4)) == 4
 
 
-def test_the_readme_line_about_yaml_probe_val(fit):
-    assert CAMCallback(probe="val").probe == "val"
+def test_a_probe_is_named_by_the_data_that_it_is_taken_from():
+    assert [CAMCallback(probe=split).probe for split in ("val", "train")] == ["val", "train"]
     with pytest.raises(ValueError, match='takes a ProbeSet, "val" or "train"'):
-        CAMCallback(probe="train")
+        CAMCallback(probe="test")
 
 
 def test_a_record_is_compressed_once_though_the_trainers_numbers_come_later(fit, monkeypatch):
