@@ -5,7 +5,7 @@ python -m evidence plan            # every training: its id, and which part it b
 python -m evidence train           # trains them, two at a time (--quick: a tenth of them)
 python -m evidence looks           # looks at what they trained with CAMMonitor, epoch by epoch
 python -m evidence judge           # what rules and rivals say of the looks
-python -m evidence images          # what an image check says of the training images, before any training
+python -m evidence images          # what an image check says of the training images, without any training
 python -m evidence page            # docs/evidence.md, its plots and benchmarks/results/evidence.json
 python -m evidence all             # plan, train, looks, judge, images, page
 
@@ -50,7 +50,8 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="page, thresholds: where figures are kept")
     given = parser.parse_args()
     chosen = [training for training in plan(given.quick) if given.only in training.id]
-    given.out.mkdir(parents=True, exist_ok=True)
+    for folder in (given.out, given.results):
+        folder.mkdir(parents=True, exist_ok=True)
     if given.step == "gaps":
         print(summary(chosen, given.out))
         return 0
@@ -93,8 +94,10 @@ def do_judge(chosen: Sequence[Training], given: argparse.Namespace) -> int:
 def do_images(chosen: Sequence[Training], given: argparse.Namespace) -> int:
     path = given.out / image_check.FILE
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    checked = known | image_check.check(chosen, known)
-    path.write_text(to_json(checked, indent=1), encoding="utf-8")
+    trained = [training for training in chosen if train.is_finished(training, given.out)]
+    for each in image_check.check(trained, known):
+        known |= each
+        path.write_text(to_json(known, indent=1), encoding="utf-8")
     return 0
 
 

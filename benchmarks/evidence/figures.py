@@ -95,7 +95,7 @@ def row_of(
 ) -> dict[str, Any]:
     """One run."""
     views: dict[str, list[Look]] = {view: from_plain(known["views"][view]) for view in VIEWS}
-    image = checked.get(image_check.name_of(training))
+    image, reached = checked.get(image_check.name_of(training)), highest(views["with masks"])
     return {
         "id": training.id,
         "part": training.part,
@@ -109,7 +109,8 @@ def row_of(
         "accuracy": known["accuracy"]["natural"][-1],
         "images": training.probe,
         "object_share": known["object_share"],
-        "reached": highest(views["with masks"]),
+        "reached": reached,
+        "judged": math.isfinite(reached["frame_decides"]),  # it judges every classifier above chance
         "alarms": {view: raised(looks) for view, looks in views.items()},
         "calibrated": {view: raised(looks, accepted[view]) for view, looks in views.items()} if accepted else None,
         "accepted": len(next(iter(accepted.values())).runs) if accepted else 0,
@@ -165,9 +166,14 @@ def part_of(runs: Sequence[Row], *roles: str, part: str = "judged", onsets: bool
     ]
 
 
+def healthy_of(runs: Sequence[Row], part: str = "judged") -> list[Row]:
+    """Healthy runs that alerts could have been raised in: a model that stays at chance on the probe is silent for nothing."""
+    return [row for row in part_of(runs, "healthy", part=part) if row["judged"]]
+
+
 def bars(runs: Sequence[Row]) -> list[dict[str, Any]]:
     """The bars that were set before anything was judged: what was counted, the bar, and the verdict."""
-    healthy, decides, beside = (part_of(runs, role) for role in ("healthy", "decides", "beside"))
+    healthy, decides, beside = healthy_of(runs), part_of(runs, "decides"), part_of(runs, "beside")
     onsets = part_of(runs, "decides", "beside", onsets=True)
     asked: list[tuple[str, float, list[Row], Callable[[Row], bool | None]]] = [
         ("healthy runs with any alert, default settings, with masks", -0.05, healthy, default("with masks")),
@@ -188,7 +194,9 @@ def verdict(of: Mapping[str, Any], bar: float) -> str:
     if of["n"] == 0:
         return "nothing to judge yet"
     if bar >= 0:
-        return "met" if of["share"] >= bar else "missed"
+        if of["share"] < bar:
+            return "missed"
+        return "met" if of["low"] >= bar else "met by the share, whose interval reaches below the bar"
     if of["share"] > -bar:
         return "missed"
     return "met" if of["high"] <= 0.1 else "missed: the rate is low enough, its upper bound is not"
@@ -196,7 +204,7 @@ def verdict(of: Mapping[str, Any], bar: float) -> str:
 
 def rivals(runs: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """For ours and each rival: healthy runs flagged, cues caught, onsets in time."""
-    healthy, decides, beside = (part_of(runs, role) for role in ("healthy", "decides", "beside"))
+    healthy, decides, beside = healthy_of(runs), part_of(runs, "decides"), part_of(runs, "beside")
     onsets = part_of(runs, "decides", "beside", onsets=True)
     flags: dict[str, Callable[[Row], bool | None]] = {
         "default settings, with masks": default("with masks"),

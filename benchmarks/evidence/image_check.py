@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from evidence.plans import Training
 ENVIRONMENT = Path(__file__).parents[2] / "build" / "evidence-cleanlab"
 PACKAGE = "cleanlab[image]==2.9.0"
 IMAGES = 500
+LAST = 10**6  # an epoch after any onset
 FILE = "image_check.json"
 
 # Runs in that environment: images and labels in, scores out.
@@ -31,20 +32,21 @@ SCRIPT = """
 import json, sys
 import numpy as np
 from cleanlab import Datalab
+from cleanvision import imagelab
 from datasets import Dataset, Image
 from PIL import Image as Picture
 
 PROPERTIES = ("dark", "light", "odd_aspect_ratio", "low_information", "odd_size", "grayscale", "blurry")
+imagelab.get_max_n_jobs = lambda: 1  # 500 small images are scored sooner than workers are started
 file = np.load(sys.argv[1])
-scores = {}
-for name in file["names"]:
-    columns = {"image": [Picture.fromarray(i) for i in file[f"{name}/images"]], "label": file[f"{name}/labels"].tolist()}
-    lab = Datalab(Dataset.from_dict(columns).cast_column("image", Image()), "label", image_key="image", verbosity=0)
-    lab.find_issues(issue_types={"image_issue_types": {p: {} for p in PROPERTIES}, "spurious_correlations": {}})
-    found = lab.get_info("spurious_correlations")
-    table = found["correlations_df"]
-    scores[str(name)] = {"scores": dict(zip(table["property"], map(float, table["score"]))), "threshold": found["threshold"]}
-json.dump(scores, open(sys.argv[2], "w"))
+columns = {"image": [Picture.fromarray(image) for image in file["images"]], "label": file["labels"].tolist()}
+data = Dataset.from_dict(columns).cast_column("image", Image())
+lab = Datalab(data, label_name="label", image_key="image", verbosity=0)
+lab.find_issues(issue_types={"image_issue_types": {p: {} for p in PROPERTIES}, "spurious_correlations": {}})
+found = lab.get_info("spurious_correlations")
+table = found["correlations_df"]
+scores = dict(zip(table["property"], map(float, table["score"])))
+json.dump({"scores": scores, "threshold": found["threshold"]}, open(sys.argv[2], "w"))
 """
 
 
@@ -54,23 +56,28 @@ def name_of(training: Training) -> str:
     return f"{training.scenes}-{cue}{100 * training.agreement:.0f}-{training.informs}"
 
 
-def check(chosen: Sequence[Training], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Score 500 training images of each kind among these trainings that is not known yet; {} with a line where the check cannot
-    be installed."""
-    kinds = {name_of(t): t for t in sorted(chosen, key=lambda t: t.id) if t.network != "mobilenet"}
+def check(chosen: Sequence[Training], known: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Score 500 training images of each kind among these trainings that is not known yet, one after the other; nothing, and a line
+    about it, where the check cannot be installed."""
+    kinds = {
+        name_of(t): t for t in sorted(chosen, key=lambda t: t.id) if t.network != "mobilenet"
+    }  # it has fewer images
     todo = {name: training for name, training in kinds.items() if name not in known}
     if not todo or (python := _environment()) is None:
-        return {}
+        return
+    for name, training in todo.items():
+        yield {name: _scored(python, training)}
+
+
+def _scored(python: Path, training: Training) -> dict[str, Any]:
+    data = Data(training)
+    pictures = (255 * data.pictures(LAST)[:IMAGES].transpose(0, 2, 3, 1)).round().astype(np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         given, answer = Path(folder, "images.npz"), Path(folder, "scores.json")
-        arrays: dict[str, Any] = {"names": list(todo)}
-        for name, training in todo.items():
-            data = Data(training)
-            pictures = data.pictures(10**6)[:IMAGES].transpose(0, 2, 3, 1)  # after any onset
-            arrays |= {f"{name}/images": (255 * pictures).round().astype(np.uint8)}
-            arrays |= {f"{name}/labels": data.train_labels[:IMAGES]}
-        np.savez(given, **arrays)
-        subprocess.run([python, "-c", SCRIPT, given, answer], check=True, stderr=subprocess.DEVNULL)
+        np.savez(given, images=pictures, labels=data.labels(LAST)[:IMAGES])
+        ran = subprocess.run([python, "-c", SCRIPT, given, answer], capture_output=True, text=True, check=False)
+        if ran.returncode:
+            raise RuntimeError(f"the image check failed:\n{ran.stderr[-2000:]}")
         found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
     return found
 

@@ -13,6 +13,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from cam_callbacks.look.exchange_rules import BackgroundDecides
 from evidence.figures import Row, delay, part_of
 from evidence.plans import JUDGED_NETWORKS
 
@@ -38,13 +39,18 @@ def object_share(axes: Axes, runs: Sequence[Row]) -> None:
     """A dot for each judged run, with its interval; by network, and by what decides."""
     for place, network in enumerate(JUDGED_NETWORKS):
         for step, (role, colour) in enumerate(COLOURS.items()):
-            rows = [row for row in part_of(runs, role, network=network) if row["object_share"]["mean"] is not None]
+            rows = [
+                row
+                for row in part_of(runs, role, network=network)
+                if row["judged"] and row["object_share"]["mean"] is not None
+            ]
             x = place + 0.27 * (step - 1) + np.linspace(-0.1, 0.1, max(2, len(rows)))[: len(rows)]
             shares = [row["object_share"] for row in rows]
             axes.vlines(x, [s["low"] for s in shares], [s["high"] for s in shares], color=colour, alpha=0.35, lw=1)
             axes.plot(x, [s["mean"] for s in shares], "o", ms=3, color=colour, label=role if place == 0 else None)
     axes.axhline(0.5, color="black", lw=0.8, ls="--")
-    axes.set(ylabel="object_share", ylim=(-0.03, 1.03))
+    axes.axhline(BackgroundDecides().share, color="black", lw=0.8, ls=":")
+    axes.set(ylabel="object_share", ylim=(-0.03, 1.03), xlim=(-0.5, len(JUDGED_NETWORKS) - 0.5))
     axes.set_xticks(range(len(JUDGED_NETWORKS)), JUDGED_NETWORKS)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
 
@@ -70,6 +76,7 @@ def caught(axes: Axes, runs: Sequence[Row]) -> None:
                     color="w" if dark else "k",
                 )
     if families:
+        axes.set_facecolor("#eeeeee")
         axes.imshow(shares, vmin=0, vmax=1, cmap="viridis", aspect="auto")
     axes.set_xticks(range(len(JUDGED_NETWORKS)), JUDGED_NETWORKS)
     axes.set_yticks(range(len(families)), families)
