@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -39,3 +40,14 @@ def role(done: Mapping[str, Any]) -> Role:
         return "healthy"
     gap = done["gap"][-1]
     return "decides" if gap > DECIDES else "beside" if gap > BESIDE else "unlearned"
+
+
+def spread_of(path: Path) -> float:
+    """How far apart the best and the worst group are after the last epoch, from ``predictions.npz``. Groups are the classes; where
+    a cue informs, each with a cue that agrees and with one that does not."""
+    with np.load(path) as file:
+        labels = file["labels"]
+        versions = [name for name in ("agree", "swapped") if name in file] or ["natural"]
+        right = [file[name][-1] == labels for name in versions]
+    shares = [each[labels == c].mean() for each in right for c in np.unique(labels)]
+    return float(max(shares) - min(shares))

@@ -54,6 +54,11 @@ def is_done(training: Training, out: Path, stamp: str = "") -> bool:
     return (known.get("stamp"), known.get("trained")) == (stamp, VERSION)
 
 
+def is_there(training: Training, out: Path) -> bool:
+    """Is this training looked at, by whatever code?"""
+    return (folder_of(training, out) / "looks.json").is_file()
+
+
 def look_at(
     training: Training,
     out: Path,

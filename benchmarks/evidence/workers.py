@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -68,6 +69,13 @@ def side_by_side(job: Job, todo: Sequence[Training], total: int, jobs: int) -> i
 
 
 def _alone() -> None:
-    """A worker: one thread, and Ctrl-C is the parent's to handle."""
+    """A worker: one thread, Ctrl-C is the parent's to handle, and it ends when its parent was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = "1"
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
