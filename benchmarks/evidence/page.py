@@ -95,8 +95,8 @@ def page(found: Sequence[Judged], planned: int) -> str:
             "# Evidence: planted cues\n\nWritten by `make evidence`; do not edit.",
             _INTRODUCTION,
             f"**{len(found)} of the {planned} trainings of the plan are trained and looked at here**, "
-            f"{len(by_role['unlearned'])} of them with a cue that was not learned, which are evidence of nothing. "
-            + _FEW,
+            f"{len(by_role['unlearned'])} of them with a cue that was not learned, {len(by_role['untrained'])} that learned "
+            "nothing at all, which are evidence of nothing. " + _FEW,
             "## What was raised\n\n| | share (95 % interval) | aim |\n|---|---|---|\n"
             + "\n".join(f"| {title} | {share} | {aim} |" for title, share, aim in rows),
             "## Who wins when objects are exchanged\n\nObject share at the last look, lowest to highest.\n\n"
@@ -119,7 +119,7 @@ def _shares(by_role: dict[Role, list[Judged]]) -> str:
 def _mistakes(found: Sequence[Judged]) -> str:
     lines = ["| training | swap gap | object share (95 %) | alerts |", "|---|---|---|---|"]
     for each in sorted(found, key=lambda each: (each.role, each.training.id)):
-        if (each.role == "healthy") != bool(each.alerts) or each.role == "unlearned":
+        if each.role == "untrained" or (each.role == "healthy") != bool(each.alerts) or each.role == "unlearned":
             continue
         gap = "–" if math.isnan(each.gap) else f"{each.gap:.2f}"
         alerts = ", ".join(f"{name} (epoch {epoch})" for name, epoch in each.alerts.items()) or "none"
