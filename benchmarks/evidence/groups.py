@@ -9,9 +9,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from evidence.scenes import FAMILIES
+
 DECIDES, BESIDE = 0.5, 0.25  # swap gaps above which a cue decides, or is used beside the object
 
-Role = Literal["healthy", "decides", "beside", "unlearned"]
+TRAINED = 2  # times chance: a healthy training that stays below has learned nothing that could be judged
+
+Role = Literal["healthy", "untrained", "decides", "beside", "unlearned"]
 
 
 def accuracies(predictions: Mapping[str, NDArray[np.int8]], labels: NDArray[np.int64]) -> dict[str, Any]:
@@ -35,9 +39,10 @@ def accuracies(predictions: Mapping[str, NDArray[np.int8]], labels: NDArray[np.i
 
 
 def role(done: Mapping[str, Any]) -> Role:
-    """What a finished training is evidence for, by its swap gap after the last epoch; "unlearned" ones are for nothing."""
+    """What a finished training is evidence for, after its last epoch; "untrained" and "unlearned" ones are for nothing."""
     if "gap" not in done:
-        return "healthy"
+        chance = 1 / len(FAMILIES[done["training"]["scenes"]].classes)
+        return "healthy" if done["accuracy"]["natural"][-1] >= TRAINED * chance else "untrained"
     gap = done["gap"][-1]
     return "decides" if gap > DECIDES else "beside" if gap > BESIDE else "unlearned"
 

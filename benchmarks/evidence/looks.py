@@ -22,7 +22,7 @@ from evidence import scenes
 from evidence.data import Data
 from evidence.networks import NETWORKS, build, load, prepare
 from evidence.plans import Training
-from evidence.train import VERSION, folder_of
+from evidence.train import folder_of, version_of
 
 METHODS = ("eigencam", "gradcam")
 
@@ -39,7 +39,7 @@ def run(training: Training, out: Path, stamp: str = "") -> dict[str, Any]:
     monitor = look_at(training, out, folder / "records")
     done = {
         "stamp": stamp,
-        "trained": VERSION,
+        "trained": version_of(training),
         "looks": monitor.looks,
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -51,7 +51,7 @@ def is_done(training: Training, out: Path, stamp: str = "") -> bool:
     """Are the records there, of this training by code with this stamp?"""
     path = folder_of(training, out) / "looks.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return (known.get("stamp"), known.get("trained")) == (stamp, VERSION)
+    return (known.get("stamp"), known.get("trained")) == (stamp, version_of(training))
 
 
 def is_there(training: Training, out: Path) -> bool:

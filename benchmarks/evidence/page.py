@@ -134,8 +134,8 @@ def _matrix(runs: Sequence[Row]) -> str:
         of_part = [row for row in runs if row["part"] == part]
         count = Counter((row["role"], row["onset"] is not None) for row in of_part)
         cells = [count[role, onset] for onset in (False, True) for role in ("decides", "beside", "unlearned")]
-        rows.append([part, len(of_part), count["healthy", False], *cells])
-    head = ["part", "looked at", "healthy", "decides", "beside", "unlearned"]
+        rows.append([part, len(of_part), count["untrained", False], count["healthy", False], *cells])
+    head = ["part", "looked at", "learned nothing", "healthy", "decides", "beside", "unlearned"]
     return _table([*head, "onset: decides", "onset: beside", "onset: unlearned"], rows)
 
 

@@ -32,7 +32,7 @@ VARIATIONS = (
     "unfreeze",  # the early layers learn from the middle on
     "imbalance",  # the rarest class an eighth as frequent as the commonest
     "label-noise",  # a tenth of the labels are wrong
-    "large-rate",  # four times the rate
+    "large-rate",  # two and a half times the rate
     "sgd",  # with momentum
     "new-images",  # other images from the middle on, as with an onset, and a tenth of the labels wrong throughout
     "distractor",  # a cue that says nothing, with its place as the probe's nuisance

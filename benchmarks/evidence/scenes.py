@@ -111,7 +111,7 @@ def blobs(labels: Ints, rng: np.random.Generator, held_out: bool) -> tuple[Float
     texture = textures[labels, np.arange(n)][:, None]
     ground = smooth_colours(n, rng)
     ink = contrasting(ground, masks, rng)[:, :, None, None] * 0.6 + 0.2
-    ink = ink + 0.13 * texture + rng.normal(0, 0.09, ground.shape)
+    ink = ink + 0.17 * texture + rng.normal(0, 0.06, ground.shape)
     return _over(ground, ink, masks), masks
 
 

@@ -32,7 +32,7 @@ def pace(variation: str, progress: float) -> float:
         return 0.1 + 1.9 * progress / 0.3 if progress < 0.3 else 2 * _cosine((progress - 0.3) / 0.7)
     if variation == "step":
         return 1 if progress < 0.5 else 0.1
-    return 4 if variation == "large-rate" else 1
+    return 2.5 if variation == "large-rate" else 1
 
 
 def augments(variation: str, progress: float) -> bool:

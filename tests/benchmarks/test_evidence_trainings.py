@@ -144,7 +144,7 @@ def test_variations_change_what_they_say():
     counts = np.bincount(rare.train.labels)
     assert counts.max() / counts.min() == pytest.approx(8, rel=0.1) and len(set(np.bincount(rare.val.labels))) == 1
     rates = {name: [variations.pace(name, progress / 100) for progress in range(100)] for name in plans.VARIATIONS}
-    assert set(rates["plain"]) == {1} and set(rates["large-rate"]) == {4} and set(rates["step"]) == {1, 0.1}
+    assert set(rates["plain"]) == {1} and set(rates["large-rate"]) == {2.5} and set(rates["step"]) == {1, 0.1}
     assert rates["cosine"] == sorted(rates["cosine"], reverse=True)
     assert rates["restarts"][:50] == pytest.approx(rates["restarts"][50:]) and rates["restarts"][49] < 0.01
     assert (
@@ -216,14 +216,18 @@ def test_accuracies_and_gap_are_those_of_the_predictions(out):
     assert done["worst_group"][2] == pytest.approx(worst)
     assert abs(done["gap"][0]) < 0.25 < done["gap"][2]  # it learns the cue when the cue comes
     assert [groups.role({"gap": [gap]}) for gap in (0.6, 0.4, 0.1)] == ["decides", "beside", "unlearned"]
+    ended = [{"training": {"scenes": "digits"}, "accuracy": {"natural": [0.9, last]}} for last in (0.3, 0.1)]
+    assert [groups.role(each) for each in ended] == ["healthy", "untrained"]
     assert "decides" in summary([HEALTHY, ONSET], out) or "beside" in summary([HEALTHY, ONSET], out)
 
 
-def test_a_finished_training_is_not_repeated_and_a_changed_one_is(out):
+def test_a_finished_training_is_not_repeated_and_a_changed_one_is(out, monkeypatch):
     before = files(out / HEALTHY.id)
     train.run(HEALTHY, out)
     assert files(out / HEALTHY.id) == before
     assert not train.is_finished(replace(HEALTHY, epochs=3), out)
+    monkeypatch.setitem(train.REVISED, "pooled", 3)
+    assert not train.is_finished(HEALTHY, out)
 
 
 def test_a_training_is_the_same_again(out, tmp_path):
