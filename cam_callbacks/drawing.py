@@ -19,7 +19,7 @@ from cam_engine.render import Tile, contact_sheet, film_strip, panel
 
 Picture = NDArray[np.uint8]
 
-PANEL = 176  # pixels of a panel's picture: the smallest whose words read well beside those of TensorBoard and MLflow
+PANEL, TILE = 144, 112  # pixels that a panel's and a sheet's pictures have at least: small, for there are many
 STRIP_LOOKS = 36  # what a film strip has room for
 KEPT = 2  # looks whose pictures are kept for the next logger
 MOST_KEPT = 32 << 20  # bytes of one look's pictures
@@ -81,12 +81,12 @@ class Drawing:
                 yield f"{self.tag(method, layer)}/{name}", self.panel(record, method, layer, index)
 
     def panel(self, record: Record, method: str, layer: str, index: int) -> Picture:
-        """One probe image at one look: overlay, legend, label, prediction, confidence and epoch."""
+        """One probe image at one look: overlay, label, prediction, confidence and epoch; the sheet has the legend."""
         title = f"{self._series_title(method, layer)} · epoch {record.epoch}"
         return self._once(
             record.look,
             (method, layer, index),
-            lambda: panel(self.tile(record, method, layer, index), title=title, size=PANEL),
+            lambda: panel(self.tile(record, method, layer, index), title=title, size=PANEL, legend=False),
         )
 
     def sheet(self, record: Record, method: str, layer: str) -> Picture:
@@ -111,7 +111,7 @@ class Drawing:
         key = metric_key("drift_ref", method, layer, self.manifest["layers"], self.manifest.get("name"))
         drift = record.metrics.get(key, float("nan"))
         title = f"{self._series_title(method, layer)} · epoch {record.epoch} · drift {drift:.3f}"
-        return contact_sheet(tiles, title=title)
+        return contact_sheet(tiles, title=title, tile_size=TILE)
 
     def sampled(self, most: int = STRIP_LOOKS) -> list[Record]:
         """At most ``most`` of the looks on disk, evenly spread, the first and the last among them; damaged ones left out."""
