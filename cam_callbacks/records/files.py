@@ -25,12 +25,14 @@ class RecordError(ValueError):
     """A file of records that cannot be read: damaged, not one of ours, or of a newer schema."""
 
 
-def write_atomically(path: Path, data: bytes, flush: bool = True) -> Path:
-    """Write to a temporary name beside ``path``, flush to disk, rename."""
+def write_atomically(path: Path, data: bytes, flush: bool = True, private: bool = False) -> Path:
+    """Write to a temporary name beside ``path``, flush to disk, rename. ``private``: readable by its owner alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with open(temporary, "wb") as file:
+            if private:
+                os.chmod(temporary, 0o600)
             file.write(data)
             if flush:
                 file.flush()
