@@ -14,7 +14,7 @@ from cam_engine.render.contours import contours
 from cam_engine.render.encoding import encode_jpeg, encode_png, encode_webp, write_png
 from cam_engine.render.heat import COLORMAPS, DEFAULT_COLORMAP, colorize, is_valid, overlay, unit_scale, upsample
 from cam_engine.render.sheets import contact_sheet, film_strip, panel
-from cam_engine.render.tiles import Tile, shrunk
+from cam_engine.render.tiles import Tile, draw_tile, shrunk
 
 __all__ = [
     "COLORMAPS",
@@ -23,6 +23,7 @@ __all__ = [
     "colorize",
     "contact_sheet",
     "contours",
+    "draw_tile",
     "encode_jpeg",
     "encode_png",
     "encode_webp",
