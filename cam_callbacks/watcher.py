@@ -15,6 +15,7 @@ from torch import nn
 
 from cam_callbacks import processes
 from cam_callbacks.clock import Clock
+from cam_callbacks.compare.verdict import verdict_of
 from cam_callbacks.delivery import WAIT, Delivery, Sink
 from cam_callbacks.failures import Failures
 from cam_callbacks.keys import plain_key
@@ -81,6 +82,7 @@ class Watcher:
         self._values: dict[str, float] = {}
         self._resumed: Mapping[str, Any] | None = None
         self._delivery: Delivery | None = None
+        self._unsaid = False  # is there a look since the last verdict?
         if probe is not None:
             self.watch(probe)
 
@@ -236,13 +238,18 @@ class Watcher:
             if self._delivery is None:
                 self._delivery = Delivery(self.store, sinks(), self.options.max_images)
             self._delivery.offer()
+        self._unsaid = True
 
     def close(self) -> None:
-        """Wait for the loggers to take what is left, and say what they did not; a later look may have other ones."""
+        """Wait for the loggers to take what is left, say what they did not, and what the records say of the run; a later look may
+        have other loggers."""
         with self.failures.guarded("could not deliver everything"):
             delivery, self._delivery = self._delivery, None
             if delivery is not None:
                 delivery.finish(self.options.wait)
+            if self._unsaid and self.store is not None:
+                self._unsaid = False
+                self._info(f"{self.who}: {verdict_of(self.store)}")
         if self.monitor is not None:
             self.monitor.release()
 

@@ -15,7 +15,8 @@ class TensorBoardSink:
     """Pictures for TensorBoard's images tab.
 
     One tag for each probe image and method, ``cam/<method>/<image>``, so that the tab's slider walks through the
-    epochs; a contact sheet of each look under ``cam/<method>/sheet``; the film strip at the end of the run. An alert is
+    epochs; a contact sheet of each look under ``cam/<method>/sheet``, and what lies under the focus as
+    ``cam/<method>/under_the_focus``; the film strip at the end of the run. An alert is
     a text under the tag of its scalar, ``cam/alert/<name>``, at the step where it was raised.
 
     Args:
@@ -61,6 +62,9 @@ class TensorBoardSink:
             self._add(tag, picture, step)
         for method, layer in drawing.series:
             self._add(f"{drawing.tag(method, layer)}/sheet", drawing.sheet(record, method, layer), step)
+            wall = drawing.wall(record, method, layer)
+            if wall is not None:
+                self._add(f"{drawing.tag(method, layer)}/under_the_focus", wall, step)
         self.writer.flush()
 
     def finish(self, store: RecordStore, drawing: Drawing) -> None:

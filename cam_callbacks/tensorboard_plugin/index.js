@@ -29,6 +29,7 @@ class Tab {
   pages = element("div", { class: "pages" });
   search = element("input", { type: "search", placeholder: "filter runs", "aria-label": "Filter runs" });
   runs = [];
+  known = new Set(); // names of runs that were there at any time
   chosen = null; // a Set of names, once there are runs
   shown = ""; // the query of what the frame shows
   frame = null;
@@ -58,6 +59,10 @@ class Tab {
   /** The runs as a row of check boxes. */
   list() {
     const good = this.runs.filter((run) => !run.problem).map((run) => run.name);
+    for (const name of good) {
+      if (this.chosen && !this.known.has(name) && this.chosen.size < MOST) this.chosen.add(name); // a run that has just begun
+      this.known.add(name);
+    }
     const lost = this.chosen?.size && ![...this.chosen].some((name) => good.includes(name)); // their folders are gone
     if (good.length && (!this.chosen || lost)) this.chosen = new Set(good.slice(0, MOST));
     const words = this.search.value.toLowerCase();

@@ -14,7 +14,7 @@ export function curves(data, state) {
   const places = [...new Set(data.runs.flatMap((run) => run.places))].sort((a, b) => a - b);
   const first = h("div", { class: "plots" });
   const rest = h("div", { class: "plots" });
-  const more = h("details", { ontoggle: () => more.open && build() }, h("summary", {}, "More numbers"), rest);
+  const more = h("details", { ontoggle: () => more.open && build() }, h("summary", {}, "All numbers"), rest);
   const chosen = h("div", { class: "choices" });
   let charts = [];
 

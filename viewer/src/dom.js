@@ -22,6 +22,16 @@ export function named(text, longest = 60) {
   return h("bdi", { title: text }, shorten(text, longest));
 }
 
+/** A name on one line that loses letters before its end where there is too little room: its last ones often tell it apart. */
+export function tailed(element, text) {
+  const letters = [...text];
+  const cut = letters.length > 12 ? letters.length - 6 : letters.length;
+  element.replaceChildren(
+    h("span", { class: "start" }, letters.slice(0, cut).join("")),
+    ...(cut < letters.length ? [h("span", { class: "end" }, letters.slice(cut).join(""))] : []),
+  );
+}
+
 export function shorten(text, longest) {
   const letters = [...text];
   if (letters.length <= longest) return text;
@@ -54,6 +64,9 @@ export function refill(box, children) {
   box.replaceChildren(...children);
   if (active)
     [...box.querySelectorAll(active.tagName)]
-      .find((it) => it.ariaLabel === active.ariaLabel && it.className === active.className)
-      ?.focus();
+      .filter((it) => it.ariaLabel === active.ariaLabel && it.className === active.className)
+      .forEach((it) => {
+        it.focus();
+        if (it.type === "search") it.setSelectionRange(it.value.length, it.value.length);
+      });
 }

@@ -1,6 +1,6 @@
 // One panel: a canvas with its picture and map, its words, and the tooltip over its cells.
 import { MEAN } from "./data.js";
-import { h } from "./dom.js";
+import { h, tailed } from "./dom.js";
 import { label, lay, overlay } from "./paint.js";
 import { lines, pixels } from "./pictures.js";
 import { cellWords, numberWords, outcomeWords, view, words } from "./view.js";
@@ -26,7 +26,7 @@ export class Panel {
     this.canvas = h("canvas", { width: 1, height: 1 });
     const texts = (this.texts = {
       sign: h("span", { class: "sign" }),
-      name: h("bdi"),
+      name: h("bdi", { class: "tailed" }),
       sure: h("span"),
       figures: h("span", { class: "figures" }),
     });
@@ -76,7 +76,13 @@ export class Panel {
     const bare = image === MEAN || !run.probe.pictures;
     // Of a difference the picture is only context: half of the slider's way is enough.
     const opacity = bare ? 1 : it.change ? 0.5 + state.opacity / 2 : state.opacity;
-    overlay(canvas, background, it.invalid ? null : { ...it, opacity, cells: state.cells });
+    overlay(
+      canvas,
+      background,
+      it.invalid || state.original
+        ? null
+        : { ...it, opacity, fades: bare ? "no" : it.change ? "middle" : "low", cells: state.cells },
+    );
     if (state.outlines && image !== MEAN) lay(canvas, lines(run.probe, image, width, height));
     if (it.invalid) label(canvas, "no focus");
   }
@@ -91,7 +97,7 @@ export class Panel {
     said.className = outcome.wrong ? "said wrong" : "said";
     said.title = `${outcome.wrong ? "wrongly " : ""}predicted ${outcome.name}`;
     sign.textContent = outcome.wrong ? "✗ " : "→ ";
-    name.textContent = outcome.name;
+    if (name.textContent !== outcome.name) tailed(name, outcome.name);
     sure.textContent = ` ${outcome.sure}`;
   }
 
