@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
         )  # or Python would complain when it flushes at its end
-        return 0
+        return 141  # as a shell says of any command that a closed pipe ended
     except (CommandError, CompareCommandError, RecordError, OSError) as error:
         print(f"cam-callbacks: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -7,9 +7,10 @@ import logging
 import mlflow
 import pytest
 
-from cam_callbacks import CAMCallback, CAMLoop, ProbeSet
+from cam_callbacks import CAMCallback, ProbeSet
 from cam_callbacks.compare import load_run
 from cam_callbacks.compare.verdict import said, verdict_of
+from cam_callbacks.loop import CAMLoop
 
 
 def test_it_ends_the_training_in_the_terminal_once(fit, caplog):

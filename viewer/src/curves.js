@@ -1,6 +1,7 @@
 // Numbers over time: a small chart for each, those that matter most in sight.
 import { Chart } from "./chart.js";
 import { h, named, refill, select, swatch } from "./dom.js";
+import { afterPaint, inSight } from "./sight.js";
 
 const REBUILT_BY = ["method", "layer", "hidden", "lines", "beside"]; // choices that change what the charts hold
 const LINE_CHOICES = [
@@ -19,7 +20,7 @@ export function curves(data, state) {
   let charts = [];
 
   const destroy = () => charts.forEach((chart) => chart.plot.destroy());
-  const move = () => charts.forEach((chart) => chart.move());
+  const move = () => sight.draw();
 
   function build() {
     destroy();
@@ -62,7 +63,8 @@ export function curves(data, state) {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   dark.addEventListener("change", build);
   const resized = new ResizeObserver(() => charts.forEach((chart) => chart.resize()));
-  queueMicrotask(() => {
+  const sight = inSight(section, () => charts.forEach((chart) => chart.move()));
+  afterPaint(() => {
     build();
     resized.observe(section);
   });
@@ -70,6 +72,7 @@ export function curves(data, state) {
   function stop() {
     dark.removeEventListener("change", build);
     resized.disconnect();
+    sight.stop();
     destroy();
   }
   return { element: section, stop };

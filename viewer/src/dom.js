@@ -22,13 +22,17 @@ export function named(text, longest = 60) {
   return h("bdi", { title: text }, shorten(text, longest));
 }
 
+const SHORT = 12; // letters that always have room
+
 /** A name on one line that loses letters before its end where there is too little room: its last ones often tell it apart. */
 export function tailed(element, text) {
-  const letters = [...text];
-  const cut = letters.length > 12 ? letters.length - 6 : letters.length;
+  const letters = text.length > SHORT ? [...text] : [];
+  const isLong = letters.length > SHORT;
+  element.classList.toggle("tailed", isLong);
+  if (!isLong) return void (element.textContent = text);
   element.replaceChildren(
-    h("span", { class: "start" }, letters.slice(0, cut).join("")),
-    ...(cut < letters.length ? [h("span", { class: "end" }, letters.slice(cut).join(""))] : []),
+    h("span", { class: "start" }, letters.slice(0, -6).join("")),
+    h("span", { class: "end" }, letters.slice(-6).join("")),
   );
 }
 

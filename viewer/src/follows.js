@@ -1,6 +1,7 @@
 // What the prediction follows: the exchange tests as bars with intervals, and pairs that followed what should not decide.
 import { h, named, swatch, tailed } from "./dom.js";
 import { percent } from "./format.js";
+import { inSight } from "./sight.js";
 
 // In the order of the page; of a map's places only those of the chosen method.
 const PARTS = {
@@ -45,13 +46,14 @@ export function follows(data, state) {
       );
   }
 
-  state.listen((keys) => ["place", "method", "layer", "hidden"].some((key) => keys.has(key)) && fill());
+  const sight = inSight(bars, fill);
+  state.listen((keys) => ["place", "method", "layer", "hidden"].some((key) => keys.has(key)) && sight.draw());
   mixed.replaceChildren(...data.runs.map((run) => mixtures(data, state, run)).filter(Boolean));
   state.listen((keys) => {
     if (keys.has("hidden")) for (const it of mixed.children) it.hidden = state.hidden.has(Number(it.dataset.run));
   });
-  fill();
-  return { element };
+  sight.draw();
+  return { element, stop: sight.stop };
 }
 
 const testOf = (run, part, state) =>
@@ -135,7 +137,7 @@ function mixtures(data, state, run) {
 }
 
 function caption(name) {
-  const element = h("figcaption", { class: "tailed", title: name });
+  const element = h("figcaption", { title: name });
   tailed(element, name);
   return element;
 }

@@ -4,6 +4,7 @@ import { MEAN } from "./data.js";
 import { h, named, refill, select, shorten, swatch } from "./dom.js";
 import { FILTERS, order, SORTS } from "./order.js";
 import { Panel } from "./panel.js";
+import { afterPaint } from "./sight.js";
 
 const TILE = 150; // pixels that a panel should have
 const RESORTS = ["sort", "filter", "class", "group", "search", "at", "probe", "method", "layer", "hidden"];
@@ -127,7 +128,7 @@ export function grid(data, state, open) {
     layout();
     drawAll(visible);
   });
-  queueMicrotask(() => {
+  afterPaint(() => {
     fill();
     resized.observe(cards);
   });

@@ -62,13 +62,13 @@ const weighted = new WeakMap();
 function weigh(colours, opacity, fades) {
   const known = weighted.get(colours);
   if (known?.opacity === opacity && known.fades === fades) return known;
-  const parts = { opacity, fades, left: new Int32Array(256), redBlue: new Int32Array(256), green: new Int32Array(256) };
+  const parts = { opacity, fades, words: new Int32Array(1024) }; // four a level, so that they are read together
   for (let level = 0; level < 256; level++) {
     const alpha = Math.round(opacity * FADES[fades](level) * 256);
     const [red, green, blue] = colours.subarray(3 * level, 3 * level + 3);
-    parts.left[level] = 256 - alpha;
-    parts.redBlue[level] = Math.imul(red | (blue << 16), alpha) + 0x800080;
-    parts.green[level] = Math.imul(green << 8, alpha) + 0x8000;
+    parts.words[4 * level] = 256 - alpha;
+    parts.words[4 * level + 1] = Math.imul(red | (blue << 16), alpha) + 0x800080;
+    parts.words[4 * level + 2] = Math.imul(green << 8, alpha) + 0x8000;
   }
   weighted.set(colours, parts);
   return parts;
@@ -89,7 +89,7 @@ export function overlay(canvas, picture, map) {
 }
 
 function blend(out, under, width, height, { levels, grid, colours, opacity, fades = "no", cells }) {
-  const { left: rest, redBlue, green } = weigh(colours, opacity, fades);
+  const { words } = weigh(colours, opacity, fades);
   const across = between(grid[1], width, !cells);
   const down = between(grid[0], height, !cells);
   const row = new Float32Array(grid[1]); // levels of this row of pixels, in the columns of the grid
@@ -99,12 +99,12 @@ function blend(out, under, width, height, { levels, grid, colours, opacity, fade
     for (let x = 0; x < row.length; x++) row[x] = levels[above + x] + (levels[below + x] - levels[above + x]) * down.share[y] + 0.5;
     for (let x = 0; x < width; x++, i++) {
       const left = row[across.first[x]];
-      const level = (left + (row[across.second[x]] - left) * across.share[x]) | 0;
+      const at = ((left + (row[across.second[x]] - left) * across.share[x]) | 0) << 2;
       const pixel = under[i];
-      const share = rest[level];
+      const rest = words[at];
       out[i] = 0xff000000
-        | (((Math.imul(pixel & 0xff00ff, share) + redBlue[level]) >>> 8) & 0xff00ff)
-        | (((Math.imul(pixel & 0xff00, share) + green[level]) >>> 8) & 0xff00);
+        | (((Math.imul(pixel & 0xff00ff, rest) + words[at + 1]) >>> 8) & 0xff00ff)
+        | (((Math.imul(pixel & 0xff00, rest) + words[at + 2]) >>> 8) & 0xff00);
     }
   }
 }

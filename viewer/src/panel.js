@@ -5,18 +5,23 @@ import { label, lay, overlay } from "./paint.js";
 import { lines, pixels } from "./pictures.js";
 import { cellWords, numberWords, outcomeWords, view, words } from "./view.js";
 
+const REST_MS = 100; // that the slider has to rest
 const tip = h("div", { class: "tip", hidden: true, "aria-hidden": "true" });
 
 /** What panels show is put into words when the slider rests: nobody can be told forty pictures in a moment. */
 const undescribed = new Set();
-let resting;
+let [resting, changed] = [null, 0];
 function describeSoon(panel) {
   undescribed.add(panel);
-  clearTimeout(resting);
-  resting = setTimeout(() => {
-    for (const it of undescribed) it.describe();
-    undescribed.clear();
-  }, 100);
+  changed = performance.now();
+  resting ??= setTimeout(describe, REST_MS);
+}
+
+function describe() {
+  if (performance.now() - changed < REST_MS - 5) return void (resting = setTimeout(describe, REST_MS));
+  resting = null;
+  for (const it of undescribed) it.describe();
+  undescribed.clear();
 }
 
 export class Panel {
@@ -26,7 +31,7 @@ export class Panel {
     this.canvas = h("canvas", { width: 1, height: 1 });
     const texts = (this.texts = {
       sign: h("span", { class: "sign" }),
-      name: h("bdi", { class: "tailed" }),
+      name: h("bdi"),
       sure: h("span"),
       figures: h("span", { class: "figures" }),
     });
@@ -97,7 +102,8 @@ export class Panel {
     said.className = outcome.wrong ? "said wrong" : "said";
     said.title = `${outcome.wrong ? "wrongly " : ""}predicted ${outcome.name}`;
     sign.textContent = outcome.wrong ? "✗ " : "→ ";
-    if (name.textContent !== outcome.name) tailed(name, outcome.name);
+    if (this.named !== outcome.name) tailed(name, outcome.name);
+    this.named = outcome.name;
     sure.textContent = ` ${outcome.sure}`;
   }
 

@@ -3,6 +3,7 @@ import { h, named } from "./dom.js";
 import { order } from "./order.js";
 import { Panel } from "./panel.js";
 import { decodedPicture } from "./pictures.js";
+import { drawAll } from "./sight.js";
 
 const WORST = 12;
 const WIDTH = 150; // pixels of a panel
@@ -15,6 +16,7 @@ export function printed(data, state) {
   const worst = () => order(data, state, runs()).slice(0, WORST);
 
   function paint() {
+    drawAll();
     cards.replaceChildren(
       ...worst().map((image) => {
         const panels = runs().map((run) => new Panel(data, state, run, image, () => {}));

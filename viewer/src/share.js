@@ -3,6 +3,7 @@ import { h } from "./dom.js";
 import { encodeGif } from "./gif.js";
 import { order } from "./order.js";
 import { Panel } from "./panel.js";
+import { drawAll } from "./sight.js";
 
 const SCALE = 2; // pixels of the copied picture for one of the page
 const GIF_MS = 350;
@@ -93,6 +94,7 @@ async function copyPicture(data) {
 
 /** Verdicts, the wall and the curves on one canvas, in the colours of the page. */
 export function picture(data) {
+  drawAll();
   const style = getComputedStyle(document.documentElement);
   const color = (name) => style.getPropertyValue(`--${name}`).trim();
   const wall = document.querySelector(".crops");

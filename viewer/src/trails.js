@@ -1,6 +1,7 @@
 // Accuracy against focus: the way of each run over the epochs. Up is right, right is on the object.
 import { h } from "./dom.js";
 import { shown, times } from "./format.js";
+import { inSight } from "./sight.js";
 
 const HEIGHT = 230;
 const PAD = { left: 46, right: 14, top: 12, bottom: 34 };
@@ -116,12 +117,14 @@ export function trails(data, state, mark) {
     context.fillText(String(run.index + 1), x, y + 3.5);
   }
 
-  state.listen((keys) => ["place", "method", "layer", "hidden"].some((key) => keys.has(key)) && draw());
+  const sight = inSight(element, draw);
+  const redraw = () => sight.draw();
+  state.listen((keys) => ["place", "method", "layer", "hidden"].some((key) => keys.has(key)) && redraw());
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  dark.addEventListener("change", draw);
-  const resized = new ResizeObserver(draw);
-  queueMicrotask(() => resized.observe(element));
-  return { element, stop: () => (resized.disconnect(), dark.removeEventListener("change", draw)) };
+  dark.addEventListener("change", redraw);
+  const resized = new ResizeObserver(redraw);
+  resized.observe(element);
+  return { element, stop: () => (resized.disconnect(), sight.stop(), dark.removeEventListener("change", redraw)) };
 }
 
 function dot(context, [x, y], radius) {

@@ -77,7 +77,7 @@ function show(raw) {
   const probe = data.probes[state.probe];
   const marking = annotator(probe, (it) => imageTitle(data, probe, it));
   const paper = printed(data, state);
-  parts = [bar, pictures, charts, crops, ways, paper];
+  parts = [bar, pictures, charts, crops, decides, ways, paper];
   root.replaceChildren(
     header(data, state, () => marking.open()),
     bar.element,

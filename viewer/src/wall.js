@@ -2,6 +2,7 @@
 import { h, named, swatch, tailed } from "./dom.js";
 import { order } from "./order.js";
 import { decodedPicture } from "./pictures.js";
+import { inSight } from "./sight.js";
 
 const SHARE = 3 / 8; // of the picture's shorter side: the side of the window
 const [SMALLEST, LARGEST, GAP] = [34, 56, 2]; // pixels of the page
@@ -14,7 +15,7 @@ const RESORTS = ["at", "probe", "method", "layer", "hidden"];
 export function wall(data, state, open) {
   const box = h("div", { class: "crops" });
   const caption = h("p", { class: "muted" });
-  const more = h("button", { type: "button", class: "again", onclick: () => ((unfolded = !unfolded), fill()) });
+  const more = h("button", { type: "button", class: "again", onclick: () => ((unfolded = !unfolded), anew()) });
   const element = h(
     "div",
     { class: "wall", role: "group", "aria-label": "Under the focus" },
@@ -29,7 +30,15 @@ export function wall(data, state, open) {
 
   const runs = () => data.runs.filter((run) => run.probeIndex === state.probe && !state.hidden.has(run.index));
 
+  let stale = true; // are the rows to be chosen anew?
+
+  function show() {
+    if (stale) fill();
+    else strips.forEach((strip) => strip.draw());
+  }
+
   function fill() {
+    stale = false;
     const shown = runs();
     const probe = data.probes[state.probe];
     known = box.clientWidth;
@@ -53,24 +62,26 @@ export function wall(data, state, open) {
         ...strips.slice(i * shown.length, (i + 1) * shown.length).map((strip) => strip.canvas),
       ]),
     );
-    draw();
+    strips.forEach((strip) => strip.draw());
   }
 
-  const draw = () => strips.forEach((strip) => strip.draw());
+  const sight = inSight(element, show);
+  const anew = () => {
+    stale = true;
+    sight.draw();
+  };
   state.listen((keys) => {
-    if (RESORTS.some((key) => keys.has(key))) fill();
-    else if (keys.has("place")) draw();
+    if (RESORTS.some((key) => keys.has(key))) anew();
+    else if (keys.has("place")) sight.draw();
   });
-  const resized = new ResizeObserver(() => known !== box.clientWidth && fill());
-  queueMicrotask(() => {
-    fill();
-    resized.observe(box);
-  });
-  return { element, stop: () => resized.disconnect() };
+  const resized = new ResizeObserver(() => known !== box.clientWidth && anew());
+  sight.draw();
+  resized.observe(box);
+  return { element, stop: () => (resized.disconnect(), sight.stop()) };
 }
 
 function rowName(name) {
-  const element = h("span", { class: "rowname tailed", title: name ?? undefined });
+  const element = h("span", { class: "rowname", title: name ?? undefined });
   if (name !== null) tailed(element, name);
   return element;
 }
