@@ -116,12 +116,11 @@ class Tab {
     try {
       dark = parent.document.body.classList.contains("dark-mode");
     } catch { /* a parent of another origin: its own choice stays unknown */ }
-    this.scheme = dark ? "dark" : "light";
-    let shown = this.scheme;
-    if (this.frame) {
-      this.frame.style.colorScheme = this.scheme; // not every browser hands that on to the page, and then the bar goes with the page
-      shown = this.frame.contentWindow.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-    }
-    document.documentElement.style.colorScheme = shown;
+    const scheme = dark ? "dark" : "light";
+    document.documentElement.style.colorScheme = scheme;
+    const page = this.frame?.contentDocument?.documentElement;
+    if (!page || page.dataset.theme === scheme) return;
+    page.dataset.theme = scheme;
+    this.frame.contentWindow.dispatchEvent(new Event("themechange"));
   }
 }

@@ -50,7 +50,7 @@ def test_the_wall_shows_unblended_pixels_under_the_focus(two, runs, open_page):
             for left in range(0, len(wanted) * (side + 2), side + 2):
                 shown = strip[:, left : left + side].astype(float)
                 off = [np.abs(shown - crop).mean() for crop in wanted if crop.shape == shown.shape]
-                assert min(off) < 6  # of 255: two ways to enlarge 18 pixels
+                assert min(off) < 9  # of 255: two ways to enlarge 18 pixels
 
 
 def test_the_wall_follows_slider_and_method_and_opens_an_image(two, open_page):

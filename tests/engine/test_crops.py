@@ -20,7 +20,9 @@ def test_the_window_lies_around_the_peak_and_inside_the_picture(cell, centre):
     left = min(max(round((cell[1] + 0.5) / 4 * 64 - side / 2), 0), 64 - side)
     crop = under_focus(picture(), heat)
     np.testing.assert_array_equal(crop, picture()[top : top + side, left : left + side])
-    assert abs(crop[side // 2, side // 2, 0] - centre[0]) <= 1 and abs(int(crop[side // 2, side // 2, 1]) - centre[1]) <= 2
+    assert (
+        abs(crop[side // 2, side // 2, 0] - centre[0]) <= 1 and abs(int(crop[side // 2, side // 2, 1]) - centre[1]) <= 2
+    )
 
 
 def test_the_peak_is_between_cells_that_are_equally_high():

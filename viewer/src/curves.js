@@ -1,6 +1,6 @@
 // Numbers over time: a small chart for each, those that matter most in sight.
 import { Chart } from "./chart.js";
-import { h, named, refill, select, swatch } from "./dom.js";
+import { h, named, onTheme, refill, select, swatch } from "./dom.js";
 import { afterPaint, inSight } from "./sight.js";
 
 const REBUILT_BY = ["method", "layer", "hidden", "lines", "beside"]; // choices that change what the charts hold
@@ -60,8 +60,7 @@ export function curves(data, state) {
     if (REBUILT_BY.some((key) => keys.has(key))) build();
     else if (keys.has("place")) move();
   });
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  dark.addEventListener("change", build);
+  const deaf = onTheme(build);
   const resized = new ResizeObserver(() => charts.forEach((chart) => chart.resize()));
   const sight = inSight(section, () => charts.forEach((chart) => chart.move()));
   afterPaint(() => {
@@ -70,7 +69,7 @@ export function curves(data, state) {
   });
 
   function stop() {
-    dark.removeEventListener("change", build);
+    deaf();
     resized.disconnect();
     sight.stop();
     destroy();

@@ -58,6 +58,17 @@ export function select(label, options, value, choose, hint) {
 export const swatch = (index) =>
   h("span", { class: `swatch run-${index % 10}`, "aria-hidden": "true" }, String(index + 1));
 
+/** `listener()` is called when the colours change from light to dark or back; returns what ends that. */
+export function onTheme(listener) {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  dark.addEventListener("change", listener);
+  addEventListener("themechange", listener); // of a page around this one, which sets data-theme
+  return () => {
+    dark.removeEventListener("change", listener);
+    removeEventListener("themechange", listener);
+  };
+}
+
 /** Is the user typing or choosing, so that arrow keys are not for the slider? */
 export const isEditing = (target) =>
   target instanceof Element && target.matches("input:not([type=checkbox]), select, textarea");

@@ -1,5 +1,5 @@
 // Accuracy against focus: the way of each run over the epochs. Up is right, right is on the object.
-import { h } from "./dom.js";
+import { h, onTheme } from "./dom.js";
 import { shown, times } from "./format.js";
 import { inSight } from "./sight.js";
 
@@ -120,11 +120,10 @@ export function trails(data, state, mark) {
   const sight = inSight(element, draw);
   const redraw = () => sight.draw();
   state.listen((keys) => ["place", "method", "layer", "hidden"].some((key) => keys.has(key)) && redraw());
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  dark.addEventListener("change", redraw);
+  const deaf = onTheme(redraw);
   const resized = new ResizeObserver(redraw);
   resized.observe(element);
-  return { element, stop: () => (resized.disconnect(), sight.stop(), dark.removeEventListener("change", redraw)) };
+  return { element, stop: () => (resized.disconnect(), sight.stop(), deaf()) };
 }
 
 function dot(context, [x, y], radius) {
