@@ -76,7 +76,9 @@ def table_of(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, list[Any
     is called by machines last.
     """
     numbers = [(group, row) for group in groups for row in group.rows]
-    numbers.sort(key=lambda number: (not number[1].number.headline, _place(number[1].number.key, accuracy_name(runs[0]))))
+    numbers.sort(
+        key=lambda number: (not number[1].number.headline, _place(number[1].number.key, accuracy_name(runs[0])))
+    )
     columns: dict[str, list[Any]] = {"run": [run.name for run in runs]}
     for group, row in numbers:
         title = row.number.key if group.title == "logged by the trainer" else f"{row.number.key} · {group.title}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from cam_engine.render.heat import check_image, is_valid
+from cam_engine.render.heat import check_image, is_valid, unit_scale
 from cam_engine.render.page import Page, Style
 
 SHARE = 3 / 8  # of the picture's shorter side: the side of the window
@@ -33,19 +34,23 @@ def under_focus(image: NDArray[np.uint8], heatmap: ArrayLike) -> NDArray[np.uint
     if not is_valid(heatmap):
         return None
     height, width = image.shape[:2]
-    side = max(1, round(SHARE * min(height, width)))
-    y, x = peak(np.maximum(np.asarray(heatmap, np.float64), 0))
-    top, left = (min(max(round(at * length - side / 2), 0), length - side) for at, length in ((y, height), (x, width)))
+    side = max(1, math.floor(SHARE * min(height, width) + 0.5))
+    y, x = peak(unit_scale(heatmap))
+    top, left = (
+        min(max(math.floor(at * length - side / 2 + 0.5), 0), length - side) for at, length in ((y, height), (x, width))
+    )
     return image[top : top + side, left : left + side]
 
 
-def peak(heatmap: NDArray[np.float64]) -> tuple[float, float]:
+def peak(heatmap: NDArray[np.floating]) -> tuple[float, float]:
     """Where a map (h, w) of non-negative values is highest, (down, right) in [0, 1]."""
     h, w = heatmap.shape
     row, column = divmod(int(np.argmax(heatmap)), w)
     rows, columns = np.arange(max(0, row - 1), min(h, row + 2)), np.arange(max(0, column - 1), min(w, column + 2))
     around = heatmap[np.ix_(rows, columns)]
     total = around.sum()
+    if total == 0:  # all cells alike
+        return (row + 0.5) / h, (column + 0.5) / w
     return float((around.sum(1) * (rows + 0.5)).sum() / total / h), float(
         (around.sum(0) * (columns + 0.5)).sum() / total / w
     )

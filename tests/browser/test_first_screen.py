@@ -1,5 +1,6 @@
 """What a colleague sees in ten seconds: verdict, what lies under the focus, what the prediction follows."""
 
+import base64
 import io
 from dataclasses import replace
 
@@ -20,8 +21,9 @@ def strips(page, run):
     """A run's rows of crops, (H, W, 3) each."""
     page.wait_for_timeout(200)
     settle(page)
-    shots = [strip.screenshot() for strip in page.locator(f".strip[data-run='{run}']").all()]
-    return [np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")) for shot in shots]
+    drawn = page.eval_on_selector_all(f".strip[data-run='{run}']", "all => all.map(it => it.toDataURL())")
+    pictures = [Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) for address in drawn]
+    return [np.asarray(picture.convert("RGB")) for picture in pictures]
 
 
 def test_verdict_and_wall_are_on_the_first_screen(two, runs, open_page):
@@ -38,6 +40,7 @@ def test_the_wall_shows_unblended_pixels_under_the_focus(two, runs, open_page):
     """The crops of each run are those that Python cuts out, a row a class, and the same image stands at the same place."""
     page = open_page(two)
     names = page.locator(".rowname").all_inner_texts()
+    off = []
     for index, run in enumerate(runs):
         pictures, labels = run.probe["pictures"], run.probe["labels"]
         maps = run.records[-1].maps["gradcam", "features"]
@@ -49,8 +52,9 @@ def test_the_wall_shows_unblended_pixels_under_the_focus(two, runs, open_page):
             ]
             for left in range(0, len(wanted) * (side + 2), side + 2):
                 shown = strip[:, left : left + side].astype(float)
-                off = [np.abs(shown - crop).mean() for crop in wanted if crop.shape == shown.shape]
-                assert min(off) < 9  # of 255: two ways to enlarge 18 pixels
+                off.append(min(np.abs(shown - crop).mean() for crop in wanted))
+    # Of 255: two ways to enlarge 18 pixels. The page holds a map in 255 steps, and cells that are then alike may move a window.
+    assert len(off) == 40 and np.mean(np.array(off) < 4) >= 0.9
 
 
 def test_the_wall_follows_slider_and_method_and_opens_an_image(two, open_page):

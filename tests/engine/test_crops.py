@@ -32,6 +32,10 @@ def test_the_peak_is_between_cells_that_are_equally_high():
     np.testing.assert_array_equal(crop, picture(48, 48)[15:33, 15:33])
 
 
+def test_a_map_of_equal_cells_has_a_window():
+    assert under_focus(picture(), np.ones((4, 4))).shape == (18, 18, 3)
+
+
 @pytest.mark.parametrize("heat", [np.full((4, 4), np.nan), np.zeros((4, 4)), np.full((4, 4), -1.0)])
 def test_a_map_that_is_not_valid_has_no_window(heat):
     assert under_focus(picture(), heat) is None
