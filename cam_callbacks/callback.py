@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cam_callbacks import lightning_trainer, processes
 from cam_callbacks.delivery import WAIT, Sink
 from cam_callbacks.delivery.sink import SinkOptions
-from cam_callbacks.keys import plain_key
+from cam_callbacks.keys import ALERT, fired, plain_key
 from cam_callbacks.loggers.registry import sinks_of
 from cam_callbacks.look.alerts import names_of
 from cam_callbacks.look.judgement import Rule
@@ -85,6 +85,7 @@ class CAMCallback(Base):
         exchange: Parts that two probe images exchange to see which of them the prediction follows, such as ``["object",
             "background", "frame"]``; ``"auto"`` is those that the probe allows, [] none. Classifiers only.
         exchange_pairs: Donors for each image; None: as many as make 64 mixtures a part, at the last look of a fit 192.
+        boxes: File of boxes that a person drew on this probe (``cam-callbacks annotate``, or "Draw boxes" on the page).
         calibration: File that ``cam-callbacks calibrate`` made of accepted runs: alerts are then raised by its thresholds.
 
     A second ``fit`` by the same trainer goes on with the records; one by another trainer starts a new series.
@@ -122,6 +123,7 @@ class CAMCallback(Base):
         exchange: str | Sequence[str] = "auto",
         exchange_pairs: int | None = None,
         calibration: str | os.PathLike[str] | None = None,
+        boxes: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         if isinstance(probe, str) and probe not in ("val", "train"):
@@ -145,11 +147,13 @@ class CAMCallback(Base):
         self.on = (on,) if isinstance(on, str) else tuple(on)
         if not self.on or not set(self.on) <= {"fit", "validate", "test"}:
             raise ValueError(f'on= takes "fit", "validate" and "test", not {on!r}.')
-        self._probe = probe
+        self.boxes = boxes
+        self._probe = probe if isinstance(probe, str) else self._marked(probe)
         self._enabled = enabled()
         self._trainer: weakref.ref[Any] | None = None  # whose run the watcher watches
         self._set_up = False
         self._look_is_due = False
+        self._fired: set[str] = set()  # keys of alerts
         self._unlogged = False  # there are values that monitors have not got yet
         self._record: Record | None = None  # the look of this validation, until the validation's numbers are known
         # Built here, so that what does not fit the probe is an error at once and not after an epoch.
@@ -205,7 +209,7 @@ class CAMCallback(Base):
                 None if self.watcher.monitor is not None else lightning_trainer.early_probe(trainer, str(self._probe))
             )
             if probe is not None:
-                self.watcher.watch(probe)
+                self.watcher.watch(self._marked(probe))
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin already, for an error or a message before the first epoch; the first look begins where this cannot."""
@@ -238,8 +242,20 @@ class CAMCallback(Base):
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if self._watching(trainer) and self._unlogged:
             self._unlogged = False
-            for key, value in self.watcher.values().items():
-                pl_module.log(key, value, on_step=False, on_epoch=True, batch_size=1, add_dataloader_idx=False)
+            values = self.watcher.values()
+            alerts = {key: value for key, value in values.items() if key.startswith(plain_key(ALERT, self.name))}
+            for key, value in values.items():  # monitors find every alert; loggers get those that have fired
+                pl_module.log(
+                    key,
+                    value,
+                    on_step=False,
+                    on_epoch=True,
+                    batch_size=1,
+                    add_dataloader_idx=False,
+                    logger=key not in alerts,
+                )
+            with self.watcher.failures.guarded("could not log an alert"):
+                lightning_trainer.log_metrics(trainer, fired(alerts, self.name, self._fired))
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         record, self._record = self._record, None
@@ -304,10 +320,13 @@ class CAMCallback(Base):
         given = self._probe if isinstance(self._probe, ProbeSet) else None
         return Watcher(who, self.options, given, rank_zero_info)
 
+    def _marked(self, probe: ProbeSet) -> ProbeSet:
+        return probe if self.boxes is None else probe.with_boxes(self.boxes)
+
     def _ready(self, trainer: Any, pl_module: Any) -> nn.Module:
         """The module that is explained, in a run that has begun. Talks to no other process."""
         if self.watcher.monitor is None:
-            self.watcher.watch(lightning_trainer.loaded_probe(trainer, str(self._probe)))
+            self.watcher.watch(self._marked(lightning_trainer.loaded_probe(trainer, str(self._probe))))
         model = lightning_trainer.explained_module(pl_module, self.model, self.options.look.forward is not None)
         if not self.watcher.begun:
             run, folder = lightning_trainer.run_of(trainer, self.folder, self.name)

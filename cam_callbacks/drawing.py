@@ -15,7 +15,7 @@ from cam_callbacks.keys import metric_key, per_image_key, plain_key, series_name
 from cam_callbacks.picture_step import picture_step
 from cam_callbacks.records import Record, RecordError, RecordStore
 from cam_engine.metrics import jensen_shannon
-from cam_engine.render import Tile, contact_sheet, film_strip, panel
+from cam_engine.render import Tile, above, contact_sheet, film_strip, focus_wall, panel, under_focus
 
 Picture = NDArray[np.uint8]
 
@@ -23,7 +23,8 @@ PANEL, TILE = 144, 112  # pixels that a panel's and a sheet's pictures have at l
 STRIP_LOOKS = 36  # what a film strip has room for
 KEPT = 2  # looks whose pictures are kept for the next logger
 MOST_KEPT = 32 << 20  # bytes of one look's pictures
-OWN_PICTURES = ("sheet", "film_strip")  # names beside those of the images
+WALL_ROWS, WALL_COLUMNS = 12, 12  # of the crops under the focus
+OWN_PICTURES = ("sheet", "film_strip", "under_the_focus")  # names beside those of the images
 
 
 class Drawing:
@@ -112,6 +113,46 @@ class Drawing:
         drift = record.metrics.get(key, float("nan"))
         title = f"{self._series_title(method, layer)} · epoch {record.epoch} · drift {drift:.3f}"
         return contact_sheet(tiles, title=title, tile_size=TILE)
+
+    def wall(self, record: Record, method: str, layer: str) -> Picture | None:
+        """Under the focus: what lies where the maps are highest, cut out of the pictures, a row a class or group.
+
+        Of the whole probe, in its order at every look; None where pixels are not stored.
+        """
+        if not self.manifest.get("store_images", True):
+            return None
+        rows = self.wall_rows
+        shown, maps = self.probe["pictures"], record.maps[method, layer]
+        crops = [[under_focus(shown[image], maps[image]) for image in images] for _, images in rows]
+        total = self.manifest["probe"]["n"]
+        drawn = sum(len(images) for _, images in rows)
+        return focus_wall(
+            crops,
+            row_labels=[label for label, _ in rows],
+            title=f"Under the focus · {self._series_title(method, layer)} · epoch {record.epoch}",
+            note=f"the pictures where the map is highest{f' · {drawn} of {total} images' if drawn < total else ''}",
+        )
+
+    @cached_property
+    def wall_rows(self) -> list[tuple[str, list[int]]]:
+        """Label and images of each row of the wall; without classes or groups of several images rows of the whole probe."""
+        n, groups = self.manifest["probe"]["n"], self.manifest["probe"].get("groups")
+        if "labels" in self.probe:
+            tags = [self.class_name(int(label)) for label in self.probe["labels"]]
+        else:
+            tags = [str(group) for group in groups] if groups else [""] * n
+        by_tag: dict[str, list[int]] = {}
+        for image, tag in enumerate(tags):
+            by_tag.setdefault(tag, []).append(image)
+        if len(by_tag) < 2 or n < 2 * len(by_tag):
+            starts = range(0, n, WALL_COLUMNS)[:WALL_ROWS]
+            return [("", list(range(start, min(start + WALL_COLUMNS, n)))) for start in starts]
+        return [(tag, images[:WALL_COLUMNS]) for tag, images in list(by_tag.items())[:WALL_ROWS]]
+
+    def latest(self, record: Record, method: str, layer: str) -> Picture:
+        """One look on one picture: what lies under the focus, and all drawn probe images."""
+        wall, sheet = self.wall(record, method, layer), self.sheet(record, method, layer)
+        return sheet if wall is None else above(wall, sheet)
 
     def sampled(self, most: int = STRIP_LOOKS) -> list[Record]:
         """At most ``most`` of the looks on disk, evenly spread, the first and the last among them; damaged ones left out."""

@@ -144,6 +144,13 @@ def loaded_probe(trainer: Any, split: str) -> ProbeSet:
         return ProbeSet.from_dataset(loader_dataset(loaders))
 
 
+def log_metrics(trainer: Any, values: dict[str, float]) -> None:
+    """Numbers for every logger, at the step under which Lightning logs those of a validation."""
+    steps = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step)
+    for logger in trainer.loggers if values else ():
+        logger.log_metrics(values, step=steps)
+
+
 def spread_by(trainer: Any) -> str | None:
     """The strategy that spreads the model's parameters over processes, so that none of them can look alone."""
     strategy = type(trainer.strategy).__name__

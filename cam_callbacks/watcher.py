@@ -16,6 +16,7 @@ from torch import nn
 
 from cam_callbacks import processes
 from cam_callbacks.clock import Clock
+from cam_callbacks.compare.verdict import verdict_of
 from cam_callbacks.delivery import WAIT, Delivery, Sink
 from cam_callbacks.failures import Failures
 from cam_callbacks.keys import plain_key
@@ -83,6 +84,7 @@ class Watcher:
         self._resumed: Mapping[str, Any] | None = None
         self._delivery: Delivery | None = None
         self._charged = 0.0  # of what the delivery took
+        self._unsaid = False  # is there a look since the last verdict?
         if probe is not None:
             self.watch(probe)
 
@@ -241,6 +243,7 @@ class Watcher:
             if self._delivery is None:
                 self._delivery = Delivery(self.store, sinks(), self.options.max_images)
             self._delivery.offer()
+        self._unsaid = True
         self._clock.charge(time.perf_counter() - started)
 
     def _charge_delivery(self) -> None:
@@ -250,14 +253,18 @@ class Watcher:
             self._charged = taken
 
     def close(self) -> None:
-        """Wait for the loggers to take what is left, and say what they did not; a later look may have other ones."""
-        delivery, self._delivery = self._delivery, None
-        if delivery is not None:
-            started = time.perf_counter()
-            with self.failures.guarded("could not deliver everything"):
+        """Wait for the loggers to take what is left, say what they did not, and what the records say of the run; a later look may
+        have other loggers."""
+        started = time.perf_counter()
+        with self.failures.guarded("could not deliver everything"):
+            delivery, self._delivery, self._charged = self._delivery, None, 0.0
+            if delivery is not None:
                 delivery.finish(self.options.wait)
+        if self._unsaid and self.store is not None:
+            self._unsaid = False
+            with self.failures.guarded("could not say what the records say"):
+                self._info(f"{self.who}: {verdict_of(self.store)}")
             self._clock.charge(time.perf_counter() - started)
-            self._charged = 0.0
             self._say(
                 f"watching took {self._clock.spent:.1f} s of {self._clock.elapsed:.0f} s, delivery to loggers included"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,6 +23,7 @@ from cam_callbacks.text_table import printable
 _MOST_PARAMS = 1000
 _MOST_YAML = 2**20  # bytes
 _PACKED = 100  # times that what a run unpacks to may be larger than its files
+CAM = "cam"  # the folder that a callback makes in its log folder
 
 
 class LoadError(ValueError):
@@ -47,6 +49,7 @@ class Run:
     probe: dict[str, NDArray[Any]] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    folder: Path | None = None  # of its records, where they lie on a disk that stays
 
     @property
     def methods(self) -> list[str]:
@@ -86,11 +89,21 @@ class Run:
         return self.records[-1].per_image.get(Key(metric, method, layer).filed(self.layers))
 
 
+def name_below(folder: Path, root: Path) -> str:
+    """A run's name as TensorBoard has it: where its folder lies below a log folder, without the ``cam`` that a callback makes."""
+    parts = folder.relative_to(root).parts
+    return "/".join(parts[:-1] if parts and parts[-1] == CAM else parts)
+
+
 def with_unique_names(runs: Sequence[Run]) -> list[Run]:
-    """The same runs; a name that occurred before gets a number behind it."""
+    """The same runs; one that is called by its folder's name alone gets that of the folders above, where the name is "cam" or
+    occurs twice, and any other name that occurred before a number behind it."""
     taken: set[str] = set()
     named = []
-    for run in runs:
+    counts = Counter(run.name for run in runs)
+    alike = [run for run in runs if _is_nameless(run) and (counts[run.name] > 1 or run.name == CAM)]
+    places = dict(zip(map(id, alike), _places([run.folder for run in alike if run.folder is not None]), strict=True))
+    for run in (replace(run, name=printable(places.get(id(run), "")) or run.name) for run in runs):
         name, count = run.name, 1
         while name in taken:
             count += 1
@@ -98,6 +111,20 @@ def with_unique_names(runs: Sequence[Run]) -> list[Run]:
         taken.add(name)
         named.append(run if name == run.name else replace(run, name=name))
     return named
+
+
+def _is_nameless(run: Run) -> bool:
+    return run.folder is not None and run.name == run.folder.resolve().name
+
+
+def _places(folders: Sequence[Path]) -> list[str]:
+    """Each folder's name below the deepest one that holds all of them; of a single one its own."""
+    if not folders:
+        return []
+    own = [folder.resolve() for folder in folders]
+    own = [folder.parent if folder.name == CAM else folder for folder in own]
+    root = Path(os.path.commonpath([folder.parent for folder in own]))
+    return [name_below(folder, root) for folder in own]
 
 
 def read_folder(folder: Path, source: str, name: str | None = None, params: dict[str, str] | None = None) -> Run:
@@ -137,8 +164,8 @@ def read_store(store: RecordStore, source: str, name: str | None = None, params:
         probe = {}
         warnings.append(f"no pictures: {_below(error, folder)}")
     title = printable(name or str(manifest.get("run") or "")) or folder.resolve().name
-    params = hyperparameters(folder) if params is None else params
-    return Run(title, source, manifest, records, probe, params, tuple(warnings))
+    params = logged_params(store) | hyperparameters(folder) if params is None else params
+    return Run(title, source, manifest, records, probe, params, tuple(warnings), None if name else folder)
 
 
 def _check_images(record: Record, manifest: Mapping[str, Any]) -> None:
@@ -170,6 +197,11 @@ def hyperparameters(folder: Path, top: Path | None = None) -> dict[str, str]:
             continue
         return {printable(str(name)): printable(str(value)) for name, value in islice(_flat(parameters), _MOST_PARAMS)}
     return {}
+
+
+def logged_params(store: RecordStore) -> dict[str, str]:
+    """What the run had logged to MLflow by the end of the training, as :meth:`RecordStore.write_params` kept it."""
+    return {printable(name): printable(value) for name, value in islice(store.params.items(), _MOST_PARAMS)}
 
 
 def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

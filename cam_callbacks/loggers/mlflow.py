@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cam_callbacks.compare.verdict import verdict_of
 from cam_callbacks.delivery.sink import Moved, SinkOptions
 from cam_callbacks.drawing import Drawing, Picture
 from cam_callbacks.mlflow_server import check_reachable, without_password
@@ -21,9 +22,9 @@ log = logging.getLogger(__name__)
 
 NAMES = uuid.UUID("6f1f5a0e-6f0b-5d0c-9a86-4b6a6f0f6f55")  # of our images' names
 
-_NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.-]+")
-_LONGEST_TAG = 8000
 THUMBNAIL = 224  # pixels of its longer side
+NOTE = "mlflow.note.content"  # what MLflow shows as a run's description
+_NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.-]+")
 _LONGEST = 140  # MLflow makes one file name of a key, with a step, a time and a uuid in it
 
 
@@ -32,8 +33,9 @@ class MLflowSink:
 
     Overlays as stepped images (MLflow's image grid, compared across runs), the records under ``cam/records``, film
     strips under ``cam/``; ``cam_report.html``, ``cam_latest.png`` and ``cam_filmstrip.png`` at the artifact root, the only
-    level that MLflow's compare page shows. An alert is a tag, ``cam.alert.<name>``, and a text under ``cam/alerts``. The
-    client writes to this run alone; the user's active run is never touched.
+    level that MLflow's compare page shows. An alert is a tag, ``cam.alert.<name>``, and a text under ``cam/alerts``; the
+    verdict is the tag ``cam.verdict``, and the run's description where nobody has written one. The client writes to this run
+    alone; the user's active run is never touched.
 
     Args:
         client: An ``mlflow.MlflowClient``.
@@ -124,14 +126,18 @@ class MLflowSink:
             self._log_picture(strip, f"film_strip_{name}.png", _folder(drawing))
             if (method, layer) == drawing.series[-1]:
                 self._log_picture(strip, f"{_root(drawing)}_filmstrip.png")
+        run = self._run()
+        if run is not None and run.data.params:
+            store.write_params(run.data.params)
         self._log_report(store, drawing)
+        self._note(run, verdict_of(store), f"{_prefix(drawing)}.verdict")
 
     def _draw(self, record: Record, drawing: Drawing) -> None:
         if not drawing.series:
             return
         self._log_images(drawing.panels(record), drawing.step(record), record.time)
         method, layer = drawing.series[-1]
-        self._log_picture(drawing.sheet(record, method, layer), f"{_root(drawing)}_latest.png")
+        self._log_picture(drawing.latest(record, method, layer), f"{_root(drawing)}_latest.png")
 
     def _describe(self, drawing: Drawing) -> None:
         if self._described:
@@ -152,12 +158,34 @@ class MLflowSink:
 
     def _mark_alerts(self, record: Record, drawing: Drawing) -> None:
         new = [alert for alert in record.alerts if alert.new]
+        if not new:
+            return
+        file = f"{_folder(drawing)}/alerts/look-{record.look:06d}.txt"
+        self.client.log_text(self.run_id, "\n\n".join(map(str, new)), file)
         for name in dict.fromkeys(alert.name for alert in new):  # of every method and layer that raised it at this look
-            text = "\n".join(str(alert) for alert in new if alert.name == name)
-            self.client.set_tag(self.run_id, f"{_prefix(drawing)}.alert.{name}", text[:_LONGEST_TAG])
-        if new:
-            text = "\n\n".join(map(str, new))
-            self.client.log_text(self.run_id, text, f"{_folder(drawing)}/alerts/look-{record.look:06d}.txt")
+            since = min(alert.since_epoch for alert in new if alert.name == name)
+            # As short as MLflow shows a tag whole; what was measured, and what to look at, is in the file.
+            self.client.set_tag(self.run_id, f"{_prefix(drawing)}.alert.{name}", f"since epoch {since}")
+
+    def _note(self, run: Any, sentence: str, tag: str) -> None:
+        """The verdict as a tag, and as the run's description unless somebody else has written one, or that cannot be known."""
+        if run is not None and run.data.tags.get(NOTE, "") in ("", run.data.tags.get(tag)):
+            self.client.set_tag(self.run_id, NOTE, sentence)
+        self.client.set_tag(self.run_id, tag, sentence)
+
+    def _run(self) -> Any:
+        """The run as the server has it; None where it cannot be asked, or has not been told of the run yet."""
+        try:
+            if not self._queued:
+                return self.client.get_run(self.run_id)
+            from mlflow.tracking import MlflowClient
+
+            outbox = self.client.queue
+            check_reachable(outbox.tracking_uri)
+            return MlflowClient(outbox.tracking_uri).get_run(outbox.run["run_id"])
+        except Exception as error:
+            log.info("cam-callbacks: the run's description is left as it is (%s)", error)
+            return None
 
     def _log_images(self, pictures: Iterable[tuple[str, Picture]], step: int, time: float) -> None:
         """Stepped images, as ``client.log_image`` names and encodes them (a PNG, and a WebP as its thumbnail), in one call.

@@ -23,7 +23,8 @@ class TensorBoardSink:
     """Pictures for TensorBoard's images tab.
 
     One tag for each probe image and method, ``cam/<method>/<image>``, so that the tab's slider walks through the
-    epochs; a contact sheet of each look under ``cam/<method>/sheet``; the film strip at the end of the run. An alert is
+    epochs; a contact sheet of each look under ``cam/<method>/sheet``, and what lies under the focus as
+    ``cam/<method>/under_the_focus``; the film strip at the end of the run. An alert is
     a text under the tag of its scalar, ``cam/alert/<name>``, at the step where it was raised.
 
     Args:
@@ -68,6 +69,9 @@ class TensorBoardSink:
         pictures = dict(drawing.panels(record))
         for method, layer in drawing.series:
             pictures[f"{drawing.tag(method, layer)}/sheet"] = drawing.sheet(record, method, layer)
+            wall = drawing.wall(record, method, layer)
+            if wall is not None:
+                pictures[f"{drawing.tag(method, layer)}/under_the_focus"] = wall
         self._add(pictures, drawing.step(record))
 
     def finish(self, store: RecordStore, drawing: Drawing) -> None:

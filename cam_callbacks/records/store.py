@@ -2,6 +2,7 @@
 
     manifest.json      schema version, and what the looks have in common (probe, methods, layers, target, versions)
     probe.npz          the probe images as a person sees them, labels, masks
+    params.json        what the run had logged to MLflow as parameters, where it did
     look-000000.npz    one file a look: maps, per-image numbers, and a JSON header with everything else
     look-000000.user.json    what else the trainer had logged by the end of that validation, which is later than the look
 
@@ -43,9 +44,10 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 PROBE = "probe.npz"
+PARAMS = "params.json"
 LOOK = re.compile(r"look-(\d{6,})\.npz")
 UNWRITTEN_LOOKS = 16  # kept in memory while the disk is full
-_FILE = re.compile(rf"{re.escape(MANIFEST)}|{re.escape(PROBE)}|look-\d{{6,}}\.(?:npz|user\.json)")
+_FILE = re.compile(rf"{re.escape(MANIFEST)}|{re.escape(PROBE)}|{re.escape(PARAMS)}|look-\d{{6,}}\.(?:npz|user\.json)")
 
 
 class RecordStore:
@@ -185,6 +187,23 @@ class RecordStore:
 
     def write_probe(self, arrays: Mapping[str, Any]) -> Path:
         return self._write(PROBE, to_npz(arrays))
+
+    @property
+    def params(self) -> dict[str, str]:
+        """What :meth:`write_params` kept; {} where it is not there or damaged."""
+        if not self.has(PARAMS):
+            return {}
+        try:
+            content = from_json(self.data(PARAMS).decode())
+            check_schema(content, PARAMS)
+            return {str(name): str(value) for name, value in content["params"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            log.warning("cam-callbacks: %s is damaged and left out (%s)", self.folder / PARAMS, error)
+            return {}
+
+    def write_params(self, params: Mapping[str, str]) -> Path:
+        """Keep a run's parameters with its records, so that runs can be told apart by them."""
+        return self._write(PARAMS, to_json({"schema": SCHEMA, "params": dict(params)}, indent=1).encode())
 
     def has(self, name: str) -> bool:
         """Is there a file of that name, on disk or still in memory?"""
