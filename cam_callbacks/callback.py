@@ -200,7 +200,7 @@ class CAMCallback(Base):
                 f"{strategy} spreads the model's parameters over processes. The training goes on; cam-callbacks replay looks "
                 "at its checkpoints."
             )
-        with self.watcher.failures.guarded("could not be set up"):
+        with self.watcher.failures.guarded("could not be set up", setup=True):
             probe = (
                 None if self.watcher.monitor is not None else lightning_trainer.early_probe(trainer, str(self._probe))
             )
@@ -215,7 +215,7 @@ class CAMCallback(Base):
                 self._ready(trainer, pl_module)
 
         if self._watching(trainer) and not self.watcher.resting:
-            with self.watcher.failures.guarded("could not be set up"):
+            with self.watcher.failures.guarded("could not be set up", setup=True):
                 processes.together(begin)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:

@@ -148,7 +148,7 @@ class Watcher:
     def start_clock(self) -> None:
         """A training starts: what looks take is counted from here, and looks that failed before are no reason to rest."""
         self._clock = Clock()
-        self.failures.in_a_row = 0
+        self.failures.start_anew()
 
     def rest(self, why: str) -> None:
         """Take no look at all, and warn why; monitors see neutral values."""
@@ -200,6 +200,8 @@ class Watcher:
                 self._say(
                     f"a look costs about {record.seconds:.2f} s (the first one, which also measures the noise floor)"
                 )
+        if self.failures.resting:
+            self._say("no more looks in this training, for too many have failed one after the other")
         return record
 
     def values(self) -> dict[str, float]:
