@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shlex
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from torch import nn
 from cam_callbacks import processes
 from cam_callbacks.clock import Clock
 from cam_callbacks.delivery import WAIT, Delivery, Sink
+from cam_callbacks.delivery.budget import END, WAIT_AFTER_ERROR
 from cam_callbacks.failures import Failures
 from cam_callbacks.keys import plain_key
 from cam_callbacks.look.monitor import CAMMonitor
@@ -185,6 +187,7 @@ class Watcher:
             model: As it is now; or what returns it and may fail, or begin the run first.
             epoch, step, picture_step, last: As for :meth:`CAMMonitor.look`.
         """
+        END.goes_on()
         self.last_epoch = epoch
         record = None
         with self.failures.guarded("look skipped", look=True):
@@ -239,12 +242,22 @@ class Watcher:
                 self._delivery = Delivery(self.store, sinks(), self.options.max_images)
             self._delivery.offer()
 
-    def close(self) -> None:
-        """Wait for the loggers to take what is left, and say what they did not; a later look may have other ones."""
+    def close(self, after_error: bool = False) -> None:
+        """Wait for the loggers to take what is left, and say what they did not, or where the pictures are if there is none; a later
+        look may have other ones.
+
+        Args:
+            after_error: The training ends by an exception or an interrupt: seconds at most, for a checkpoint may be due after us.
+        """
         with self.failures.guarded("could not deliver everything"):
             delivery, self._delivery = self._delivery, None
             if delivery is not None:
-                delivery.finish(self.options.wait)
+                most = self.options.wait
+                with END.within(min(most, WAIT_AFTER_ERROR) if after_error else most) as seconds:
+                    delivery.finish(seconds)
+                if not delivery.pending():  # to no logger at all
+                    folder = shlex.quote(str(delivery.store.folder))
+                    self._say(f"no logger here shows pictures; see them with: cam-callbacks report {folder}")
         if self.monitor is not None:
             self.monitor.release()
 
