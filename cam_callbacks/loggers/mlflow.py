@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,15 +10,14 @@ from typing import Any, ClassVar
 
 from cam_callbacks.delivery.sink import Moved, SinkOptions
 from cam_callbacks.drawing import Drawing
-from cam_callbacks.mlflow_server import check_reachable, without_password
+from cam_callbacks.loggers.safe_names import safe_key, safe_name
+from cam_callbacks.mlflow_server import check_reachable, check_run, without_password
 from cam_callbacks.records import MANIFEST, PROBE, Record, RecordStore
 from cam_engine.render import write_png
 
 log = logging.getLogger(__name__)
 
-_NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.-]+")
 _LONGEST_TAG = 8000
-_LONGEST = 140  # MLflow makes one file name of a key, with a step, a time and a uuid in it
 
 
 class MLflowSink:
@@ -75,7 +72,8 @@ class MLflowSink:
     @classmethod
     def from_logger(cls, logger: Any, options: SinkOptions) -> MLflowSink:
         """For Lightning's ``MLFlowLogger``, of either package, and those made from it."""
-        return cls(logger.experiment, logger.run_id, options.every_n_looks, options.report_every_n_looks)
+        run_id = getattr(logger, "first_run_id", None) or logger.run_id  # one that changes would be another sink's
+        return cls(logger.experiment, run_id, options.every_n_looks, options.report_every_n_looks)
 
     @classmethod
     def from_address(cls, address: Mapping[str, Any], moved: Moved) -> MLflowSink:
@@ -89,6 +87,7 @@ class MLflowSink:
     def deliver(self, record: Record, drawing: Drawing) -> None:
         if not self._queued:
             check_reachable(self.client.tracking_uri)
+            check_run(self.client, self.run_id)
         self._describe(drawing)
         store = drawing.store
         for name in store.files(record.look):
@@ -189,25 +188,6 @@ class MLflowSink:
 
     def _log_file(self, path: Path, folder: str | None) -> None:
         self.client.log_artifact(self.run_id, str(path), folder)
-
-
-def safe_key(tag: str) -> str:
-    """A key for ``log_image``: parts that MLflow accepts, and short enough for the file name that it makes of them."""
-    key = "/".join(map(safe_name, tag.split("/")))
-    return key if len(key) <= _LONGEST else f"{key[:_LONGEST].rstrip('/.')}-{_digest(tag)}"
-
-
-def safe_name(name: str) -> str:
-    """A name that MLflow accepts as one part of a path: letters, digits, ``_``, ``.`` and ``-``.
-
-    What has to be changed gets a digest behind it, so that different names stay different.
-    """
-    safe = _NOT_ALLOWED.sub("_", name).strip(".")
-    return safe if safe == name and name else f"{safe}-{_digest(name)}"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _prefix(drawing: Drawing) -> str:
