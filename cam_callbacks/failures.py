@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cam_callbacks import processes
+from cam_callbacks.text_table import printable, without_password
 
 REST_AFTER = 3  # failed looks in a row
 _VARIES = re.compile(
@@ -72,9 +73,9 @@ class Failures:
         if kind in self._told or processes.rank() != 0:
             return
         self._told.add(kind)
-        warnings.warn(f"{self.who}: {what} {type(cause).__name__}: {cause}", stacklevel=5)
+        warnings.warn(f"{self.who}: {what} {type(cause).__name__}: {without_password(str(cause))}", stacklevel=5)
 
 
 def one_line(error: Exception) -> str:
     """Kind and message of an error, for a line of log."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"{type(error).__name__}: {printable(str(error))[:300]}"

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import shlex
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,6 +84,7 @@ class Watcher:
         self._values: dict[str, float] = {}
         self._resumed: Mapping[str, Any] | None = None
         self._delivery: Delivery | None = None
+        self._charged = 0.0  # of what the delivery took
         if probe is not None:
             self.watch(probe)
 
@@ -165,6 +167,7 @@ class Watcher:
 
     def may_look(self) -> bool:
         """Is a look possible, neither at rest nor beyond ``max_overhead``? Every process has to ask."""
+        self._charge_delivery()
         most = self.options.max_overhead
         return not self.resting and (most is None or processes.from_rank_0(self._clock.affords(most, extras=False)))
 
@@ -189,6 +192,7 @@ class Watcher:
         """
         END.goes_on()
         self.last_epoch = epoch
+        self._charge_delivery()
         record = None
         with self.failures.guarded("look skipped", look=True):
             explained = processes.together(lambda: model if isinstance(model, nn.Module) else model())
@@ -229,6 +233,7 @@ class Watcher:
         """
         if processes.rank() != 0:
             return
+        started = time.perf_counter()
         if self.options.on_alert is not None:
             with self.failures.guarded("on_alert failed"):
                 for alert in record.alerts:
@@ -241,6 +246,13 @@ class Watcher:
             if self._delivery is None:
                 self._delivery = Delivery(self.store, sinks(), self.options.max_images)
             self._delivery.offer()
+        self._clock.charge(time.perf_counter() - started)
+
+    def _charge_delivery(self) -> None:
+        if self._delivery is not None:
+            taken = self._delivery.seconds
+            self._clock.charge(taken - self._charged)
+            self._charged = taken
 
     def close(self, after_error: bool = False) -> None:
         """Wait for the loggers to take what is left, and say what they did not, or where the pictures are if there is none; a later
@@ -249,15 +261,22 @@ class Watcher:
         Args:
             after_error: The training ends by an exception or an interrupt: seconds at most, for a checkpoint may be due after us.
         """
-        with self.failures.guarded("could not deliver everything"):
-            delivery, self._delivery = self._delivery, None
-            if delivery is not None:
-                most = self.options.wait
-                with END.within(min(most, WAIT_AFTER_ERROR) if after_error else most) as seconds:
-                    delivery.finish(seconds)
-                if not delivery.pending():  # to no logger at all
-                    folder = shlex.quote(str(delivery.store.folder))
-                    self._say(f"no logger here shows pictures; see them with: cam-callbacks report {folder}")
+        delivery, self._delivery = self._delivery, None
+        if delivery is not None:
+            started, most = time.perf_counter(), self.options.wait
+            with (
+                self.failures.guarded("could not deliver everything"),
+                END.within(min(most, WAIT_AFTER_ERROR) if after_error else most) as seconds,
+            ):
+                delivery.finish(seconds)
+            self._clock.charge(time.perf_counter() - started)
+            self._charged = 0.0
+            self._say(
+                f"watching took {self._clock.spent:.1f} s of {self._clock.elapsed:.0f} s, delivery to loggers included"
+            )
+            if not delivery.pending():  # to no logger at all
+                folder = shlex.quote(str(delivery.store.folder))
+                self._say(f"no logger here shows pictures; see them with: cam-callbacks report {folder}")
         if self.monitor is not None:
             self.monitor.release()
 

@@ -28,6 +28,8 @@ def check_call(call: Call, file: Path | None) -> None:
         raise ValueError("what it sends is of another kind")
     if file is not None and not file.exists():
         raise ValueError(f"{file.name} is not there")
+    if file is not None and any(each.is_symlink() for each in (file.parent, file, *file.rglob("*"))):
+        raise ValueError(f"{file.name} is a link or holds one, which may lead anywhere")
 
 
 def send_call(client: Any, run_id: str, call: Call, file: Path | None) -> None:

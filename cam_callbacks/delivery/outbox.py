@@ -21,6 +21,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,10 @@ from cam_callbacks.delivery.mlflow_calls import (
     is_refusal,
     send_call,
 )
+from cam_callbacks.delivery.places import remember
 from cam_callbacks.failures import one_line
 from cam_callbacks.mlflow_server import check_reachable, check_run, without_password
-from cam_callbacks.records.files import write_atomically
+from cam_callbacks.records.files import LARGEST_TEXT, read_file, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ class Outbox:
 
     def __init__(self, folder: Path, run: dict[str, Any] | None = None, tracking_uri: str | None = None) -> None:
         self.folder = folder.absolute()
-        self.run: dict[str, Any] = run or json.loads((self.folder / RUN).read_text(encoding="utf-8"))
+        self.run: dict[str, Any] = run or json.loads(read_file(self.folder / RUN, LARGEST_TEXT))
         self.run.setdefault("id", f"{QUEUED}{uuid.uuid4().hex}")
         self.tracking_uri = tracking_uri or self.run["tracking_uri"]
         self.background = Background(f"cam-callbacks {self.folder.name}", self.deliver)
@@ -77,7 +79,9 @@ class Outbox:
         self._warned = False
         self._tries: Counter[int] = Counter()
         if run is not None:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # parameters and tags may be anybody's secret
             self._write_run()
+            remember([without_password(self.tracking_uri)])
 
     def waiting(self) -> list[int]:
         """Numbers of the calls not delivered yet, ascending."""
@@ -86,7 +90,11 @@ class Outbox:
     def refused(self) -> list[str]:
         """What the server will never take, each with the reason."""
         files = sorted(path for path in self._numbered() if path.suffix == ".refused")
-        return [f"{r['what']} ({r['why']})" for path in files for r in json.loads(path.read_text(encoding="utf-8"))]
+        told: list[str] = []
+        for path in files:
+            with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):  # a folder may come from elsewhere
+                told += [f"{r['what']} ({r['why']})" for r in json.loads(read_file(path, LARGEST_TEXT))]
+        return told
 
     def append(self, call: str, arguments: dict[str, Any], files: Path | None = None) -> None:
         """Queue a call; ``files`` is copied, a file or a folder. Returns when it is on disk.
@@ -271,8 +279,9 @@ class Outbox:
         return self._files(number) / Path(call["file"]).name
 
     def _write_run(self) -> None:
-        run = self.run | {"tracking_uri": without_password(self.run["tracking_uri"])}
-        write_atomically(self.folder / RUN, json.dumps(run, indent=1).encode())
+        secret = {name: self.run.get(name) for name in ("tracking_uri", "artifact_location")}
+        run = self.run | {name: uri and without_password(uri) for name, uri in secret.items()}
+        write_atomically(self.folder / RUN, json.dumps(run, indent=1).encode(), private=True)
 
 
 def new_folder(root: Path) -> Path:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
-
-from PIL import Image
 
 from cam_callbacks.delivery.sink import Moved, SinkOptions
 from cam_callbacks.drawing import Drawing, Picture
 from cam_callbacks.keys import plain_key
 from cam_callbacks.loggers.safe_names import safe_key
 from cam_callbacks.records import Record, RecordStore
+from cam_engine.render import encode_jpeg
 
 
 class WandbSink:
@@ -88,9 +89,13 @@ class WandbSink:
         for key in keys.keys() - self._defined:  # each by its name: of two patterns that fit, W&B takes either
             run.define_metric(key.replace(".", r"\."), step_metric=axis, step_sync=False)
         self._defined |= keys.keys()
-        run.log(
-            {key: WandbImage(Image.fromarray(picture)) for key, picture in keys.items()} | {axis: drawing.step(record)}
-        )
+        with (
+            tempfile.TemporaryDirectory() as temporary
+        ):  # W&B takes a copy; of arrays it would make PNGs, five times as large
+            files = {key: Path(temporary) / f"{number}.jpg" for number, key in enumerate(keys)}
+            for key, file in files.items():
+                file.write_bytes(encode_jpeg(keys[key]))
+            run.log({key: WandbImage(str(file)) for key, file in files.items()} | {axis: drawing.step(record)})
 
     def _opened(self) -> Any:
         if self._run is None:

@@ -7,14 +7,14 @@ The only place of the package that imports cv2. Which file holds what:
 * `contours.py`: a region's outline as polygons
 * `sheets.py`: pictures with words: `panel`, `contact_sheet`, `film_strip`
 * `text.py`: words that fit the room they have
-* `png.py`: PNG bytes, and files that appear whole or not at all
+* `encoding.py`: the bytes of PNG, JPEG and WebP files, and PNG files that appear whole or not at all
 """
 
 from cam_engine.render.contours import contours
+from cam_engine.render.encoding import encode_jpeg, encode_png, encode_webp, write_png
 from cam_engine.render.heat import COLORMAPS, DEFAULT_COLORMAP, colorize, is_valid, overlay, unit_scale, upsample
-from cam_engine.render.png import encode_png, write_png
 from cam_engine.render.sheets import contact_sheet, film_strip, panel
-from cam_engine.render.tiles import Tile
+from cam_engine.render.tiles import Tile, shrunk
 
 __all__ = [
     "COLORMAPS",
@@ -23,11 +23,14 @@ __all__ = [
     "colorize",
     "contact_sheet",
     "contours",
+    "encode_jpeg",
     "encode_png",
+    "encode_webp",
     "film_strip",
     "is_valid",
     "overlay",
     "panel",
+    "shrunk",
     "unit_scale",
     "upsample",
     "write_png",

@@ -197,7 +197,8 @@ def test_all_who_wait_at_the_end_have_one_budget(tmp_path, monkeypatch, ends, bu
             if ends != "well" and trainer.current_epoch == 1:
                 raise (ZeroDivisionError if ends == "by an error" else KeyboardInterrupt)
 
-    monkeypatch.setattr("cam_callbacks.delivery.budget.time", SimpleNamespace(monotonic=lambda: clock.now))
+    for module in ("budget", "delivery"):
+        monkeypatch.setattr(f"cam_callbacks.delivery.{module}.time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr(Background, "flush", silent)
     loggers = [DurableMLFlowLogger(tracking_uri="http://127.0.0.1:9", queue=tmp_path / name) for name in ("a", "b")]
     for _ in range(2):  # the end of each training has the whole of it

@@ -10,15 +10,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from small_training import callback, data, train
 from wandb_files import OFFLINE, history, kinds
 
 from cam_callbacks import CAMCallback, ProbeSet, RecordStore
 from cam_callbacks.drawing import Drawing
+from cam_engine.render import encode_jpeg
 
 pytestmark = pytest.mark.timeout(900)  # W&B starts a process of its own, each time
 PICTURES = ("0", "1", "2", "sheet")
@@ -66,9 +65,8 @@ def test_a_training_shows_its_looks_there(package, tmp_path):
     strip = {("cam/gradcam/film_strip", 2): 1}
     assert pictures(rows) == {(f"cam/gradcam/{name}", epoch): 1 for name in PICTURES for epoch in range(3)} | strip
     shown = [row for row in rows if "cam/gradcam/sheet" in row]
-    drawn = np.asarray(Image.open(shown[1]["files"] / shown[1]["cam/gradcam/sheet"]["path"]))
-    sheet = Drawing(watch.store)
-    np.testing.assert_array_equal(drawn, sheet.sheet(watch.store[1], *sheet.series[0]))
+    drawing, sheet = Drawing(watch.store), shown[1]["files"] / shown[1]["cam/gradcam/sheet"]["path"]
+    assert sheet.read_bytes() == encode_jpeg(drawing.sheet(watch.store[1], *drawing.series[0]))
     axes = {metric.name: metric.step_metric for metric in kinds(tmp_path, "metric") if metric.name.startswith("cam/")}
     assert axes == {f"cam/gradcam/{name}": "cam/epoch" for name in (*PICTURES, "film_strip")}
     numbers = [row for row in rows if "cam/entropy/gradcam" in row]
