@@ -43,7 +43,7 @@ class CAMCallback(Base):
     """Shows at every validation where the model looks, and logs in numbers how its focus moves.
 
     ``Trainer(callbacks=[CAMCallback()])`` alone watches 16 images of the validation set with EigenCAM and GradCAM at
-    the last layer that has a spatial grid. Pictures go to an attached TensorBoardLogger and MLFlowLogger, numbers to
+    the last layer that has a spatial grid. Pictures go to an attached TensorBoardLogger, MLFlowLogger or WandbLogger, numbers to
     every logger and to ``trainer.callback_metrics`` (``ModelCheckpoint(monitor="cam/on_target_enrichment/gradcam",
     mode="max")`` works), records to disk. The training itself is never changed.
 
@@ -58,8 +58,8 @@ class CAMCallback(Base):
             looks monitors keep seeing the last values.
         reference: What drift is measured against: ``"settled"``, ``"first"``, the index of a look, or a baseline: a folder of
             another run's records, an MLflow run id, or a checkpoint of this model.
-        folder: Where records go. By default ``<log_dir>/cam`` of an attached TensorBoardLogger, else
-            ``<default_root_dir>/cam_records/<run name>``.
+        folder: Where records go. By default ``<log_dir>/cam`` of an attached TensorBoardLogger or CSVLogger, else
+            ``<default_root_dir>/cam_records/<run name>``, the name that MLflow, W&B or another logger has for the run.
         name: Tells several of these callbacks on one trainer apart; stands in metric keys.
         model: Dotted name of the LightningModule's attribute to explain, where not the LightningModule itself.
         forward: ``(model, images) -> outputs`` for a model that is not called with the images alone.
@@ -81,7 +81,8 @@ class CAMCallback(Base):
         store_images: False keeps the probe's pixels out of records, loggers and pages; maps and numbers remain.
         max_overhead: The share of the training's time that looks may take, such as 0.05; a look that would take more is left
             out, and monitors keep seeing the last values. None: no limit. The first look is always taken.
-        wait: Seconds that the end of a fit waits at most for loggers to take what is left.
+        wait: Seconds that the end of a fit waits at most for loggers to take what is left, all that wait there together; after
+            an exception or an interrupt 3.
         exchange: Parts that two probe images exchange to see which of them the prediction follows, such as ``["object",
             "background", "frame"]``; ``"auto"`` is those that the probe allows, [] none. Classifiers only.
         exchange_pairs: Donors for each image; None: as many as make 64 mixtures a part, at the last look of a fit 192.
@@ -204,7 +205,7 @@ class CAMCallback(Base):
                 f"{strategy} spreads the model's parameters over processes. The training goes on; cam-callbacks replay looks "
                 "at its checkpoints."
             )
-        with self.watcher.failures.guarded("could not be set up"):
+        with self.watcher.failures.guarded("could not be set up", setup=True):
             probe = (
                 None if self.watcher.monitor is not None else lightning_trainer.early_probe(trainer, str(self._probe))
             )
@@ -219,7 +220,7 @@ class CAMCallback(Base):
                 self._ready(trainer, pl_module)
 
         if self._watching(trainer) and not self.watcher.resting:
-            with self.watcher.failures.guarded("could not be set up"):
+            with self.watcher.failures.guarded("could not be set up", setup=True):
                 processes.together(begin)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
@@ -297,7 +298,7 @@ class CAMCallback(Base):
             self.watcher.close()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        self.watcher.close()
+        self.watcher.close(after_error=True)
 
     def state_dict(self) -> dict[str, Any]:
         return self.watcher.state_dict()

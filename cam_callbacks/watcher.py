@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shlex
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from cam_callbacks import processes
 from cam_callbacks.clock import Clock
 from cam_callbacks.compare.verdict import verdict_of
 from cam_callbacks.delivery import WAIT, Delivery, Sink
+from cam_callbacks.delivery.budget import END, WAIT_AFTER_ERROR
 from cam_callbacks.failures import Failures
 from cam_callbacks.keys import plain_key
 from cam_callbacks.look.monitor import CAMMonitor
@@ -152,7 +154,7 @@ class Watcher:
     def start_clock(self) -> None:
         """A training starts: what looks take is counted from here, and looks that failed before are no reason to rest."""
         self._clock = Clock()
-        self.failures.in_a_row = 0
+        self.failures.start_anew()
 
     def rest(self, why: str) -> None:
         """Take no look at all, and warn why; monitors see neutral values."""
@@ -190,6 +192,7 @@ class Watcher:
             model: As it is now; or what returns it and may fail, or begin the run first.
             epoch, step, picture_step, last: As for :meth:`CAMMonitor.look`.
         """
+        END.goes_on()
         self.last_epoch = epoch
         self._charge_delivery()
         record = None
@@ -206,6 +209,8 @@ class Watcher:
                 self._say(
                     f"a look costs about {record.seconds:.2f} s (the first one, which also measures the noise floor)"
                 )
+        if self.failures.resting:
+            self._say("no more looks in this training, for too many have failed one after the other")
         return record
 
     def values(self) -> dict[str, float]:
@@ -252,22 +257,33 @@ class Watcher:
             self._clock.charge(taken - self._charged)
             self._charged = taken
 
-    def close(self) -> None:
-        """Wait for the loggers to take what is left, say what they did not, and what the records say of the run; a later look may
-        have other loggers."""
-        started = time.perf_counter()
-        with self.failures.guarded("could not deliver everything"):
-            delivery, self._delivery, self._charged = self._delivery, None, 0.0
-            if delivery is not None:
-                delivery.finish(self.options.wait)
+    def close(self, after_error: bool = False) -> None:
+        """Wait for the loggers to take what is left; say what they did not, what the records say of the run, and where the pictures
+        are if no logger shows them. A later look may have other loggers.
+
+        Args:
+            after_error: The training ends by an exception or an interrupt: seconds at most, for a checkpoint may be due after us.
+        """
+        delivery, self._delivery, self._charged = self._delivery, None, 0.0
+        started, most = time.perf_counter(), self.options.wait
+        if delivery is not None:
+            with (
+                self.failures.guarded("could not deliver everything"),
+                END.within(min(most, WAIT_AFTER_ERROR) if after_error else most) as seconds,
+            ):
+                delivery.finish(seconds)
         if self._unsaid and self.store is not None:
             self._unsaid = False
             with self.failures.guarded("could not say what the records say"):
                 self._info(f"{self.who}: {verdict_of(self.store)}")
+        if delivery is not None:
             self._clock.charge(time.perf_counter() - started)
             self._say(
                 f"watching took {self._clock.spent:.1f} s of {self._clock.elapsed:.0f} s, delivery to loggers included"
             )
+            if not delivery.pending():  # to no logger at all
+                folder = shlex.quote(str(delivery.store.folder))
+                self._say(f"no logger here shows pictures; see them with: cam-callbacks report {folder}")
         if self.monitor is not None:
             self.monitor.release()
 

@@ -15,6 +15,7 @@ from cam_callbacks import processes
 from cam_callbacks.look.subject import Subject
 from cam_callbacks.look.target import Target, target_of_images
 from cam_callbacks.records import Maps
+from cam_engine.errors import renamed
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,8 @@ def explain_share(subject: Subject, images: Tensor, target: Target | None = None
     score = subject.target if target is None else target
 
     def of_batch(indices: list[int]) -> Explained:
-        result = subject.cam(images[indices], target_of_images(score, indices), outputs=True)
+        with renamed("targets=", "target="):
+            result = subject.cam(images[indices], target_of_images(score, indices), outputs=True)
         picked = subject.cam.scores_of(result.outputs)
         predictions, confidences = classified(picked)
         scores = None if result.scores is None else result.scores.double().cpu().numpy()
