@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
@@ -18,13 +19,16 @@ from cam_engine.render import Tile, above, contact_sheet, film_strip, focus_wall
 
 Picture = NDArray[np.uint8]
 
+PANEL, TILE = 144, 112  # pixels that a panel's and a sheet's pictures have at least: small, for there are many
 STRIP_LOOKS = 36  # what a film strip has room for
 WALL_ROWS, WALL_COLUMNS = 12, 12  # of the crops under the focus
+KEPT = 2  # looks whose pictures are kept for the next logger
+MOST_KEPT = 32 << 20  # bytes of one look's pictures
 OWN_PICTURES = ("sheet", "film_strip", "under_the_focus")  # names beside those of the images
 
 
 class Drawing:
-    """Draws the records of one store.
+    """Draws the records of one store, each picture once, for all loggers and their threads.
 
     Args:
         store: The run's records, with its probe.
@@ -34,6 +38,8 @@ class Drawing:
     def __init__(self, store: RecordStore, max_images: int = 16) -> None:
         self.store = store
         self.max_images = max_images
+        self._lock = threading.RLock()
+        self._drawn: dict[int, dict[Any, Any]] = {}  # of the last looks, what is drawn of each
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -76,17 +82,37 @@ class Drawing:
                 yield f"{self.tag(method, layer)}/{name}", self.panel(record, method, layer, index)
 
     def panel(self, record: Record, method: str, layer: str, index: int) -> Picture:
-        """One probe image at one look: overlay, legend, label, prediction, confidence and epoch."""
+        """One probe image at one look: overlay, label, prediction, confidence and epoch; the sheet has the legend."""
         title = f"{self._series_title(method, layer)} · epoch {record.epoch}"
-        return panel(self.tile(record, method, layer, index), title=title)
+        return self._once(
+            record.look,
+            (method, layer, index),
+            lambda: panel(self.tile(record, method, layer, index), title=title, size=PANEL, legend=False),
+        )
 
     def sheet(self, record: Record, method: str, layer: str) -> Picture:
         """All drawn probe images at one look."""
+        return self._once(record.look, (method, layer), lambda: self._sheet(record, method, layer))
+
+    def _once(self, look: int, key: Any, draw: Callable[[], Picture]) -> Picture:
+        """What was drawn of a look, or is now; another thread that wants the same waits for it."""
+        with self._lock:
+            drawn = self._drawn.setdefault(look, {})
+            for old in list(self._drawn)[:-KEPT]:
+                del self._drawn[old]
+            if key in drawn:
+                return drawn[key]
+            picture = draw()
+            if sum(kept.nbytes for kept in drawn.values()) < MOST_KEPT:
+                drawn[key] = picture
+            return picture
+
+    def _sheet(self, record: Record, method: str, layer: str) -> Picture:
         tiles = [self.tile(record, method, layer, index) for index in self.drawn_images]
         key = metric_key("drift_ref", method, layer, self.manifest["layers"], self.manifest.get("name"))
         drift = record.metrics.get(key, float("nan"))
         title = f"{self._series_title(method, layer)} · epoch {record.epoch} · drift {drift:.3f}"
-        return contact_sheet(tiles, title=title)
+        return contact_sheet(tiles, title=title, tile_size=TILE)
 
     def wall(self, record: Record, method: str, layer: str) -> Picture | None:
         """Under the focus: what lies where the maps are highest, cut out of the pictures, a row a class or group.

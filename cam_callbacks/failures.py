@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cam_callbacks.text_table import printable, without_password
+
 REST_AFTER = 3  # failed looks in a row
 
 
@@ -43,7 +45,9 @@ class Failures:
                 rests = f" It was the {REST_AFTER}rd in a row: no more looks in this training." if self.resting else ""
             if self.on_error == "raise":
                 raise
-            message = f"{self.who}: {what}; training goes on.{rests} {type(error).__name__}: {error}"
+            message = (
+                f"{self.who}: {what}; training goes on.{rests} {type(error).__name__}: {without_password(str(error))}"
+            )
             warnings.warn(message, stacklevel=4)
         else:
             self.in_a_row = 0 if look else self.in_a_row
@@ -51,4 +55,4 @@ class Failures:
 
 def one_line(error: Exception) -> str:
     """Kind and message of an error, for a line of log."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"{type(error).__name__}: {printable(str(error))[:300]}"

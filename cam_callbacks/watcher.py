@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,6 +84,7 @@ class Watcher:
         self._resumed: Mapping[str, Any] | None = None
         self._delivery: Delivery | None = None
         self._unsaid = False  # is there a look since the last verdict?
+        self._charged = 0.0  # of what the delivery took
         if probe is not None:
             self.watch(probe)
 
@@ -165,6 +167,7 @@ class Watcher:
 
     def may_look(self) -> bool:
         """Is a look possible, neither at rest nor beyond ``max_overhead``? Every process has to ask."""
+        self._charge_delivery()
         most = self.options.max_overhead
         return not self.resting and (most is None or processes.from_rank_0(self._clock.affords(most, extras=False)))
 
@@ -188,6 +191,7 @@ class Watcher:
             epoch, step, picture_step, last: As for :meth:`CAMMonitor.look`.
         """
         self.last_epoch = epoch
+        self._charge_delivery()
         record = None
         with self.failures.guarded("look skipped", look=True):
             explained = processes.together(lambda: model if isinstance(model, nn.Module) else model())
@@ -226,6 +230,7 @@ class Watcher:
         """
         if processes.rank() != 0:
             return
+        started = time.perf_counter()
         if self.options.on_alert is not None:
             with self.failures.guarded("on_alert failed"):
                 for alert in record.alerts:
@@ -239,17 +244,31 @@ class Watcher:
                 self._delivery = Delivery(self.store, sinks(), self.options.max_images)
             self._delivery.offer()
         self._unsaid = True
+        self._clock.charge(time.perf_counter() - started)
+
+    def _charge_delivery(self) -> None:
+        if self._delivery is not None:
+            taken = self._delivery.seconds
+            self._clock.charge(taken - self._charged)
+            self._charged = taken
 
     def close(self) -> None:
         """Wait for the loggers to take what is left, say what they did not, and what the records say of the run; a later look may
         have other loggers."""
-        with self.failures.guarded("could not deliver everything"):
-            delivery, self._delivery = self._delivery, None
-            if delivery is not None:
+        delivery, self._delivery = self._delivery, None
+        if delivery is not None:
+            started = time.perf_counter()
+            with self.failures.guarded("could not deliver everything"):
                 delivery.finish(self.options.wait)
-            if self._unsaid and self.store is not None:
-                self._unsaid = False
-                self._info(f"{self.who}: {verdict_of(self.store)}")
+            self._clock.charge(time.perf_counter() - started)
+            self._charged = 0.0
+            self._say(
+                f"watching took {self._clock.spent:.1f} s of {self._clock.elapsed:.0f} s, delivery to loggers included"
+            )
+        if self._unsaid and self.store is not None:
+            self._unsaid = False
+            with self.failures.guarded("could not say what the records say"):
+                self._say(verdict_of(self.store))
         if self.monitor is not None:
             self.monitor.release()
 

@@ -19,6 +19,7 @@ from cam_callbacks.cli.sanity import add_sanity
 from cam_callbacks.cli.sync import add_sync
 from cam_callbacks.compare.command import CompareCommandError, add_compare, add_report
 from cam_callbacks.records import RecordError
+from cam_callbacks.text_table import printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )  # or Python would complain when it flushes at its end
         return 141  # as a shell says of any command that a closed pipe ended
     except (CommandError, CompareCommandError, RecordError, OSError) as error:
-        print(f"cam-callbacks: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"cam-callbacks: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("cam-callbacks: interrupted", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 
 from cam_callbacks.keys import Key, is_ours, keys_of
 from cam_callbacks.records import Record, RecordError, RecordStore
+from cam_callbacks.records.files import LARGEST, read_file
 from cam_callbacks.text_table import printable
 
 _MOST_PARAMS = 1000
 CAM = "cam"  # the folder that a callback makes in its log folder
+_MOST_YAML = 2**20  # bytes
+_PACKED = 100  # times that what a run unpacks to may be larger than its files
 
 
 class LoadError(ValueError):
@@ -137,11 +140,19 @@ def read_store(store: RecordStore, source: str, name: str | None = None, params:
     if not looks:
         raise UnreadableRun(f"{source!r} has no look yet: the first is written at the end of the first validation.")
     records, warnings = [], []
+    left = max(LARGEST, _PACKED * store.size)  # zip can keep gigabytes of zeros in a few kilobytes, look by look
     for look in looks:
         try:
-            records.append(store.read(look))
+            record = store.read(look)
+            left -= record.nbytes
+            if left < 0:
+                raise RecordError(f"its looks unpack to more than {_PACKED} times what they have on disk.")
+            _check_images(record, manifest)
+            records.append(record)
         except (RecordError, OSError) as error:
             warnings.append(f"look {look} is left out: {_below(error, folder)}")
+            if left < 0:
+                break
     if gaps := sorted(set(range(looks[0], looks[-1])) - set(looks)):
         listed = ", ".join(map(str, gaps[:10])) + (", …" if len(gaps) > 10 else "")
         warnings.append(f"{len(gaps)} of its looks {'is' if len(gaps) == 1 else 'are'} missing: {listed}")
@@ -157,6 +168,13 @@ def read_store(store: RecordStore, source: str, name: str | None = None, params:
     return Run(title, source, manifest, records, probe, params, tuple(warnings), None if name else folder)
 
 
+def _check_images(record: Record, manifest: Mapping[str, Any]) -> None:
+    """Raise RecordError where a look is of another number of images than the run."""
+    n = manifest.get("probe", {}).get("n")
+    if n is not None and any(len(maps) != n for maps in record.maps.values()):
+        raise RecordError(f"it is of another number of images than the run's {n}.")
+
+
 def hyperparameters(folder: Path, top: Path | None = None) -> dict[str, str]:
     """What Lightning's TensorBoardLogger wrote as ``hparams.yaml`` into its log folder, beside or above the records.
 
@@ -170,10 +188,14 @@ def hyperparameters(folder: Path, top: Path | None = None) -> dict[str, str]:
         if top is not None and (not parent.is_relative_to(top) or file.is_symlink()):
             continue
         try:
-            parameters = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
+            text = read_file(file, _MOST_YAML).decode()
+            # An anchor that names itself ten times over, ten levels deep, is a text of gigabytes.
+            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+                continue
+            parameters = yaml.safe_load(text)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
             continue
-        return {name: printable(str(value)) for name, value in islice(_flat(parameters), _MOST_PARAMS)}
+        return {printable(str(name)): printable(str(value)) for name, value in islice(_flat(parameters), _MOST_PARAMS)}
     return {}
 
 

@@ -36,12 +36,18 @@ class Delivery:
     def __init__(self, store: RecordStore, sinks: Sequence[Sink], max_images: int = 16) -> None:
         self.store = store
         self.ledger = Ledger(store.folder)
-        self._workers = [Worker(store, sink, Drawing(store, max_images), self.ledger) for sink in sinks]
+        drawing = Drawing(store, max_images)
+        self._workers = [Worker(store, sink, drawing, self.ledger) for sink in sinks]
         write_addresses(store.folder, sinks, max_images)
 
     def pending(self) -> dict[str, int]:
         """How many looks on disk each sink has not taken yet."""
         return {worker.sink.name: len(worker.pending()) for worker in self._workers}
+
+    @property
+    def seconds(self) -> float:
+        """Processor time that its threads have taken."""
+        return sum(worker.background.seconds for worker in self._workers)
 
     def offer(self) -> None:
         """The looks on disk are complete, as one that the trainer's numbers are yet to join is not. Returns at once."""

@@ -23,9 +23,10 @@ from typing import Any
 
 from cam_callbacks.delivery.background import Background
 from cam_callbacks.delivery.lock import alone
+from cam_callbacks.delivery.places import remember
 from cam_callbacks.failures import one_line
 from cam_callbacks.mlflow_server import check_reachable, without_password
-from cam_callbacks.records.files import write_atomically
+from cam_callbacks.records.files import LARGEST_TEXT, read_file, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Outbox:
 
     def __init__(self, folder: Path, run: dict[str, Any] | None = None, tracking_uri: str | None = None) -> None:
         self.folder = folder.absolute()
-        self.run: dict[str, Any] = run or json.loads((self.folder / RUN).read_text(encoding="utf-8"))
+        self.run: dict[str, Any] = run or json.loads(read_file(self.folder / RUN, LARGEST_TEXT))
         self.run.setdefault("id", f"{QUEUED}{uuid.uuid4().hex}")
         self.tracking_uri = tracking_uri or self.run["tracking_uri"]
         self.background = Background(f"cam-callbacks {self.folder.name}", self.deliver)
@@ -58,7 +59,9 @@ class Outbox:
         self._next = max(self.waiting(), default=-1) + 1
         self._warned = False
         if run is not None:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # parameters and tags may be anybody's secret
             self._write_run()
+            remember([without_password(self.tracking_uri)])
 
     def waiting(self) -> list[int]:
         """Numbers of the calls not delivered yet, ascending."""
@@ -179,6 +182,8 @@ class Outbox:
             path = self._file(number, call)
             if path.is_dir() != (call["call"] == "log_artifacts") or not path.exists():
                 raise ValueError(f"{path.name} is not there")
+            if any(each.is_symlink() for each in (path.parent, path, *path.rglob("*"))):
+                raise ValueError(f"{path.name} is a link or holds one, which may lead anywhere")
 
     def _send(self, call: dict[str, Any], run_id: str) -> None:
         from mlflow.entities import Metric, Param, RunTag
@@ -225,8 +230,9 @@ class Outbox:
         return self._files(number) / Path(call["file"]).name
 
     def _write_run(self) -> None:
-        run = self.run | {"tracking_uri": without_password(self.run["tracking_uri"])}
-        write_atomically(self.folder / RUN, json.dumps(run, indent=1).encode())
+        secret = {name: self.run.get(name) for name in ("tracking_uri", "artifact_location")}
+        run = self.run | {name: uri and without_password(uri) for name, uri in secret.items()}
+        write_atomically(self.folder / RUN, json.dumps(run, indent=1).encode(), private=True)
 
 
 def new_folder(root: Path) -> Path:

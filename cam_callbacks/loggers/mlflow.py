@@ -6,21 +6,25 @@ import hashlib
 import logging
 import re
 import tempfile
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from cam_callbacks.compare.verdict import verdict_of
 from cam_callbacks.delivery.sink import Moved, SinkOptions
-from cam_callbacks.drawing import Drawing
+from cam_callbacks.drawing import Drawing, Picture
 from cam_callbacks.mlflow_server import check_reachable, without_password
 from cam_callbacks.records import MANIFEST, PROBE, Record, RecordStore
-from cam_engine.render import write_png
+from cam_engine.render import encode_png, encode_webp, shrunk, write_png
 
 log = logging.getLogger(__name__)
 
 NOTE = "mlflow.note.content"  # what MLflow shows as a run's description
+NAMES = uuid.UUID("6f1f5a0e-6f0b-5d0c-9a86-4b6a6f0f6f55")  # of our images' names
+
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.-]+")
+THUMBNAIL = 224  # pixels of its longer side
 _LONGEST = 140  # MLflow makes one file name of a key, with a step, a time and a uuid in it
 
 
@@ -72,7 +76,7 @@ class MLflowSink:
         self.name: str = self.address["name"]
         self._queued = hasattr(client, "queue")
         self._described = False
-        self._already: set[str] | None = None
+        self._has_images = False
 
     @classmethod
     def from_logger(cls, logger: Any, options: SinkOptions) -> MLflowSink:
@@ -129,11 +133,9 @@ class MLflowSink:
         self._note(run, verdict_of(store), f"{_prefix(drawing)}.verdict")
 
     def _draw(self, record: Record, drawing: Drawing) -> None:
-        step = drawing.step(record)
-        for tag, picture in drawing.panels(record):
-            self._log_image(picture, safe_key(tag), step)
         if not drawing.series:
             return
+        self._log_images(drawing.panels(record), drawing.step(record), record.time)
         method, layer = drawing.series[-1]
         self._log_picture(drawing.latest(record, method, layer), f"{_root(drawing)}_latest.png")
 
@@ -185,15 +187,24 @@ class MLflowSink:
             log.info("cam-callbacks: the run's description is left as it is (%s)", error)
             return None
 
-    def _log_image(self, picture: Any, key: str, step: int) -> None:
-        """MLflow would show an image twice that is logged twice: those that an interrupted delivery left are not repeated."""
-        if self._already is None:
-            there = [] if self._queued else self.client.list_artifacts(self.run_id, "images")
-            self._already = {Path(file.path).name.partition("+timestamp+")[0] for file in there if ".png" in file.path}
-        name = f"{key.replace('/', '~')}+step+{step}"
-        if name not in self._already:
-            self.client.log_image(self.run_id, picture, key=key, step=step)
-            self._already.add(name)
+    def _log_images(self, pictures: Iterable[tuple[str, Picture]], step: int, time: float) -> None:
+        """Stepped images, as ``client.log_image`` names and encodes them (a PNG, and a WebP as its thumbnail), in one call.
+
+        That call would encode each by Pillow, at several times the cost, and set a tag for each. A name depends on the look alone:
+        logged again by a delivery that was interrupted, a file takes the place of itself.
+        """
+        with tempfile.TemporaryDirectory() as temporary:
+            for tag, picture in pictures:
+                key = safe_key(tag).replace("/", "~")
+                name = (
+                    f"{key}+step+{step}+timestamp+{int(time * 1000)}+{uuid.uuid5(NAMES, f'{self.run_id} {tag} {step}')}"
+                )
+                (Path(temporary) / f"{name}.png").write_bytes(encode_png(picture))
+                (Path(temporary) / f"{name}+compressed.webp").write_bytes(encode_webp(shrunk(picture, THUMBNAIL)))
+            self.client.log_artifacts(self.run_id, temporary, "images")
+        if not self._has_images:
+            self.client.set_tag(self.run_id, "mlflow.loggedImages", True)
+            self._has_images = True
 
     def _log_report(self, store: RecordStore, drawing: Drawing) -> None:
         from cam_callbacks.compare import load_run, write_page

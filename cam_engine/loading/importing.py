@@ -15,7 +15,7 @@ from cam_engine.loading.models import is_libreyolo
 def import_model(path: str) -> Any:
     """The model that ``package.module:name`` stands for: an object, or what a function or class returns.
 
-    The current folder is searched too.
+    The current folder is searched too, last: a file of it that has the name of a package does not hide that.
 
     Raises:
         ValueError: Not of that form, or no such name in the module.
@@ -25,7 +25,7 @@ def import_model(path: str) -> Any:
     if not colon or not module_name or not attribute:
         raise ValueError(f"MODEL is package.module:name, such as torchvision.models:resnet18, not {path!r}.")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+        sys.path.append(str(Path.cwd()))
     named: Any = importlib.import_module(module_name)
     for part in attribute.split("."):
         if not hasattr(named, part):

@@ -8,15 +8,15 @@ The only place of the package that imports cv2. Which file holds what:
 * `crops.py`: what lies under a map's focus
 * `sheets.py`: pictures with words: `panel`, `contact_sheet`, `film_strip`
 * `text.py`: words that fit the room they have
-* `png.py`: PNG bytes, and files that appear whole or not at all
+* `encoding.py`: the bytes of PNG, JPEG and WebP files, and PNG files that appear whole or not at all
 """
 
 from cam_engine.render.contours import contours
 from cam_engine.render.crops import above, focus_wall, under_focus
+from cam_engine.render.encoding import encode_jpeg, encode_png, encode_webp, write_png
 from cam_engine.render.heat import COLORMAPS, DEFAULT_COLORMAP, colorize, is_valid, overlay, unit_scale, upsample
-from cam_engine.render.png import encode_png, write_png
 from cam_engine.render.sheets import contact_sheet, film_strip, panel
-from cam_engine.render.tiles import Tile
+from cam_engine.render.tiles import Tile, shrunk
 
 __all__ = [
     "COLORMAPS",
@@ -26,12 +26,15 @@ __all__ = [
     "colorize",
     "contact_sheet",
     "contours",
+    "encode_jpeg",
     "encode_png",
+    "encode_webp",
     "film_strip",
     "focus_wall",
     "is_valid",
     "overlay",
     "panel",
+    "shrunk",
     "under_focus",
     "unit_scale",
     "upsample",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -99,8 +101,7 @@ def colorize(heatmap: ArrayLike, colormap: str = DEFAULT_COLORMAP) -> NDArray[np
             "scale with unit_scale first"
         )
     levels = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
-    bgr = np.asarray(cv2.applyColorMap(levels, code), np.uint8)
-    return np.ascontiguousarray(bgr[..., ::-1])
+    return _table(code)[levels]
 
 
 def overlay(
@@ -186,6 +187,13 @@ def _as_size(size: tuple[int, int]) -> tuple[int, int]:
     if height < 1 or width < 1:
         raise ValueError(f"size is (H, W) in pixels, both at least 1, got {size}")
     return int(height), int(width)
+
+
+@functools.lru_cache(maxsize=len(_CODES))
+def _table(code: int) -> NDArray[np.uint8]:
+    """The 256 colours of a map, (256, 3) uint8 RGB. OpenCV makes them anew at every call, which takes longer than a lookup."""
+    bgr = np.asarray(cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], code), np.uint8)
+    return np.ascontiguousarray(bgr[:, 0, ::-1])
 
 
 def _code(colormap: str) -> int:

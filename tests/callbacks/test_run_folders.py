@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,32 @@ class TestUsedAgain:
         again = copy.deepcopy(callback)
         fit(again, epochs=1)
         assert len(again.store) == len(callback.store) == 1 and again.store.folder != callback.store.folder
+
+
+BEGIN_AT_ONCE = """
+import sys, time, torch
+from cam_callbacks import CAMMonitor, ProbeSet
+torch.set_num_threads(1)
+net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 4), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+monitor = CAMMonitor(ProbeSet(torch.rand(4, 3, 16, 16)), "eigencam", folder=sys.argv[1], alerts=[], exchange=[])
+print("ready", flush=True)
+sys.stdin.readline()
+for epoch in range(3):
+    monitor.look(net, epoch)
+"""
+
+
+def test_processes_that_start_at_once_have_a_folder_each(tmp_path):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", BEGIN_AT_ONCE, str(tmp_path / "cam")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 3
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert [process.wait(240) for process in processes] == [0] * 3
+    assert sorted(len(RecordStore(folder)) for folder in tmp_path.iterdir()) == [3, 3, 3]
