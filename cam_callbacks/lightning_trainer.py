@@ -22,8 +22,8 @@ from cam_engine.layers import module_names
 NAME_WAIT = 3.0  # seconds for an MLflow server to tell a run's name
 
 
-def run_of(trainer: Any, folder: str | os.PathLike[str] | None, name: str | None) -> tuple[str, Path]:
-    """Name of the run and folder of its records.
+def run_of(trainer: Any, folder: str | os.PathLike[str] | None, name: str | None) -> tuple[str, Path | None]:
+    """Name of the run and folder of its records; None in a fast_dev_run, which leaves nothing behind.
 
     Args:
         trainer: Its first MLFlowLogger names the run, else its first TensorBoardLogger, else the time.
@@ -40,6 +40,8 @@ def run_of(trainer: Any, folder: str | os.PathLike[str] | None, name: str | None
         run = time.strftime("%Y-%m-%d_%H-%M-%S")
     if folder is not None:
         return run, Path(folder)
+    if trainer.fast_dev_run:
+        return run, None
     below = Path(trainer.default_root_dir) / "cam_records" / folder_name(run)
     own = Path(boards[0].log_dir) / "cam" if boards else below
     return run, own / name if name else own

@@ -37,7 +37,7 @@ def predicted_inside(outputs: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
         outputs: (N, K, h, w) scores, or (N, 1, h, w) logits of class 1.
         regions: (N, H, W), bool or coverage in [0, 1]; brought to the size of the outputs by averaging.
     """
-    weights = F.adaptive_avg_pool2d(regions.to(outputs.device, torch.float64), outputs.shape[-2:])
+    weights = F.adaptive_avg_pool2d(regions.to(outputs.device, torch.float64), (outputs.shape[-2], outputs.shape[-1]))
     logits = outputs.detach().double()
     if logits.shape[1] == 1:
         ones = logits.sigmoid()

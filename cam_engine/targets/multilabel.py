@@ -10,7 +10,6 @@ from torch import Tensor
 
 from cam_engine.targets.scores import class_scores
 
-
 Together = Literal["sum", "mean", "max"]
 
 
