@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
+from collections import OrderedDict, namedtuple
 
 import numpy as np
 import pytest
@@ -11,8 +11,10 @@ from torch import nn
 
 from cam_callbacks import CAMMonitor, ProbeSet, RecordStore
 from cam_callbacks.drawing import Drawing
+from cam_callbacks.look.options import LookOptions
 from cam_callbacks.look.recognise import largest_classes, recognise
 from cam_callbacks.look.scores import scores_of
+from cam_callbacks.watcher import Watcher, WatchOptions
 from cam_engine.targets import MaskTarget
 
 N, SIZE = 6, 16
@@ -214,6 +216,22 @@ def test_a_segmentations_largest_class_in_its_true_region(tmp_path, scale):
     np.testing.assert_array_equal(wanted.targets, [2, -1] * 3)
     assert not wanted.scores[1::2].any() and not wanted.maps["gradcam", monitor.layer_names[0]][1::2].any()
     assert wanted.metrics["cam/valid_frac/eigencam"] == 1
+
+
+def test_a_coarse_grid_is_said_once_with_a_finer_layer():
+    said = []
+    of = probe(labels=[0, 1] * 3)
+    watcher = Watcher("us", WatchOptions(LookOptions("eigencam", layers="coarse")), of, said.append)
+    net = nn.Sequential(OrderedDict(fine=nn.Conv2d(3, 4, 3, 4, 1), coarse=nn.Conv2d(4, 4, 3, 2, 1), head=pooled(2)))
+    net.head[2] = nn.Linear(4, 2)
+    watcher.begin("run", None, net)
+    watcher.look(net)
+    watcher.look(net)
+    (words,) = (line for line in said if "grid" in line)
+    assert "coarse has a grid of 2×2 cells" in words and "layers='fine' has 4×4" in words
+    assert [line for line in said if "explained" in line] == [
+        "us: classification, 2 classes: the label's score is explained"
+    ]
 
 
 def test_an_image_without_the_class_is_no_collapse():
