@@ -6,6 +6,7 @@ The only place of the package that imports cv2. Which file holds what:
 * `tiles.py`: one probe image as it is drawn: enlarged, blended, outlined
 * `contours.py`: a region's outline as polygons
 * `sheets.py`: pictures with words: `panel`, `contact_sheet`, `film_strip`
+* `resize.py`: as OpenCV resizes
 * `text.py`: words that fit the room they have
 * `png.py`: PNG bytes, and files that appear whole or not at all
 """
