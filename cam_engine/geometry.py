@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from cam_engine.render.resize import resize_linear
+
 Prepare = Callable[[Image.Image], tuple[Tensor, "Geometry"]]
 """From a picture to the model's input (1, C, H, W), and where that lies on the picture."""
 
@@ -72,17 +74,10 @@ def letterbox(picture: Image.Image, size: tuple[int, int], stride: int) -> tuple
     full_width, full_height = (-(-side // stride) * stride for side in (width, height))
     left, top = (full_width - width) // 2, (full_height - height) // 2
     canvas = Image.new("RGB", (full_width, full_height), (LETTERBOX_GREY,) * 3)
-    canvas.paste(_resized(picture, (height, width)), (left, top))
+    canvas.paste(Image.fromarray(resize_linear(np.array(picture.convert("RGB")), (height, width))), (left, top))
     scale = (picture.height / height, picture.width / width)
     original, whole = (picture.height, picture.width), (full_height, full_width)
     return canvas, Geometry(original, whole, scale, (-top * scale[0], -left * scale[1]))
-
-
-def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Bilinear without smoothing, as OpenCV resizes for YOLO models: they detect something else in a smoothed picture."""
-    pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None].float()
-    resized = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)[0].round().byte()
-    return Image.fromarray(resized.permute(1, 2, 0).contiguous().numpy())
 
 
 def measured(preprocess: Callable[[Image.Image], Tensor]) -> Prepare:

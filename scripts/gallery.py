@@ -23,7 +23,7 @@ from cam_engine import available_methods, explain  # noqa: E402
 from cam_engine.explanation.naming import ExplainedClass  # noqa: E402
 from cam_engine.render import Tile, contact_sheet  # noqa: E402
 
-SLOW = ("scorecam", "ablationcam", "exchangecam")
+SLOW = ("scorecam", "exchangecam")
 LAYER, LAYER_OF_SLOW = "features.18", "features.17"
 
 PAGE = """# Gallery
@@ -36,13 +36,12 @@ Every method on three photographs: torchvision's MobileNetV2 with ImageNet weigh
 
 - The network saw the middle of each photograph; what is hatched it never saw, and no map says anything about it.
 - The grid is 7×7: a cell is 37 pixels of the cat, and a map cannot be finer than that. `fullgrad` works at the pixels.
-- The gradient methods agree where one object stands alone: on the cup `gradcam`, `xgradcam`, `hirescam`, `shapleycam` and `cam` are one map,
-  as they must be behind global pooling.
+- Behind global pooling and one linear layer `gradcam`, `xgradcam`, `hirescam`, `shapleycam` and `cam` are one map, as they must be.
 - On the rocket the class named is the second best; for the best, "drilling platform", they light the pad and its towers.
 - `eigencam`, `kpcacam` and `fem` ask for no class: they show what stands out in the layer.
 - `finercam` shows what tells a class from those next to it, which may be a small part of the object.
-- `randomcam` is the floor: random weights of the same channels. It looks convincing on the cup, where every channel answers to the
-  cup. A map that looks right proves little; `cam-callbacks sanity` and the exchange tests ask further.
+- `randomcam` is the floor: random weights of the same channels. On the cat it lies on the cat too, as anything would there: a map that looks
+  right proves little. `cam-callbacks sanity` and the exchange tests ask further.
 """
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from cam_engine import _tree
 from cam_engine.explanation.reading import Picture, paths_of, read
 from cam_engine.geometry import Prepare
-from cam_engine.loading import Loaded
+from cam_engine.loading import Loaded, load_model
 from cam_engine.loading.yolo import is_yolo, yolo_input
 
 _ALIKE = 0.03  # mean difference of two inputs made from one picture, in shares of their range
@@ -49,7 +49,7 @@ def sources_of(args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
     return sources
 
 
-def sources_of_predictor(model: Any) -> list[tuple[str, Any]]:
+def sources_of_predictor(model: Any) -> list[tuple[str | None, Any]]:
     """Name and pixels, RGB, of each picture in the batch that an ultralytics predictor runs now."""
     batch = getattr(getattr(model, "predictor", None), "batch", None)
     if not isinstance(batch, (list, tuple)) or len(batch) < 2 or not isinstance(batch[1], list):
@@ -58,24 +58,26 @@ def sources_of_predictor(model: Any) -> list[tuple[str, Any]]:
     return [(Path(str(p)).stem, np.ascontiguousarray(i[:, :, ::-1])) for p, i in zip(paths, pictures, strict=False)]
 
 
-def original_of(source: Any, name: str | None, image: Tensor, loaded: Loaded) -> Picture | None:
+def original_of(source: Any, name: str | None, image: Tensor, prepares: Iterable[Prepare]) -> Picture | None:
     """The picture that an image (1, C, H, W) was made from, if it was this one: in its own pixels and with its name."""
-    try:
-        picture = read(source, _prepare(loaded, (image.shape[-2], image.shape[-1])))
-    except (OSError, TypeError, ValueError, RuntimeError):
-        return None
-    made = picture.tensor.to(image)
-    if made.shape != image.shape:
-        return None
-    span = float(image.amax() - image.amin())
-    if float((made - image).abs().mean()) > _ALIKE * span:
-        return None
-    return Picture(picture.original, image, picture.geometry, name or picture.name)
+    for prepare in prepares:
+        try:
+            picture = read(source, prepare)
+        except (OSError, TypeError, ValueError, RuntimeError):
+            continue
+        made, span = picture.tensor.to(image), float(image.amax() - image.amin())
+        if made.shape == image.shape and float((made - image).abs().mean()) <= _ALIKE * span:
+            return Picture(picture.original, image, picture.geometry, name or picture.name)
+    return None
 
 
-def _prepare(loaded: Loaded, size: tuple[int, int]) -> Prepare:
-    """The model's own way, for YOLO at the size of this forward."""
-    return yolo_input(loaded.net, size)[0] if is_yolo(loaded.net) else loaded.prepare
+def _prepares(model: Any, loaded: Loaded, size: tuple[int, int]) -> Iterator[Prepare]:
+    """The ways in which the model's library may have made an input of (H, W)."""
+    if is_yolo(loaded.net):
+        yield yolo_input(loaded.net, size)[0]
+        return
+    yield loaded.prepare
+    yield load_model(model, size=size[0] if size[0] == size[1] else size).prepare
 
 
 Finder = Callable[[Tensor, int], Picture | None]
@@ -86,11 +88,12 @@ def finder(model: Any, loaded: Loaded, sources: Sequence[Any]) -> Finder:
     """Looks in the batch of an ultralytics predictor, else in what the model was called with."""
 
     def find(image: Tensor, place: int) -> Picture | None:
+        known = sources_of_predictor(model) or [(None, source) for source in sources[place : place + 1]]
         with torch.no_grad():
-            for name, pixels in sources_of_predictor(model):
-                found = original_of(pixels, name, image, loaded)
+            for name, source in known:
+                found = original_of(source, name, image, _prepares(model, loaded, (image.shape[-2], image.shape[-1])))
                 if found is not None:
                     return found
-            return original_of(sources[place], None, image, loaded) if place < len(sources) else None
+        return None
 
     return find

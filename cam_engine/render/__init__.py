@@ -7,6 +7,7 @@ The only place of the package that imports cv2. Which file holds what:
 * `contours.py`: a region's outline as polygons
 * `crops.py`: what lies under a map's focus
 * `sheets.py`: pictures with words: `panel`, `contact_sheet`, `film_strip`
+* `resize.py`: as OpenCV resizes
 * `text.py`: words that fit the room they have
 * `encoding.py`: the bytes of PNG, JPEG and WebP files, and PNG files that appear whole or not at all
 """

@@ -96,7 +96,7 @@ def test_an_assumed_normalisation_is_said_and_can_be_changed(cnn, picture):
     np.testing.assert_allclose(told["heatmap"], explain(cnn, picture, preprocess=preprocess)["heatmap"], atol=1e-5)
     tensor = explain(cnn, torch.rand(3, 32, 32))
     assert "message" not in tensor and tensor["preprocessing"].startswith("none")
-    with pytest.raises(ValueError, match="2 channels|for each of 3 channels"):
+    with pytest.raises(ValueError, match="for each of 3 channels"):
         explain(cnn, picture, mean=[0.1, 0.2])
     with pytest.raises(ValueError, match="leave out"):
         explain(cnn, picture, preprocess=preprocess, mean=0.5)
