@@ -101,7 +101,7 @@ class Exchange:
                 pairs=pairs,
                 seed=self.seed,
                 batch_size=size,
-                forward=subject.cam.forward,
+                receiving=subject.calling.of,
                 output=subject.cam.scores_of,
             )
 

@@ -52,7 +52,8 @@ def explain_share(subject: Subject, images: Tensor, target: Target | None = None
     score = subject.target if target is None else target
 
     def of_batch(indices: list[int]) -> Explained:
-        result = subject.cam(images[indices], target_of_images(score, indices), outputs=True)
+        call = subject.calling.of(indices)
+        result = subject.cam(images[indices], target_of_images(score, indices), outputs=True, forward=call)
         picked = subject.cam.scores_of(result.outputs)
         predictions, confidences = classified(picked)
         scores = None if result.scores is None else result.scores.double().cpu().numpy()

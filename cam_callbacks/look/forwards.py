@@ -79,10 +79,11 @@ def explained_score(subject: Subject, explained: Explained, indices: Sequence[in
     target = subject.target if classes is None else classes.tolist()
 
     def of_batch(rows: list[int], images: Tensor) -> Tensor:
-        scored: Any = target_of_images(target, [indices[row] for row in rows])
+        of = [indices[row] for row in rows]
+        scored: Any = target_of_images(target, of)
         if not callable(scored):
             scored = ClassTarget(scored, of="probability")
-        values: Tensor = scored(subject.class_scores(images[rows]))
+        values: Tensor = scored(subject.class_scores(images[rows], of))
         return values.detach().double().cpu()
 
     return lambda images: torch.cat(subject.batches.over(range(len(images)), lambda rows: of_batch(rows, images)))
@@ -99,13 +100,17 @@ def accuracy_gap(subject: Subject, explained: Explained, probe: ProbeSet) -> Arr
     assert probe.labels is not None
     if explained.predictions is None:
         raise TypeError("a counterfactual version of the probe needs a classifier, and this model's output is none.")
-    images, labels = probe.counterfactual[processes.share(len(probe))], probe.labels.numpy()
-    changed = concatenated(processes.everywhere(lambda: predictions(subject, images)))
+    mine, labels = processes.share(len(probe)), probe.labels.numpy()
+    images = probe.counterfactual[mine]
+    changed = concatenated(processes.everywhere(lambda: predictions(subject, images, mine)))
     return counterfactual_gap(explained.predictions == labels, changed == labels)
 
 
-def predictions(subject: Subject, images: Tensor) -> NDArray[np.int64] | None:
-    """(n,) the predicted class of images (n, C, H, W); None of no images, or of a model that is no classifier."""
-    return concatenated(
-        subject.batches.over(range(len(images)), lambda rows: classified(subject.class_scores(images[rows]))[0])
-    )
+def predictions(subject: Subject, images: Tensor, indices: Sequence[int]) -> NDArray[np.int64] | None:
+    """(n,) the predicted class of images (n, C, H, W), versions of the probe's in ``indices``; None of no images, or of a model
+    that is no classifier."""
+
+    def of_batch(rows: list[int]) -> NDArray[np.int64] | None:
+        return classified(subject.class_scores(images[rows], [indices[row] for row in rows]))[0]
+
+    return concatenated(subject.batches.over(range(len(images)), of_batch))

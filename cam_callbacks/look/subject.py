@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cam_callbacks.look.batches import Batches
+from cam_callbacks.look.calling import Calling, calling_of
 from cam_callbacks.look.detection import ProbeBoxTarget
 from cam_callbacks.look.options import LookOptions
 from cam_callbacks.look.target import Target, fixed_classes
@@ -28,7 +29,7 @@ class Subject:
     ``given``: as it was handed over. ``cam``: explains it, or the detector that it is or holds (``family``, else None).
     ``layers``: names of the layers that are watched, ``modules``: which these are. ``target``: the score that is explained.
     ``classes``: (N,) int64 of the probe's images, where a class is explained that is known beforehand; else None.
-    ``batches``: how many images at once.
+    ``batches``: how many images at once. ``calling``: how the model is called with them.
     """
 
     given: nn.Module
@@ -38,16 +39,17 @@ class Subject:
     target: Target
     classes: NDArray[np.int64] | None
     batches: Batches
+    calling: Calling
     family: Family | None = None
 
     def is_of(self, model: nn.Module) -> bool:
         """Was this made of that very model, and are its layers still parts of it?"""
         return model is self.given and {self.cam.model, *self.modules} <= set(model.modules())
 
-    def class_scores(self, images: Tensor) -> Any:
-        """What the model says of images (B, C, H, W): class scores (B, K) of a classifier."""
+    def class_scores(self, images: Tensor, rows: Sequence[int]) -> Any:
+        """What the model says of images (B, C, H, W), versions of the probe's in ``rows``: class scores (B, K) of a classifier."""
         placed = _as_it_takes(self.cam.model, images)
-        return self.cam.scores_of(rescore(self.cam.model, placed, forward=self.cam.forward))
+        return self.cam.scores_of(rescore(self.cam.model, placed, forward=self.calling.of(rows)))
 
     def within_image(self, maps: Tensor, outputs: Any) -> Tensor:
         """The part (B, h', w') of maps (B, h, w) that lies on the image, where a detector pads images at the bottom right."""
@@ -86,18 +88,21 @@ def subject_of(
         layers = family.layers() if every_input else layers_within(model, inner, layers)
         reshape = reshape or family.reshape((height, width))
         score = ProbeBoxTarget(probe, family) if isinstance(target, str) else score
+        calling = Calling(None, None, None, forward)  # a detector takes images
+    else:
+        calling = calling_of(model, probe, forward)
     cam = CAM(
         inner,
         options.method_names,
         list(known_layers) or layers,
-        forward=forward,
+        forward=calling.of([0]),
         output=options.output,
         reshape=reshape,
         progress=False,
     )
     watched = cam.resolve(_as_it_takes(inner, probe.images[:1]))
     batches = Batches(options.batch_size) if batches is None else batches
-    return Subject(model, cam, tuple(watched), tuple(watched.values()), score, classes, batches, family)
+    return Subject(model, cam, tuple(watched), tuple(watched.values()), score, classes, batches, calling, family)
 
 
 def _detector_in(model: nn.Module) -> Family | None:

@@ -70,6 +70,7 @@ def follows(
     seed: int = 0,
     batch_size: int = 64,
     forward: Forward | None = None,
+    receiving: Callable[[list[int]], Forward | None] | None = None,
     output: Callable[[Any], Tensor] | None = None,
 ) -> dict[str, Followed]:
     """Take a part of each image from another one, ask the model, and count whose prediction comes out.
@@ -90,6 +91,8 @@ def follows(
         seed: Of pairs, moves and intervals; equal calls give equal results.
         batch_size: Mixtures in one forward, and in memory.
         forward: ``(model, images) -> outputs`` for a model that is not called with the images alone.
+        receiving: In its place, for a model that takes more than the images: from the receivers of a batch of mixtures, the
+            forward that has theirs.
         output: Picks the scores out of what the model returns.
 
     Raises:
@@ -120,7 +123,8 @@ def follows(
     for start in range(0, len(jobs), batch_size):
         chunk = jobs[start : start + batch_size]
         groups = [(key, [i for _, i in group]) for key, group in groupby(chunk, lambda job: job[0])]
-        outputs = rescore(model, _as_model(model, torch.cat([mixer(*group) for group in groups])), forward=forward)
+        call = forward if receiving is None else receiving([int(pairs[i, 1]) for _, i in chunk])
+        outputs = rescore(model, _as_model(model, torch.cat([mixer(*group) for group in groups])), forward=call)
         classes = predicted_classes(outputs if output is None else output(outputs)).cpu().numpy()
         for (key, i), found in zip(chunk, classes, strict=True):
             predicted[key][i] = found
