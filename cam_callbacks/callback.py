@@ -17,6 +17,7 @@ from cam_callbacks import lightning_trainer, processes
 from cam_callbacks.delivery import WAIT, Sink
 from cam_callbacks.delivery.sink import SinkOptions
 from cam_callbacks.keys import ALERT, fired, plain_key
+from cam_callbacks.lightning_batches import early_probe, loaded_probe, mismatch
 from cam_callbacks.loggers.registry import sinks_of
 from cam_callbacks.look.alerts import names_of
 from cam_callbacks.look.judgement import Rule
@@ -157,6 +158,7 @@ class CAMCallback(Base):
         self._set_up = False
         self._look_is_due = False
         self._fired: set[str] = set()  # keys of alerts
+        self._compared = False  # the probe with a batch of the training
         self._unlogged = False  # there are values that monitors have not got yet
         self._record: Record | None = None  # the look of this validation, until the validation's numbers are known
         # Built here, so that what does not fit the probe is an error at once and not after an epoch.
@@ -201,7 +203,7 @@ class CAMCallback(Base):
             return
         lightning_trainer.refuse_twins(self, [c for c in trainer.callbacks if isinstance(c, CAMCallback)])
         if self._trainer is None or self._trainer() is not trainer:  # another trainer is another run
-            self._trainer, self.watcher = weakref.ref(trainer), self._new_watcher()
+            self._trainer, self.watcher, self._compared = weakref.ref(trainer), self._new_watcher(), False
         self.watcher.start_clock()
         self._unlogged, self._record = True, None  # monitors must find their keys, look or not
         if strategy := lightning_trainer.spread_by(trainer):
@@ -209,12 +211,6 @@ class CAMCallback(Base):
                 f"{strategy} spreads the model's parameters over processes. The training goes on; cam-callbacks replay looks "
                 "at its checkpoints."
             )
-        with self.watcher.failures.guarded("could not be set up", setup=True):
-            probe = (
-                None if self.watcher.monitor is not None else lightning_trainer.early_probe(trainer, str(self._probe))
-            )
-            if probe is not None:
-                self.watcher.watch(self._marked(probe))
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin already, for an error or a message before the first epoch; the first look begins where this cannot."""
@@ -225,6 +221,10 @@ class CAMCallback(Base):
 
         if self._watching(trainer) and not self.watcher.resting:
             with self.watcher.failures.guarded("could not be set up", setup=True):
+                if self.watcher.monitor is None:
+                    probes = processes.everywhere(lambda: early_probe(trainer, pl_module, str(self._probe)))
+                    if probes[0] is not None:
+                        self.watcher.watch(self._marked(probes[0]))
                 processes.together(begin)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
@@ -242,7 +242,9 @@ class CAMCallback(Base):
                 trainer.global_step,
                 picture_step_of(trainer),
                 lightning_trainer.validates_last(trainer),
+                lambda: self._marked(loaded_probe(trainer, pl_module, str(self._probe), batch)),
             )
+            self._compare(batch)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if self._watching(trainer) and self._unlogged:
@@ -251,14 +253,9 @@ class CAMCallback(Base):
             alerts = {key: value for key, value in values.items() if key.startswith(plain_key(ALERT, self.name))}
             for key, value in values.items():  # monitors find every alert; loggers get those that have fired
                 pl_module.log(
-                    key,
-                    value,
-                    on_step=False,
-                    on_epoch=True,
-                    batch_size=1,
-                    add_dataloader_idx=False,
+                    key, value, on_step=False, on_epoch=True, batch_size=1, add_dataloader_idx=False,
                     logger=key not in alerts,
-                )
+                )  # fmt: skip
             with self.watcher.failures.guarded("could not log an alert"):
                 lightning_trainer.log_metrics(trainer, fired(alerts, self.name, self._fired))
 
@@ -320,6 +317,15 @@ class CAMCallback(Base):
     def _watching(self, trainer: Any) -> bool:
         return self._enabled and not trainer.sanity_checking and trainer.state.fn in self.on
 
+    def _compare(self, batch: Any) -> None:
+        """Warn, once a run, where the probe's pixels are of another kind than those that the model gets."""
+        probe, compared, self._compared = self.probe, self._compared, True
+        if compared or isinstance(probe, str) or self.options.look.forward is not None or processes.rank() != 0:
+            return  # a forward= may normalise by itself
+        with self.watcher.failures.guarded("could not compare the probe with the first validation batch"):
+            if differs := mismatch(probe, batch):
+                warnings.warn(f"{self.watcher.who}: {differs}", stacklevel=2)
+
     def _new_watcher(self) -> Watcher:
         who = "CAMCallback" if self.name is None else f"CAMCallback {self.name}"
         given = self._probe if isinstance(self._probe, ProbeSet) else None
@@ -330,8 +336,6 @@ class CAMCallback(Base):
 
     def _ready(self, trainer: Any, pl_module: Any) -> nn.Module:
         """The module that is explained, in a run that has begun. Talks to no other process."""
-        if self.watcher.monitor is None:
-            self.watcher.watch(self._marked(lightning_trainer.loaded_probe(trainer, str(self._probe))))
         model = lightning_trainer.explained_module(pl_module, self.model, self.options.look.forward is not None)
         if not self.watcher.begun:
             run, folder = lightning_trainer.run_of(trainer, self.folder, self.name)

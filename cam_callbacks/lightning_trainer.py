@@ -1,4 +1,4 @@
-"""What a Lightning Trainer and its module tell: which module is explained, on which images, and where records go."""
+"""What a Lightning Trainer and its module tell: which module is explained, and where records go."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from torch import nn
 from cam_callbacks.delivery.background import Background
 from cam_callbacks.loggers.registry import is_a
 from cam_callbacks.mlflow_server import check_reachable
-from cam_callbacks.probe import ProbeSet, loader_dataset
 from cam_callbacks.run_folder import folder_name
-from cam_engine.guard import random_streams
 from cam_engine.layers import module_names
 
 NAME_WAIT = 3.0  # seconds for an MLflow server to tell a run's name
@@ -129,35 +127,6 @@ def explained_module(module: nn.Module, name: str | None, has_own_call: bool) ->
 def has_lazy_parameters(module: nn.Module) -> bool:
     """Are there parameters whose shape the first batch will tell?"""
     return any(nn.parameter.is_lazy(p) for p in module.parameters())
-
-
-def early_probe(trainer: Any, split: str) -> ProbeSet | None:
-    """The probe from the dataset of ``"val"`` or ``"train"``, if there is one before the loop has loaded its data; else
-    :func:`loaded_probe`."""
-    loop = trainer.fit_loop if split == "train" else trainer.fit_loop.epoch_loop.val_loop
-    source = getattr(loop, "_data_source", None)
-    if source is None or not source.is_defined():
-        return None
-    try:
-        with random_streams():  # a loader's making may draw, as random_split does, and will draw again in the loop
-            dataset = loader_dataset(source.dataloader())
-    except Exception:  # such as a dataset made in the module's own setup(), which runs after this one
-        return None
-    with random_streams():  # items may be augmented
-        return ProbeSet.from_dataset(dataset)
-
-
-def loaded_probe(trainer: Any, split: str) -> ProbeSet:
-    """The probe from the dataset that is being validated or tested, or from the one that is trained on."""
-    loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
-    if split == "train":
-        loaders = trainer.train_dataloader
-    if loaders is None:
-        raise ValueError(
-            f'probe="{split}" takes its images from the trainer, which has no such data here; pass a ProbeSet.'
-        )
-    with random_streams():
-        return ProbeSet.from_dataset(loader_dataset(loaders))
 
 
 def log_metrics(trainer: Any, values: dict[str, float]) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cam_callbacks.batches import read_batch
 from cam_callbacks.boxes_file import read_boxes
 from cam_callbacks.datasets import read_items
 from cam_callbacks.inputs import Inputs
+from cam_callbacks.loaders import draw, first_loader
 from cam_callbacks.picture_folder import images_in_folder
 from cam_callbacks.probe_checks import (
     Channels,
@@ -32,6 +37,7 @@ from cam_callbacks.probe_checks import (
     check_shown,
     check_values,
 )
+from cam_callbacks.unchanged import unchanged
 from cam_engine.guard import random_streams
 from cam_engine.metrics import coverage
 from cam_engine.pictures import to_pictures
@@ -193,7 +199,9 @@ class ProbeSet:
         [0, 1] are taken as they are and others are scaled to the range of the whole probe. One channel becomes grey; of
         more than three the first three are shown, of two the first.
         """
-        return to_pictures(self.images, self.mean, self.std) if self.shown is None else self.shown
+        if self.shown is not None:
+            return self.shown
+        return to_pictures(self.images / 255 if self.dtype == torch.uint8 else self.images, self.mean, self.std)
 
     def class_name(self, index: int) -> str:
         """Name of a class, or its number where it has none."""
@@ -216,9 +224,10 @@ class ProbeSet:
 
         Items may be images, ``(image, label)`` tuples, or dictionaries (``image``/``pixel_values``/``img``,
         ``label``/``labels``/``target``, ``mask``, ``boxes``). No random state is touched, whatever the dataset's
-        transforms draw.
+        transforms draw, and what the dataset counts or caches is put back. Pictures of 0 to 255 are divided by 255; nothing
+        else is done to them, so what the collate function or a batch hook does is not in them: ``from_datamodule``.
         """
-        with random_streams():
+        with unchanged(dataset):
             items = read_items(dataset, n, seed)
         names = class_names if class_names is not None else getattr(dataset, "classes", None)
         return cls(**items, class_names=names, mean=mean, std=std)
@@ -227,15 +236,26 @@ class ProbeSet:
     def from_datamodule(
         cls, datamodule: Any, n: int = 16, seed: int = 0, *, mean: Channels = None, std: Channels = None
     ) -> ProbeSet:
-        """Choose ``n`` images of a LightningDataModule's (first) validation dataset; ``setup("validate")`` is called if needed."""
+        """Choose ``n`` images of a LightningDataModule's (first) validation dataset; ``setup("validate")`` is called if needed.
+
+        They go through its loader's collate function and its own batch hooks, on the CPU; hooks that ask its trainer are told
+        that it validates.
+        """
         with random_streams():
             try:
-                dataset = loader_dataset(datamodule.val_dataloader())
+                loader = first_loader(datamodule.val_dataloader())
             except (AttributeError, TypeError, ValueError):
                 datamodule.prepare_data()
                 datamodule.setup("validate")
-                dataset = loader_dataset(datamodule.val_dataloader())
-        return cls.from_dataset(dataset, n, seed, mean=mean, std=std)
+                loader = first_loader(datamodule.val_dataloader())
+        with unchanged(loader, datamodule), _without_trainer(datamodule):
+            drawn = draw(loader, n, seed)
+            batch = datamodule.on_before_batch_transfer(drawn.batch, 0)
+            batch = datamodule.transfer_batch_to_device(batch, torch.device("cpu"), 0)
+            batch = datamodule.on_after_batch_transfer(batch, 0)
+            read = read_batch(replace(drawn, batch=batch), n, loader, datamodule)
+        given = {name: value for name, value in (("mean", mean), ("std", std)) if value is not None}
+        return cls(**read | given)
 
     @classmethod
     def from_folder(
@@ -274,15 +294,14 @@ class ProbeSet:
         return cls(**items, class_names=dataset.classes or None, mean=mean, std=std)
 
 
-def loader_dataset(loaders: Any) -> Any:
-    """The dataset of the first loader in whatever ``val_dataloader()`` returned."""
-    while not hasattr(loaders, "dataset"):
-        if isinstance(loaders, dict):
-            loaders = next(iter(loaders.values()))
-        elif isinstance(loaders, (list, tuple)) and loaders:
-            loaders = loaders[0]
-        elif hasattr(loaders, "iterables"):  # Lightning's CombinedLoader
-            loaders = loaders.iterables
-        else:
-            raise ValueError(f"no dataset found in the validation loader ({type(loaders).__name__}).")
-    return loaders.dataset
+@contextmanager
+def _without_trainer(datamodule: Any) -> Iterator[None]:
+    """Hooks that ask the trainer which stage it is in find a validation, where there is no trainer."""
+    stages = dict.fromkeys(("training", "testing", "predicting", "sanity_checking"), False)
+    if missing := getattr(datamodule, "trainer", None) is None:
+        datamodule.trainer = SimpleNamespace(**stages, validating=True, datamodule=datamodule)
+    try:
+        yield
+    finally:
+        if missing:
+            datamodule.trainer = None

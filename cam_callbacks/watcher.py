@@ -195,11 +195,13 @@ class Watcher:
         step: int | None = None,
         picture_step: PictureStep = "epoch",
         last: bool = False,
+        probe: Callable[[], ProbeSet] | None = None,
     ) -> Record | None:
         """Look, and write the record; None, a warning and another failed look where that fails.
 
         Args:
             model: As it is now; or what returns it and may fail, or begin the run first.
+            probe: Makes the images where none are known yet; every process gets those of rank 0.
             epoch, step, picture_step, last: As for :meth:`CAMMonitor.look`.
         """
         END.goes_on()
@@ -207,6 +209,8 @@ class Watcher:
         self._charge_delivery()
         record = None
         with self.failures.guarded("look skipped", look=True):
+            if self.monitor is None and probe is not None:
+                self.watch(processes.everywhere(probe)[0])
             explained = processes.together(lambda: model if isinstance(model, nn.Module) else model())
             if self.monitor is None or not self.begun:
                 raise RuntimeError("the run has not begun; call begin() before look().")

@@ -55,8 +55,9 @@ def explain_share(subject: Subject, images: Tensor, target: Target | None = None
     score = task.target if target is None else target
 
     def of_batch(indices: list[int]) -> Explained:
+        call = subject.calling.of(indices)
         with renamed("targets=", "target="):
-            result = subject.cam(images[indices], target_of_images(score, indices), outputs=True)
+            result = subject.cam(images[indices], target_of_images(score, indices), outputs=True, forward=call)
         answer = task.read(subject.cam.scores_of(result.outputs), indices)
         scores = result.scores.double().cpu().numpy() if task.has_score and result.scores is not None else None
         maps = {key: subject.within_image(m, result.outputs).float().cpu().numpy() for key, m in result.raw.items()}
