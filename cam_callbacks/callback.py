@@ -52,14 +52,16 @@ class CAMCallback(Base):
             its training dataset. A probe that does not hold a cue cannot show it.
         methods: Names from :func:`cam_engine.available_methods`.
         layers: ``"auto"``, a dotted name, a glob, or a list of those, relative to the explained model.
-        target: ``"label"`` (``"predicted"`` on a probe without labels), ``"predicted"``, a class index, or a callable
-            ``(outputs) -> Tensor (B,)``.
+        target: ``"label"``: what is true of each image, as the task has it, which is recognised: its class, its most certain one of
+            several, its largest one in a segmentation, the value of a regression (docs/works_with.md); ``"predicted"``;
+            ``"all"``, the mean of several true labels; a class index, or a callable ``(outputs) -> Tensor (B,)``.
         every_n_epochs: Look again when this many epochs have passed; override :meth:`should_look` for another rhythm. Between
             looks monitors keep seeing the last values.
         reference: What drift is measured against: ``"settled"``, ``"first"``, the index of a look, or a baseline: a folder of
             another run's records, an MLflow run id, or a checkpoint of this model.
         folder: Where records go. By default ``<log_dir>/cam`` of an attached TensorBoardLogger or CSVLogger, else
-            ``<default_root_dir>/cam_records/<run name>``, the name that MLflow, W&B or another logger has for the run.
+            ``<default_root_dir>/cam_records/<run name>``, the name that MLflow, W&B or another logger has for the run; a
+            ``fast_dev_run`` keeps none.
         name: Tells several of these callbacks on one trainer apart; stands in metric keys.
         model: Dotted name of the LightningModule's attribute to explain, where not the LightningModule itself.
         forward: ``(model, images) -> outputs`` for a model that is not called with the images alone.
@@ -190,6 +192,8 @@ class CAMCallback(Base):
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self._set_up = True
         if not self._enabled or stage not in self.on:
+            if self._enabled and self._trainer is None and stage in ("validate", "test"):
+                rank_zero_info(f'CAMCallback looks at a fit; for trainer.{stage} pass CAMCallback(on=("{stage}",)).')
             return
         lightning_trainer.refuse_twins(self, [c for c in trainer.callbacks if isinstance(c, CAMCallback)])
         if self._trainer is None or self._trainer() is not trainer:  # another trainer is another run

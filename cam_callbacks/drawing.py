@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cam_callbacks.captions import Caption, true_words
 from cam_callbacks.keys import metric_key, per_image_key, plain_key, series_name
 from cam_callbacks.picture_step import picture_step
 from cam_callbacks.records import Record, RecordError, RecordStore
@@ -153,27 +154,21 @@ class Drawing:
     def tile(self, record: Record, method: str, layer: str, index: int) -> Tile:
         """What :mod:`cam_engine.render` draws of one image at one look."""
         masks, nuisance = self.probe.get("masks"), self.probe.get("nuisance")
-        caption = [self.label(index)]
-        wrong = False
-        if record.predictions is not None:
-            predicted = int(record.predictions[index])
-            sure = "" if record.confidences is None else f" · {record.confidences[index]:.0%}"
-            caption.append(f"predicted {self.class_name(predicted)}{sure}")
-            wrong = "labels" in self.probe and predicted != int(self.probe["labels"][index])
+        said = Caption(self.manifest, self.probe, record)
         return Tile(
             image=self.probe["pictures"][index],
             heatmap=record.maps[method, layer][index],
-            caption=tuple(caption),
-            wrong=wrong,
+            caption=(self.label(index), *said.lines(index)),
+            wrong=said.wrong(index),
             masks=None if masks is None else masks[index],
             nuisance=None if nuisance is None else nuisance[index],
         )
 
     def label(self, index: int) -> str:
-        """The class of a probe image and its id."""
+        """What is true of a probe image, and its id."""
         name = self.image_id(index)
         name = f"#{name}" if name.isdigit() else name
-        return f"{self.class_name(int(self.probe['labels'][index]))} · {name}" if "labels" in self.probe else name
+        return " · ".join([*true_words(self.manifest, self.probe, index), name])
 
     def _strip_tile(self, record: Record, method: str, layer: str, index: int) -> Tile:
         tile = self.tile(record, method, layer, index)
@@ -185,8 +180,3 @@ class Drawing:
 
     def _series_title(self, method: str, layer: str) -> str:
         return f"{method} · {layer}"
-
-    def class_name(self, index: int) -> str:
-        """Name of a class, or ``class 3`` where it has none."""
-        names = self.manifest["probe"]["class_names"]
-        return str(names[index]) if names is not None and 0 <= index < len(names) else f"class {index}"

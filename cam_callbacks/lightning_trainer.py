@@ -22,8 +22,8 @@ from cam_engine.layers import module_names
 NAME_WAIT = 3.0  # seconds for an MLflow server to tell a run's name
 
 
-def run_of(trainer: Any, folder: str | os.PathLike[str] | None, name: str | None) -> tuple[str, Path]:
-    """Name of the run and folder of its records.
+def run_of(trainer: Any, folder: str | os.PathLike[str] | None, name: str | None) -> tuple[str, Path | None]:
+    """Name of the run and folder of its records; None in a fast_dev_run, which leaves nothing behind.
 
     Args:
         trainer: Its MLFlowLogger names the run, else its WandbLogger, else its first logger that has a name; else the time does.
@@ -34,6 +34,8 @@ def run_of(trainer: Any, folder: str | os.PathLike[str] | None, name: str | None
     run = _run_name(trainer.loggers) or time.strftime("%Y-%m-%d_%H-%M-%S")
     if folder is not None:
         return run, Path(folder)
+    if trainer.fast_dev_run:
+        return run, None
     folders = (logger for logger in _of_class(trainer.loggers, "TensorBoardLogger", "CSVLogger") if logger.log_dir)
     beside = next(folders, None)
     below = Path(trainer.default_root_dir) / "cam_records" / folder_name(run)

@@ -83,6 +83,7 @@ class Watcher:
         self._rests = False
         self._values: dict[str, float] = {}
         self._resumed: Mapping[str, Any] | None = None
+        self._told = False  # what the task is
         self._delivery: Delivery | None = None
         self._charged = 0.0  # of what the delivery took
         if probe is not None:
@@ -112,7 +113,7 @@ class Watcher:
     def begin(
         self,
         run: str,
-        folder: str | os.PathLike[str],
+        folder: str | os.PathLike[str] | None,
         model: nn.Module | None = None,
         tracking_uri: str | None = None,
     ) -> None:
@@ -122,7 +123,7 @@ class Watcher:
 
         Args:
             run: Name of the run, for people.
-            folder: Where its records go, unless those of another run are there.
+            folder: Where its records go, unless those of another run are there; None keeps nothing on disk.
             model: Without one, the first look settles the layers.
             tracking_uri: MLflow's, for a baseline that is a run there.
         """
@@ -134,7 +135,8 @@ class Watcher:
         if model is not None:
             monitor.resolve(model)
         resumed = None if self._resumed is None else self._resumed["monitor"]
-        folder = take_up(Path(folder), resumed) if processes.rank() == 0 else Path(folder)
+        if folder is not None:
+            folder = take_up(Path(folder), resumed) if processes.rank() == 0 else Path(folder)
         monitor.begin(run, folder, tracking_uri)
         self._resumed, self.begun = None, True
         layers = (
@@ -142,9 +144,17 @@ class Watcher:
         )
         self._say(
             f"watching {', '.join(monitor.options.method_names)} at {layers}, {len(monitor.probe)} probe images, "
-            f"records in {folder}"
+            f"{'no records' if folder is None else f'records in {folder}'}"
         )
-        if self.options.look.target == "label" and monitor.options.target == "predicted":
+        self._tell_task(monitor)
+
+    def _tell_task(self, monitor: CAMMonitor) -> None:
+        """What is explained, once a run, as soon as a forward has told."""
+        if monitor.task is None or self._told:
+            return
+        self._told = True
+        self._say(monitor.task.words)
+        if self.options.look.target == "label" and monitor.task.by_prediction:
             self._say(
                 "the probe has no labels, so the predicted class is explained; a prediction that flips will look like drift"
             )
@@ -203,7 +213,10 @@ class Watcher:
                 explained, epoch, step, clock=self._clock, picture_step=picture_step, exchange=exchange, last=last
             )
             self._values |= {k: v for k, v in record.metrics.items() if math.isfinite(v)}
+            self._tell_task(self.monitor)
             if record.look == 0:
+                if coarse := self.monitor.coarse(record):
+                    self._say(coarse)
                 self._say(
                     f"a look costs about {record.seconds:.2f} s (the first one, which also measures the noise floor)"
                 )
@@ -240,7 +253,8 @@ class Watcher:
                     if alert.new:
                         self.options.on_alert(alert)
         with self.failures.guarded("could not deliver a look"):
-            assert self.store is not None
+            if self.store is None:  # nothing is kept
+                return
             if user_metrics:
                 self.store.annotate(record.look, user_metrics)
             if self._delivery is None:
