@@ -107,7 +107,7 @@ def test_one_broken_endpoint_holds_up_no_other_and_a_broken_server_keeps_all(tmp
     client.log_metric(run, "loss", 1.0)
     proxy.rule = lambda method, path: (500, b"no disk") if method == "PUT" else None
     for _ in range(5):
-        with pytest.raises(RuntimeError, match=r"1 calls wait: log_artifact .*500"):
+        with pytest.raises(RuntimeError, match=r"1 calls wait: log_artifact notes\.txt"):
             box.deliver()
     assert len(box.waiting()) == 1 and run_of(box, mlflow_server).data.metrics == {"loss": 1.0} and not box.refused()
     proxy.rule = lambda method, path: (500, b"no database") if "log-batch" in path or method == "PUT" else None
