@@ -202,8 +202,16 @@ class RecordStore:
             return {}
 
     def write_params(self, params: Mapping[str, str]) -> Path:
-        """Keep a run's parameters with its records, so that runs can be told apart by them."""
-        return self._write(PARAMS, to_json({"schema": SCHEMA, "params": dict(params)}, indent=1).encode())
+        """Keep a run's parameters with its records, so that runs can be told apart by them.
+
+        Safe beside :meth:`write` in another thread: what a disk refuses is not kept in memory.
+        """
+        content = to_json({"schema": SCHEMA, "params": dict(params)}, indent=1).encode()
+        try:
+            return write_atomically(self.folder / PARAMS, content)
+        except OSError as error:
+            log.warning("cam-callbacks: %s could not be written (%s)", self.folder / PARAMS, error)
+            return self.folder / PARAMS
 
     def has(self, name: str) -> bool:
         """Is there a file of that name, on disk or still in memory?"""

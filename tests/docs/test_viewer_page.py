@@ -25,7 +25,9 @@ def test_the_snippet(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", re.findall(r"`cam-callbacks ([^`]*)`", PAGE))
 def test_its_commands_are_understood(command):
-    words = shlex.split(command.replace("…", "").replace("--fail-if ", "--fail-if 'val_acc < 1'"))
+    words = shlex.split(
+        command.replace("compare …", "compare RUN").replace("…", "").replace("--fail-if ", "--fail-if 'val_acc < 1'")
+    )
     parser().parse_args(words if len(words) > 1 else [*words, "RECORDS"])
 
 
