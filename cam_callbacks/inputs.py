@@ -27,7 +27,7 @@ class Inputs:
     def __init__(
         self, batch: Any, path: _tree.Path, listed: bool = False, annotations: Iterable[_tree.Path] = ()
     ) -> None:
-        self.batch, self.path, self.listed = _tree.map_tensors(lambda t: t.detach().cpu(), batch), path, listed
+        self.batch, self.path, self.listed = _tree.map_tensors(_kept, batch), path, listed
         self.annotations = frozenset(annotations)
         self.n = len(_tree.get(batch, path))
 
@@ -59,6 +59,17 @@ class Inputs:
         """The batch of versions of some images: ``images`` (len(rows), C, H, W), of those in ``rows``; on their device."""
         batch = _take(self.batch, self.n, list(rows), images.device)
         return _tree.replace(batch, self.path, list(images) if self.listed else images)
+
+    def first(self, n: int) -> Inputs:
+        """The same of the first ``n`` images."""
+        rows = list(range(min(n, self.n)))
+        return Inputs(_take(self.batch, self.n, rows, torch.device("cpu")), self.path, self.listed, self.annotations)
+
+    @property
+    def images(self) -> Tensor:
+        """The images that lie in the batch."""
+        found: Tensor = _tree.get(self.batch, self.path)
+        return found
 
     @property
     def names(self) -> list[str]:
@@ -97,6 +108,14 @@ def is_per_image(leaf: Any, n: int) -> bool:
     return not any(is_per_image(item, n) or isinstance(item, Mapping) for item in leaf)
 
 
+def row_of(tree: Any, n: int, row: int) -> Any:
+    """What a batch of ``n`` images holds of one of them: the item that it is in a dataset."""
+    if is_per_image(tree, n):
+        return tree[row]
+    items = {key: row_of(child, n, row) for key, child in _tree.children(tree)}
+    return _tree.rebuild(tree, items) if items else tree
+
+
 def describe(tree: Any) -> str:
     """A batch in one line, as errors show it: ``{'image': Tensor (4, 3, 8, 8) float32, 'name': list of 4 str}``."""
     if isinstance(tree, (Tensor, np.ndarray)):
@@ -109,6 +128,12 @@ def describe(tree: Any) -> str:
         return f"({', '.join(map(describe, tree))})"
     parts = [f"{key}={describe(value)}" for key, value in _tree.children(tree) if value is not None]
     return f"{type(tree).__name__}({', '.join(parts)})" if parts else type(tree).__name__
+
+
+def _kept(tensor: Tensor) -> Tensor:
+    """On the CPU; of one made in inference mode a copy, for that could not be explained."""
+    kept = tensor.detach().cpu()
+    return kept.clone() if kept.is_inference() else kept
 
 
 def _take(tree: Any, n: int, rows: list[int], device: torch.device) -> Any:

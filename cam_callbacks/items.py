@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,16 +40,20 @@ def parse(item: Any) -> Item:
     path = image_path(item)
     known = dict(_tree.children(item)) if not isinstance(item, (tuple, list)) else {}
     target: Any = _first(known, LABEL_KEYS)
-    if isinstance(item, (tuple, list)):
-        target = _target_in(item)
+    place = target_place(item)
+    if place is not None:
+        target = item[place]
     if isinstance(target, Mapping):  # (image, {"boxes": …, "labels": …})
         known = dict(target)
         target = _first(known, LABEL_KEYS)
     boxes = _array(_first(known, BOX_KEYS))
     corners = None if boxes is None else boxes.astype(np.float64).reshape(-1, 4)
+    picture = _tree.get(item, path)
+    if corners is not None and "class_labels" in known and isinstance(picture, Tensor):
+        corners = _corners_of_shares(corners, picture.shape[-2:])  # as the processors of transformers make them
     box_labels = None if corners is None else _box_labels(known, len(corners))
     return Item(
-        picture=_tree.get(item, path) if path else item,
+        picture=picture,
         path=path,
         target=None if box_labels is not None else _array(target),
         mask=_array(_first(known, MASK_KEYS)),
@@ -64,7 +68,8 @@ def image_path(item: Any) -> _tree.Path:
     if not children:
         return ()
     if isinstance(item, (tuple, list)):
-        return (0, *image_path(item[0]))
+        place = next((key for key, child in children if _holds_an_image(child)), 0)
+        return (place, *image_path(item[place]))
     named = dict(children)
     key = next((k for k in IMAGE_KEYS if named.get(k) is not None), None)
     if key is None:
@@ -116,23 +121,35 @@ def largest_box_class(item: Item) -> int | None:
     return item.box_labels[int(sizes.argmax())]
 
 
-def _target_in(item: Sequence[Any]) -> Any:
-    """Of a tuple ``(image, …)`` what is to be predicted: not another image, nor a row of floats where there is more to come."""
-    if len(item) < 3:
-        return item[1] if len(item) == 2 else None
-    shape, usable = np.shape(item[0]) if isinstance(item[0], (Tensor, np.ndarray)) else None, []
-    for value in item[1:]:
-        array = value if isinstance(value, Mapping) else _array(value)
-        if array is None or (isinstance(array, np.ndarray) and array.shape == shape and array.dtype.kind == "f"):
+def target_place(item: Any) -> int | None:
+    """Where in a tuple ``(image, …)`` that is which is to be predicted; None where nothing is, or the item is no tuple.
+
+    Not another image, nor a row of floats where there is more to come.
+    """
+    if not isinstance(item, (tuple, list)) or len(item) < 2:
+        return None
+    if len(item) == 2:
+        return 1
+    shape = item[0].shape if isinstance(item[0], (Tensor, np.ndarray)) else None
+    usable = []
+    for place, value in enumerate(item[1:], 1):
+        if isinstance(value, Mapping):
+            return place
+        array = _array(value)
+        if array is None or (array.shape == shape and array.dtype.kind == "f"):
             continue
-        usable.append(value)
-        if isinstance(array, Mapping) or array.ndim > 1 or array.dtype.kind != "f":
-            return value
+        usable.append(place)
+        if array.ndim > 1 or array.dtype.kind != "f":
+            return place
     return usable[-1] if usable else None
 
 
 def _first(known: Mapping[Any, Any], keys: tuple[str, ...]) -> Any:
     return next((known[key] for key in keys if known.get(key) is not None), None)
+
+
+def _holds_an_image(value: Any) -> bool:
+    return _looks_like_an_image(value) or any(_holds_an_image(child) for _, child in _tree.children(value))
 
 
 def _looks_like_an_image(value: Any) -> bool:
@@ -156,6 +173,14 @@ def _is_half(value: Any) -> bool:
 
 def _on_host(value: Any) -> Any:
     return value.detach().cpu() if isinstance(value, Tensor) else value
+
+
+def _corners_of_shares(boxes: NDArray[np.float64], size: tuple[int, ...]) -> NDArray[np.float64]:
+    """Corners xyxy in pixels of boxes cx, cy, w, h in shares of an image of that height and width."""
+    centre, extent = boxes[:, :2], boxes[:, 2:]
+    shares = np.concatenate([centre - extent / 2, centre + extent / 2], axis=1)
+    corners: NDArray[np.float64] = shares.clip(0, 1) * np.array([size[1], size[0]] * 2)
+    return corners
 
 
 def _box_labels(known: Mapping[Any, Any], count: int) -> list[int] | None:

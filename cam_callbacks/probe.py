@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cam_callbacks.batches import read_batch
+from cam_callbacks.boxes_file import read_boxes
 from cam_callbacks.datasets import read_items
 from cam_callbacks.inputs import Inputs
+from cam_callbacks.loaders import draw, first_loader
 from cam_callbacks.picture_folder import images_in_folder
 from cam_callbacks.probe_checks import (
     Channels,
@@ -29,6 +37,7 @@ from cam_callbacks.probe_checks import (
     check_shown,
     check_values,
 )
+from cam_callbacks.unchanged import unchanged
 from cam_engine.guard import random_streams
 from cam_engine.metrics import coverage
 from cam_engine.pictures import to_pictures
@@ -43,7 +52,8 @@ class ProbeSet:
         images: (N, C, H, W) float, as the model gets them (normalised).
         labels: N class indices; None where a task has none.
         masks: (N, H, W) bool, the region that a model should look at. An image with an empty mask has no such number.
-        boxes: N lists of xyxy boxes in pixels; where there are no masks, their union is the region.
+        boxes: N lists of xyxy boxes in pixels; where there are no masks, their union is the region. Or the file of boxes that a
+            person drew on the page (``cam-callbacks annotate``), which may hold suspected regions too.
         ids: N names, unique; by default "0", "1", ….
         groups: N tags of any kind (hospital, camera).
         class_names: Name of each class.
@@ -70,7 +80,7 @@ class ProbeSet:
         images: Tensor,
         labels: Tensor | Sequence[int] | None = None,
         masks: Tensor | NDArray[np.bool_] | None = None,
-        boxes: Sequence[Any] | None = None,
+        boxes: Sequence[Any] | str | os.PathLike[str] | None = None,
         ids: Sequence[str] | None = None,
         groups: Sequence[str] | None = None,
         class_names: Sequence[str] | None = None,
@@ -88,6 +98,9 @@ class ProbeSet:
     ) -> None:
         self.images, self.dtype = check_images(images, dtype=dtype), dtype
         n, channels, height, width = self.images.shape
+        if isinstance(boxes, (str, os.PathLike)):
+            marked = read_boxes(boxes, list(map(str, range(n) if ids is None else ids)), (height, width))
+            boxes, nuisance = marked.boxes, marked.nuisance if nuisance is None else nuisance
         self.class_names = None if class_names is None else [str(name) for name in class_names]
         self.labels = check_labels(labels, n, self.class_names)
         self.label_sets = check_label_sets(label_sets, n, self.class_names)
@@ -117,6 +130,19 @@ class ProbeSet:
         self.std = check_channels("std", std, channels)
         if self.std is not None and (self.std <= 0).any():
             raise ValueError(f"std must be above 0 in every channel, not {self.std.tolist()}.")
+
+    def with_boxes(self, boxes: str | os.PathLike[str]) -> ProbeSet:
+        """The same images, with the boxes and suspected regions of a file in place of masks and boxes.
+
+        Raises:
+            FileNotFoundError, ValueError: As :func:`cam_callbacks.boxes_file.read_boxes`.
+        """
+        height, width = self.images.shape[-2:]
+        marked, probe = read_boxes(boxes, self.ids, (height, width)), copy.copy(self)
+        probe.masks, probe.box_labels = None, None
+        probe.boxes = check_boxes(marked.boxes, len(self), (height, width))
+        probe.nuisance = self.nuisance if marked.nuisance is None else marked.nuisance
+        return probe
 
     def __len__(self) -> int:
         return len(self.images)
@@ -173,7 +199,9 @@ class ProbeSet:
         [0, 1] are taken as they are and others are scaled to the range of the whole probe. One channel becomes grey; of
         more than three the first three are shown, of two the first.
         """
-        return to_pictures(self.images, self.mean, self.std) if self.shown is None else self.shown
+        if self.shown is not None:
+            return self.shown
+        return to_pictures(self.images / 255 if self.dtype == torch.uint8 else self.images, self.mean, self.std)
 
     def class_name(self, index: int) -> str:
         """Name of a class, or its number where it has none."""
@@ -196,9 +224,10 @@ class ProbeSet:
 
         Items may be images, ``(image, label)`` tuples, or dictionaries (``image``/``pixel_values``/``img``,
         ``label``/``labels``/``target``, ``mask``, ``boxes``). No random state is touched, whatever the dataset's
-        transforms draw.
+        transforms draw, and what the dataset counts or caches is put back. Pictures of 0 to 255 are divided by 255; nothing
+        else is done to them, so what the collate function or a batch hook does is not in them: ``from_datamodule``.
         """
-        with random_streams():
+        with unchanged(dataset):
             items = read_items(dataset, n, seed)
         names = class_names if class_names is not None else getattr(dataset, "classes", None)
         return cls(**items, class_names=names, mean=mean, std=std)
@@ -207,15 +236,26 @@ class ProbeSet:
     def from_datamodule(
         cls, datamodule: Any, n: int = 16, seed: int = 0, *, mean: Channels = None, std: Channels = None
     ) -> ProbeSet:
-        """Choose ``n`` images of a LightningDataModule's (first) validation dataset; ``setup("validate")`` is called if needed."""
+        """Choose ``n`` images of a LightningDataModule's (first) validation dataset; ``setup("validate")`` is called if needed.
+
+        They go through its loader's collate function and its own batch hooks, on the CPU; hooks that ask its trainer are told
+        that it validates.
+        """
         with random_streams():
             try:
-                dataset = loader_dataset(datamodule.val_dataloader())
+                loader = first_loader(datamodule.val_dataloader())
             except (AttributeError, TypeError, ValueError):
                 datamodule.prepare_data()
                 datamodule.setup("validate")
-                dataset = loader_dataset(datamodule.val_dataloader())
-        return cls.from_dataset(dataset, n, seed, mean=mean, std=std)
+                loader = first_loader(datamodule.val_dataloader())
+        with unchanged(loader, datamodule), _without_trainer(datamodule):
+            drawn = draw(loader, n, seed)
+            batch = datamodule.on_before_batch_transfer(drawn.batch, 0)
+            batch = datamodule.transfer_batch_to_device(batch, torch.device("cpu"), 0)
+            batch = datamodule.on_after_batch_transfer(batch, 0)
+            read = read_batch(replace(drawn, batch=batch), n, loader, datamodule)
+        given = {name: value for name, value in (("mean", mean), ("std", std)) if value is not None}
+        return cls(**read | given)
 
     @classmethod
     def from_folder(
@@ -254,15 +294,14 @@ class ProbeSet:
         return cls(**items, class_names=dataset.classes or None, mean=mean, std=std)
 
 
-def loader_dataset(loaders: Any) -> Any:
-    """The dataset of the first loader in whatever ``val_dataloader()`` returned."""
-    while not hasattr(loaders, "dataset"):
-        if isinstance(loaders, dict):
-            loaders = next(iter(loaders.values()))
-        elif isinstance(loaders, (list, tuple)) and loaders:
-            loaders = loaders[0]
-        elif hasattr(loaders, "iterables"):  # Lightning's CombinedLoader
-            loaders = loaders.iterables
-        else:
-            raise ValueError(f"no dataset found in the validation loader ({type(loaders).__name__}).")
-    return loaders.dataset
+@contextmanager
+def _without_trainer(datamodule: Any) -> Iterator[None]:
+    """Hooks that ask the trainer which stage it is in find a validation, where there is no trainer."""
+    stages = dict.fromkeys(("training", "testing", "predicting", "sanity_checking"), False)
+    if missing := getattr(datamodule, "trainer", None) is None:
+        datamodule.trainer = SimpleNamespace(**stages, validating=True, datamodule=datamodule)
+    try:
+        yield
+    finally:
+        if missing:
+            datamodule.trainer = None

@@ -101,7 +101,7 @@ class Exchange:
                 pairs=pairs,
                 seed=self.seed,
                 batch_size=size,
-                forward=subject.cam.forward,
+                receiving=subject.calling.of,
                 output=lambda outputs: subject.task.logits(subject.cam.scores_of(outputs)),
                 inside=subject.task.inside,
             )

@@ -14,6 +14,7 @@ from cam_callbacks import processes
 from cam_callbacks.look.subject import Subject
 from cam_callbacks.look.target import Target, target_of_images
 from cam_callbacks.records import Maps
+from cam_engine.errors import renamed
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,9 @@ def explain_share(subject: Subject, images: Tensor, target: Target | None = None
     score = task.target if target is None else target
 
     def of_batch(indices: list[int]) -> Explained:
-        result = subject.cam(images[indices], target_of_images(score, indices), outputs=True)
+        call = subject.calling.of(indices)
+        with renamed("targets=", "target="):
+            result = subject.cam(images[indices], target_of_images(score, indices), outputs=True, forward=call)
         answer = task.read(subject.cam.scores_of(result.outputs), indices)
         scores = result.scores.double().cpu().numpy() if task.has_score and result.scores is not None else None
         maps = {key: subject.within_image(m, result.outputs).float().cpu().numpy() for key, m in result.raw.items()}

@@ -77,10 +77,11 @@ def explained_score(subject: Subject, explained: Explained, indices: Sequence[in
     target = subject.task.settled(explained.targets)
 
     def of_batch(rows: list[int], images: Tensor) -> Tensor:
-        scored: Any = target_of_images(target, [indices[row] for row in rows])
+        of = [indices[row] for row in rows]
+        scored: Any = target_of_images(target, of)
         if not callable(scored):
             scored = ClassTarget(scored, of="probability")
-        values: Tensor = scored(subject.class_scores(images[rows]))
+        values: Tensor = scored(subject.class_scores(images[rows], of))
         return values.detach().double().cpu()
 
     return lambda images: torch.cat(subject.batches.over(range(len(images)), lambda rows: of_batch(rows, images)))
@@ -92,22 +93,23 @@ def accuracy_gap(subject: Subject, explained: Explained, probe: ProbeSet) -> Arr
     Raises:
         TypeError: The model is no classifier.
     """
-    images = probe.counterfactual
-    if images is None:
+    if probe.counterfactual is None:
         return None
     assert probe.labels is not None
     if explained.predictions is None:
         raise TypeError("a counterfactual version of the probe needs a classifier, and this model's output is none.")
     mine, labels = processes.share(len(probe)), probe.labels.numpy()
+    images = probe.counterfactual[mine]
     changed = concatenated(processes.everywhere(lambda: predictions(subject, images, mine)))
     return counterfactual_gap(explained.predictions == labels, changed == labels)
 
 
 def predictions(subject: Subject, images: Tensor, indices: Sequence[int]) -> NDArray[np.int64] | None:
-    """(n,) the predicted class of some of the probe's images, or of versions of them, (N, C, H, W); None of a model that is no
-    classifier."""
+    """(n,) the predicted class of images (n, C, H, W), versions of the probe's in ``indices``; None of no images, or of a model
+    that is no classifier."""
 
     def of_batch(rows: list[int]) -> NDArray[np.int64] | None:
-        return subject.task.read(subject.class_scores(images[rows]), rows).predictions
+        of = [indices[row] for row in rows]
+        return subject.task.read(subject.class_scores(images[rows], of), of).predictions
 
-    return concatenated(subject.batches.over(indices, of_batch))
+    return concatenated(subject.batches.over(range(len(images)), of_batch))

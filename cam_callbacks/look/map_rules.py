@@ -22,10 +22,8 @@ class OffTarget:
     spread: float = 2.0
     name: ClassVar[str] = "off_target"
     of: ClassVar[Literal["map"]] = "map"
-    advice: ClassVar[str] = (
-        "Look at the overlays of these images: what lies under the focus? ProbeSet(nuisance=...) measures a region that "
-        "you suspect."
-    )
+    advice: ClassVar[str] = "Look at the overlays of these images: what lies under the focus?"
+    SUSPECT: ClassVar[str] = " ProbeSet(nuisance=...) measures a region that you suspect."
 
     def judge(self, evidence: Measurement) -> Judgement:
         pooled = evidence.aggregates.get("on_target_enrichment")
@@ -43,6 +41,7 @@ class OffTarget:
             f"on-target enrichment is {pooled['pooled']:.2f} (95 % interval {pooled['pooled_low']:.2f} to "
             f"{pooled['pooled_high']:.2f}); chance is 1",
             _lowest(evidence.per_image["on_target_enrichment"]),
+            advice="" if "nuisance_enrichment" in evidence.per_image else f"{self.advice}{self.SUSPECT}",
         )
 
 

@@ -36,7 +36,7 @@ from cam_callbacks.look.task import Task
 from cam_callbacks.look.tracking import Series, Track
 from cam_callbacks.picture_step import PictureStep
 from cam_callbacks.probe import ProbeSet
-from cam_callbacks.records import Alert, Record, RecordStore, free_folder
+from cam_callbacks.records import Alert, Record, RecordStore, own_store
 from cam_engine.capture import Forward
 from cam_engine.layers import LayerSpec
 
@@ -251,18 +251,14 @@ class CAMMonitor:
     def write(self, record: Record, picture_step: PictureStep) -> None:
         """Write a record, and before the first one what all have in common."""
         assert self.store is not None and self._subject is not None
-        if record.look == 0 and (free := free_folder(self.store.folder)) != self.store.folder:
-            log.warning("cam-callbacks: %s holds the records of another run; these go to %s", self.store.folder, free)
-            self.store = RecordStore(free)
-        if not self.store.manifest:
+        if record.look == 0 or not self.store.manifest:
             task = self._subject.task
-            self.store.write_probe(probe_arrays(task.probe, self.options.store_images))
-            self.store.write_manifest(
-                manifest_of(
-                    record, self.options, self.probe, task, run=self.run, model=type(self._subject.given).__name__,
-                    layers=self.layer_names, picture_step=picture_step,
-                )
+            manifest = manifest_of(
+                record, self.options, self.probe, task, run=self.run, model=type(self._subject.given).__name__,
+                layers=self.layer_names, picture_step=picture_step,
             )  # fmt: skip
+            self.store = own_store(self.store, manifest)
+            self.store.write_probe(probe_arrays(task.probe, self.options.store_images))
         self.store.write(record)
 
     def neutral(self) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cam_callbacks.look.batches import Batches
+from cam_callbacks.look.calling import Calling, calling_of
 from cam_callbacks.look.detection import ProbeBoxTarget
 from cam_callbacks.look.judgement import FEWEST_CELLS
 from cam_callbacks.look.options import LookOptions
@@ -32,7 +33,7 @@ class Subject:
 
     ``given``: as it was handed over. ``cam``: explains it, or the detector that it is or holds (``family``, else None).
     ``layers``: names of the layers that are watched, ``modules``: which these are. ``task``: the score that is explained, and
-    what the model says. ``batches``: how many images at once.
+    what the model says. ``batches``: how many images at once. ``calling``: how the model is called with them.
     """
 
     given: nn.Module
@@ -41,16 +42,17 @@ class Subject:
     modules: tuple[nn.Module, ...]
     task: Task
     batches: Batches
+    calling: Calling
     family: Family | None = None
 
     def is_of(self, model: nn.Module) -> bool:
         """Was this made of that very model, and are its layers still parts of it?"""
         return model is self.given and {self.cam.model, *self.modules} <= set(model.modules())
 
-    def class_scores(self, images: Tensor) -> Any:
-        """What the model says of images (B, C, H, W): class scores (B, K) of a classifier."""
+    def class_scores(self, images: Tensor, rows: Sequence[int]) -> Any:
+        """What the model says of images (B, C, H, W), versions of the probe's in ``rows``: class scores (B, K) of a classifier."""
         placed = _as_it_takes(self.cam.model, images)
-        return self.cam.scores_of(rescore(self.cam.model, placed, forward=self.cam.forward))
+        return self.cam.scores_of(rescore(self.cam.model, placed, forward=self.calling.of(rows)))
 
     def within_image(self, maps: Tensor, outputs: Any) -> Tensor:
         """The part (B, h', w') of maps (B, h, w) that lies on the image, where a detector pads images at the bottom right."""
@@ -90,23 +92,25 @@ def subject_of(
         inner, forward = family.model, family.forward
         layers = family.layers() if every_input else layers_within(model, inner, layers)
         reshape = reshape or family.reshape((height, width))
+        calling = Calling(None, None, None, forward)  # a detector takes images
         task = _detection(probe, family, options)
-    elif task is None:
-        task = _task_of(model, probe, options)
+    else:
+        calling = calling_of(model, probe, forward)
+        task = _task_of(model, probe, options, calling) if task is None else task
     if layers == "auto" and not task.has_score and not known_layers:
-        layers = encoder_layer(inner, _as_it_takes(inner, probe.images[:1]), forward=forward)
+        layers = encoder_layer(inner, _as_it_takes(inner, probe.images[:1]), forward=calling.of([0]))
     cam = CAM(
         inner,
         _methods_for(task, options),
         list(known_layers) or layers,
-        forward=forward,
+        forward=calling.of([0]),
         output=task.output,
         reshape=reshape,
         progress=False,
     )
     watched = cam.resolve(_as_it_takes(inner, probe.images[:1]))
     batches = Batches(options.batch_size) if batches is None else batches
-    return Subject(model, cam, tuple(watched), tuple(watched.values()), task, batches, family)
+    return Subject(model, cam, tuple(watched), tuple(watched.values()), task, batches, calling, family)
 
 
 def coarse_words(subject: Subject, images: Tensor, coarse: Mapping[str, tuple[int, ...]]) -> str:
@@ -118,7 +122,7 @@ def coarse_words(subject: Subject, images: Tensor, coarse: Mapping[str, tuple[in
         coarse: For each such layer its grid.
     """
     model = subject.cam.model
-    listed = available_layers(model, _as_it_takes(model, images[:1]), forward=subject.cam.forward)
+    listed = available_layers(model, _as_it_takes(model, images[:1]), forward=subject.calling.of([0]))
     finer = next((info for info in reversed(listed) if info.grid[0] * info.grid[1] >= FEWEST_CELLS), None)
     layers = ", ".join(f"{layer} has a grid of {'×'.join(map(str, grid))}" for layer, grid in coarse.items())
     advice = "larger images would give a finer one"
@@ -127,10 +131,10 @@ def coarse_words(subject: Subject, images: Tensor, coarse: Mapping[str, tuple[in
     return f"{layers} cells: its maps show no more than a quarter of the image; {advice}"
 
 
-def _task_of(model: nn.Module, probe: ProbeSet, options: LookOptions) -> Task:
+def _task_of(model: nn.Module, probe: ProbeSet, options: LookOptions, calling: Calling) -> Task:
     """Told by one recorded forward of a few images."""
     images = _as_it_takes(model, probe.images[:FEW])
-    outputs = capture(model, images, [], record="from_images", forward=options.forward).outputs
+    outputs = capture(model, images, [], record="from_images", forward=calling.of(range(len(images)))).outputs
     scores = scores_of(outputs, probe, len(images), options.output)
     losses = [type(module).__name__ for module in model.modules() if "loss" in type(module).__name__.lower()]
     return recognise(scores, probe, options.target, losses)

@@ -70,6 +70,7 @@ def follows(
     seed: int = 0,
     batch_size: int = 64,
     forward: Forward | None = None,
+    receiving: Callable[[list[int]], Forward | None] | None = None,
     output: Callable[[Any], Tensor] | None = None,
     inside: Any = None,
 ) -> dict[str, Followed]:
@@ -91,6 +92,8 @@ def follows(
         seed: Of pairs, moves and intervals; equal calls give equal results.
         batch_size: Mixtures in one forward, and in memory.
         forward: ``(model, images) -> outputs`` for a model that is not called with the images alone.
+        receiving: In its place, for a model that takes more than the images: from the receivers of a batch of mixtures, the
+            forward that has theirs.
         output: Picks the scores out of what the model returns.
         inside: (N, H, W) bool, where a segmenter's class of each image is read (:func:`predicted_inside`): of a mixture in the
             donor's region where its object was put in, else in the receiver's.
@@ -123,7 +126,8 @@ def follows(
     for start in range(0, len(jobs), batch_size):
         chunk = jobs[start : start + batch_size]
         groups = [(key, [i for _, i in group]) for key, group in groupby(chunk, lambda job: job[0])]
-        outputs = rescore(model, _as_model(model, torch.cat([mixer(*group) for group in groups])), forward=forward)
+        call = forward if receiving is None else receiving([int(pairs[i, 1]) for _, i in chunk])
+        outputs = rescore(model, _as_model(model, torch.cat([mixer(*group) for group in groups])), forward=call)
         scores = outputs if output is None else output(outputs)
         classes = (predicted_classes(scores) if inside is None else _inside(scores, inside, pairs, chunk)).cpu().numpy()
         for (key, i), found in zip(chunk, classes, strict=True):

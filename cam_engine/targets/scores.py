@@ -92,7 +92,10 @@ def class_indices(classes: Classes, logits: Tensor) -> Tensor:
     most = max(count, 2)
     # The check reads the caller's own numbers; only where they already live on a device does it have to wait for it.
     if index.numel() and (int(index.min()) < 0 or int(index.max()) >= most):
-        raise ValueError(f"targets= holds class {index.tolist()}, but the model has classes 0 to {most - 1}.")
+        wrong = sorted({i for i in index.tolist() if not 0 <= i < most})
+        raise ValueError(
+            f"targets= holds class {', '.join(map(str, wrong[:5]))}, but the model has classes 0 to {most - 1}."
+        )
     return index.long().to(logits.device)
 
 
