@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from cam_callbacks import CAMCallback, RecordStore
+from cam_callbacks.callback import Base
 from cam_callbacks.drawing import Drawing
 
 KINDS = ("square", "disc", "cross")
@@ -103,7 +105,7 @@ class Module(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), self.lr)
 
 
-class Witness(pl.Callback):
+class Witness(Base):
     """Keeps what a module was given and what it returned in the first batch of each validation, after the look."""
 
     def __init__(self, name: str = "") -> None:
@@ -148,7 +150,8 @@ def train(make: Any, data: tuple[Any, Any], folder: Path, *callbacks: Any, epoch
     """A short fit of ``make()``, which is seeded, on (train, val) data sets."""
     pl.seed_everything(0, verbose=False)
     module = make()
-    trainer = pl.Trainer(
+    package = pl if isinstance(module, pl.LightningModule) else lightning.pytorch
+    trainer = package.Trainer(
         max_epochs=epochs, callbacks=list(callbacks), logger=False, accelerator="cpu", enable_progress_bar=False,
         enable_model_summary=False, enable_checkpointing=False, default_root_dir=folder, num_sanity_val_steps=1,
     )  # fmt: skip
