@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cam_callbacks.captions import Caption, class_name, true_words
 from cam_callbacks.keys import metric_key, per_image_key, plain_key, series_name
 from cam_callbacks.picture_step import picture_step
 from cam_callbacks.records import Record, RecordError, RecordStore
@@ -21,9 +22,9 @@ Picture = NDArray[np.uint8]
 
 PANEL, TILE = 144, 112  # pixels that a panel's and a sheet's pictures have at least: small, for there are many
 STRIP_LOOKS = 36  # what a film strip has room for
-WALL_ROWS, WALL_COLUMNS = 12, 12  # of the crops under the focus
 KEPT = 2  # looks whose pictures are kept for the next logger
 MOST_KEPT = 32 << 20  # bytes of one look's pictures
+WALL_ROWS, WALL_COLUMNS = 12, 12  # of the crops under the focus
 OWN_PICTURES = ("sheet", "film_strip", "under_the_focus")  # names beside those of the images
 
 
@@ -138,7 +139,7 @@ class Drawing:
         """Label and images of each row of the wall; without classes or groups of several images rows of the whole probe."""
         n, groups = self.manifest["probe"]["n"], self.manifest["probe"].get("groups")
         if "labels" in self.probe:
-            tags = [self.class_name(int(label)) for label in self.probe["labels"]]
+            tags = ["" if label < 0 else class_name(self.manifest, int(label)) for label in self.probe["labels"]]
         else:
             tags = [str(group) for group in groups] if groups else [""] * n
         by_tag: dict[str, list[int]] = {}
@@ -194,27 +195,21 @@ class Drawing:
     def tile(self, record: Record, method: str, layer: str, index: int) -> Tile:
         """What :mod:`cam_engine.render` draws of one image at one look."""
         masks, nuisance = self.probe.get("masks"), self.probe.get("nuisance")
-        caption = [self.label(index)]
-        wrong = False
-        if record.predictions is not None:
-            predicted = int(record.predictions[index])
-            sure = "" if record.confidences is None else f" · {record.confidences[index]:.0%}"
-            caption.append(f"predicted {self.class_name(predicted)}{sure}")
-            wrong = "labels" in self.probe and predicted != int(self.probe["labels"][index])
+        said = Caption(self.manifest, self.probe, record)
         return Tile(
             image=self.probe["pictures"][index],
             heatmap=record.maps[method, layer][index],
-            caption=tuple(caption),
-            wrong=wrong,
+            caption=(self.label(index), *said.lines(index)),
+            wrong=said.wrong(index),
             masks=None if masks is None else masks[index],
             nuisance=None if nuisance is None else nuisance[index],
         )
 
     def label(self, index: int) -> str:
-        """The class of a probe image and its id."""
+        """What is true of a probe image, and its id."""
         name = self.image_id(index)
         name = f"#{name}" if name.isdigit() else name
-        return f"{self.class_name(int(self.probe['labels'][index]))} · {name}" if "labels" in self.probe else name
+        return " · ".join([*true_words(self.manifest, self.probe, index), name])
 
     def _strip_tile(self, record: Record, method: str, layer: str, index: int) -> Tile:
         tile = self.tile(record, method, layer, index)
@@ -226,8 +221,3 @@ class Drawing:
 
     def _series_title(self, method: str, layer: str) -> str:
         return f"{method} · {layer}"
-
-    def class_name(self, index: int) -> str:
-        """Name of a class, or ``class 3`` where it has none."""
-        names = self.manifest["probe"]["class_names"]
-        return str(names[index]) if names is not None and 0 <= index < len(names) else f"class {index}"

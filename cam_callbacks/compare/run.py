@@ -21,9 +21,9 @@ from cam_callbacks.records.files import LARGEST, read_file
 from cam_callbacks.text_table import printable
 
 _MOST_PARAMS = 1000
-CAM = "cam"  # the folder that a callback makes in its log folder
 _MOST_YAML = 2**20  # bytes
 _PACKED = 100  # times that what a run unpacks to may be larger than its files
+CAM = "cam"  # the folder that a callback makes in its log folder
 
 
 class LoadError(ValueError):

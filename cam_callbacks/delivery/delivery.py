@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 
 from cam_callbacks.delivery.addresses import write_addresses
+from cam_callbacks.delivery.budget import WAIT
 from cam_callbacks.delivery.ledger import Ledger
 from cam_callbacks.delivery.sink import Sink
 from cam_callbacks.delivery.worker import Worker
@@ -20,8 +21,6 @@ from cam_callbacks.failures import one_line
 from cam_callbacks.records import RecordStore
 
 log = logging.getLogger(__name__)
-
-WAIT = 30.0  # seconds that the end of a training waits for its loggers
 
 
 class Delivery:
@@ -72,7 +71,7 @@ class Delivery:
             log.warning(
                 "cam-callbacks: %s did not get %s (%s). The records are safe; deliver them later with: "
                 "cam-callbacks sync %s",
-                worker.sink.name, what, f"not within {wait:g} s" if error is None else one_line(error), self.store.folder,
+                worker.sink.name, what, f"not within {wait:.3g} s" if error is None else one_line(error), self.store.folder,
             )  # fmt: skip
         for worker in self._workers:
             worker.background.stop()

@@ -18,11 +18,16 @@ MOST = 1000  # places that are remembered
 
 
 def place_of(address: Mapping[str, Any]) -> str | None:
-    """What an address leads to: MLflow's tracking URI without its password, or the folder of event files; None of others."""
+    """What an address leads to: MLflow's tracking URI without its password, the folder of event files or of W&B's offline runs,
+    W&B's project; None of others."""
     if isinstance(address.get("tracking_uri"), str):
         return without_password(address["tracking_uri"])
     if isinstance(address.get("log_dir"), str):
         return str(Path(address["log_dir"]).absolute())
+    if address.get("kind") == "wandb":
+        if address.get("offline"):
+            return str(Path(str(address.get("dir"))).absolute())
+        return f"wandb:{address.get('entity') or ''}/{address.get('project')}"
     return None
 
 

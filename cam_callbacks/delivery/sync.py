@@ -11,7 +11,7 @@ from typing import Any
 
 from cam_callbacks.delivery.addresses import ADDRESSES, read_addresses
 from cam_callbacks.delivery.delivery import Delivery
-from cam_callbacks.delivery.outbox import RUN, Outbox
+from cam_callbacks.delivery.outbox import RUN, TRIES, HeldUpError, Outbox
 from cam_callbacks.delivery.places import is_known, place_of, remember
 from cam_callbacks.delivery.sink import Moved
 from cam_callbacks.failures import one_line
@@ -126,12 +126,24 @@ def _sync_queue(path: Path, tracking_uri: str | None, trusted: _Trust, report: _
     if not trusted.allows(queue.run, report, f"{waiting} calls in {path}"):
         return queue.run
     try:
-        queue.deliver()
+        _deliver(queue)
     except Exception as error:
         report.left.append(f"{len(queue.waiting())} calls in {path} ({one_line(error)})")
     else:
         report.delivered.append(f"{path}: {waiting} calls delivered to MLflow run {queue.run['run_id']}")
+    if refused := queue.refused():
+        report.delivered.append(f"{path}: MLflow refused, and {path} keeps, " + "; ".join(refused))
     return queue.run
+
+
+def _deliver(queue: Outbox) -> None:
+    """What the server does not take at once is tried as often as in a training."""
+    for _ in range(TRIES - 1):
+        try:
+            return queue.deliver()
+        except HeldUpError:
+            pass
+    queue.deliver()
 
 
 def _sync_records(store: RecordStore, address: Mapping[str, Any], moved: Moved, wait: float, report: _Report) -> None:

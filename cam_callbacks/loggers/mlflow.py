@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Mapping
@@ -14,18 +12,17 @@ from typing import Any, ClassVar
 from cam_callbacks.compare.verdict import verdict_of
 from cam_callbacks.delivery.sink import Moved, SinkOptions
 from cam_callbacks.drawing import Drawing, Picture
-from cam_callbacks.mlflow_server import check_reachable, without_password
+from cam_callbacks.loggers.safe_names import safe_key, safe_name
+from cam_callbacks.mlflow_server import check_reachable, check_run, without_password
 from cam_callbacks.records import MANIFEST, PROBE, Record, RecordStore
 from cam_engine.render import encode_png, encode_webp, shrunk, write_png
 
 log = logging.getLogger(__name__)
 
-NOTE = "mlflow.note.content"  # what MLflow shows as a run's description
 NAMES = uuid.UUID("6f1f5a0e-6f0b-5d0c-9a86-4b6a6f0f6f55")  # of our images' names
 
-_NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.-]+")
 THUMBNAIL = 224  # pixels of its longer side
-_LONGEST = 140  # MLflow makes one file name of a key, with a step, a time and a uuid in it
+NOTE = "mlflow.note.content"  # what MLflow shows as a run's description
 
 
 class MLflowSink:
@@ -81,7 +78,8 @@ class MLflowSink:
     @classmethod
     def from_logger(cls, logger: Any, options: SinkOptions) -> MLflowSink:
         """For Lightning's ``MLFlowLogger``, of either package, and those made from it."""
-        return cls(logger.experiment, logger.run_id, options.every_n_looks, options.report_every_n_looks)
+        run_id = getattr(logger, "first_run_id", None) or logger.run_id  # one that changes would be another sink's
+        return cls(logger.experiment, run_id, options.every_n_looks, options.report_every_n_looks)
 
     @classmethod
     def from_address(cls, address: Mapping[str, Any], moved: Moved) -> MLflowSink:
@@ -95,6 +93,7 @@ class MLflowSink:
     def deliver(self, record: Record, drawing: Drawing) -> None:
         if not self._queued:
             check_reachable(self.client.tracking_uri)
+            check_run(self.client, self.run_id)
         self._describe(drawing)
         store = drawing.store
         for name in store.files(record.look):
@@ -228,25 +227,6 @@ class MLflowSink:
 
     def _log_file(self, path: Path, folder: str | None) -> None:
         self.client.log_artifact(self.run_id, str(path), folder)
-
-
-def safe_key(tag: str) -> str:
-    """A key for ``log_image``: parts that MLflow accepts, and short enough for the file name that it makes of them."""
-    key = "/".join(map(safe_name, tag.split("/")))
-    return key if len(key) <= _LONGEST else f"{key[:_LONGEST].rstrip('/.')}-{_digest(tag)}"
-
-
-def safe_name(name: str) -> str:
-    """A name that MLflow accepts as one part of a path: letters, digits, ``_``, ``.`` and ``-``.
-
-    What has to be changed gets a digest behind it, so that different names stay different.
-    """
-    safe = _NOT_ALLOWED.sub("_", name).strip(".")
-    return safe if safe == name and name else f"{safe}-{_digest(name)}"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _prefix(drawing: Drawing) -> str:

@@ -83,7 +83,8 @@ class FocusMoved:
 
 @dataclass(frozen=True)
 class Collapsed:
-    """Few images have a map at all. Not at the first look: an untrained network may have no gradient."""
+    """Few images have a map at all, of those that have what is explained. Not at the first look: an untrained network may have no
+    gradient."""
 
     below: float = 0.5
     above: float = 0.0
@@ -100,8 +101,13 @@ class Collapsed:
         if evidence.look == 0:
             return cannot_judge("an untrained network may have no gradient")
         share = evidence.numbers["valid_frac"]
-        without = np.flatnonzero(~np.isfinite(evidence.per_image["entropy"]))
-        return Judgement(self.below - share, f"{share:.0%} of the images have a valid map", without[:NAMED].tolist())
+        without = ~np.isfinite(evidence.per_image["entropy"])
+        if (expected := evidence.explainable) is not None:
+            if not expected.any():
+                return cannot_judge("no image has what is explained")
+            share, without = float((~without)[expected].mean()), without & expected
+        images = np.flatnonzero(without)[:NAMED].tolist()
+        return Judgement(self.below - share, f"{share:.0%} of the images have a valid map", images)
 
 
 def place(t: Array) -> str:

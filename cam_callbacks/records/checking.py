@@ -153,6 +153,7 @@ _RUN: dict[str, Test] = {
     "reference": lambda value: _name(value) or _number(value),
     "picture_step": _name,
     "store_images": lambda value: isinstance(value, bool),
+    "task": lambda value: isinstance(value, dict) and all(_name(k) and _name(v) for k, v in value.items()),
     "probe": lambda value: isinstance(value, dict),
 }
 _PROBE: dict[str, Test] = {

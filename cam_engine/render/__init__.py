@@ -7,6 +7,7 @@ The only place of the package that imports cv2. Which file holds what:
 * `contours.py`: a region's outline as polygons
 * `crops.py`: what lies under a map's focus
 * `sheets.py`: pictures with words: `panel`, `contact_sheet`, `film_strip`
+* `resize.py`: as OpenCV resizes
 * `text.py`: words that fit the room they have
 * `encoding.py`: the bytes of PNG, JPEG and WebP files, and PNG files that appear whole or not at all
 """
@@ -16,7 +17,7 @@ from cam_engine.render.crops import above, focus_wall, under_focus
 from cam_engine.render.encoding import encode_jpeg, encode_png, encode_webp, write_png
 from cam_engine.render.heat import COLORMAPS, DEFAULT_COLORMAP, colorize, is_valid, overlay, unit_scale, upsample
 from cam_engine.render.sheets import contact_sheet, film_strip, panel
-from cam_engine.render.tiles import Tile, shrunk
+from cam_engine.render.tiles import Tile, draw_tile, shrunk
 
 __all__ = [
     "COLORMAPS",
@@ -26,6 +27,7 @@ __all__ = [
     "colorize",
     "contact_sheet",
     "contours",
+    "draw_tile",
     "encode_jpeg",
     "encode_png",
     "encode_webp",
