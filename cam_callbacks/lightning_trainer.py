@@ -20,27 +20,43 @@ from cam_engine.layers import module_names
 NAME_WAIT = 3.0  # seconds for an MLflow server to tell a run's name
 
 
-def run_of(trainer: Any, folder: str | os.PathLike[str] | None, name: str | None) -> tuple[str, Path]:
-    """Name of the run and folder of its records.
+def run_of(trainer: Any, folder: str | os.PathLike[str] | None, name: str | None) -> tuple[str, Path | None]:
+    """Name of the run and folder of its records; None in a fast_dev_run, which leaves nothing behind.
 
     Args:
-        trainer: Its first MLFlowLogger names the run, else its first TensorBoardLogger, else the time.
-        folder: The user's choice; by default beside TensorBoard's events, else below ``default_root_dir``.
+        trainer: Its MLFlowLogger names the run, else its WandbLogger, else its first logger that has a name; else the time does.
+        folder: The user's choice; by default beside what a TensorBoardLogger or CSVLogger writes, else below
+            ``default_root_dir``, under the name of the run.
         name: Of the callback, a folder of its own below.
     """
-    boards = [logger for logger in trainer.loggers if is_a(logger, "TensorBoardLogger") and logger.log_dir]
-    flows = [logger for logger in trainer.loggers if is_a(logger, "MLFlowLogger")]
-    if flows:
-        run = mlflow_run_name(flows[0])
-    elif boards:
-        run = f"{boards[0].name}/{boards[0].version}"
-    else:
-        run = time.strftime("%Y-%m-%d_%H-%M-%S")
+    run = _run_name(trainer.loggers) or time.strftime("%Y-%m-%d_%H-%M-%S")
     if folder is not None:
         return run, Path(folder)
+    if trainer.fast_dev_run:
+        return run, None
+    folders = (logger for logger in _of_class(trainer.loggers, "TensorBoardLogger", "CSVLogger") if logger.log_dir)
+    beside = next(folders, None)
     below = Path(trainer.default_root_dir) / "cam_records" / folder_name(run)
-    own = Path(boards[0].log_dir) / "cam" if boards else below
+    own = below if beside is None else Path(beside.log_dir) / "cam"
     return run, own / name if name else own
+
+
+def _run_name(loggers: Sequence[Any]) -> str:
+    """What loggers call this run, the one that people name it in first; "" where none has a name for it."""
+    for logger in _of_class(loggers, "MLFlowLogger"):
+        return mlflow_run_name(logger)
+    for logger in _of_class(loggers, "WandbLogger"):
+        run = logger.experiment  # on other ranks than 0 a stand-in, which has no name: any will do there
+        return next((name for name in (run.name, run.id) if name and isinstance(name, str)), "run")
+    names = (
+        "/".join(str(part) for part in (logger.name, logger.version) if part not in (None, "")) for logger in loggers
+    )
+    return next(filter(None, names), "")
+
+
+def _of_class(loggers: Sequence[Any], *names: str) -> list[Any]:
+    """Loggers of these classes, those of the first one first."""
+    return [logger for name in names for logger in loggers if is_a(logger, name)]
 
 
 def validates_last(trainer: Any) -> bool:
@@ -55,7 +71,7 @@ def validates_last(trainer: Any) -> bool:
 
 def tracking_uri(trainer: Any) -> str | None:
     """The tracking server of the first MLFlowLogger."""
-    return next((getattr(f, "_tracking_uri", None) for f in trainer.loggers if is_a(f, "MLFlowLogger")), None)
+    return next((getattr(flow, "_tracking_uri", None) for flow in _of_class(trainer.loggers, "MLFlowLogger")), None)
 
 
 def mlflow_run_name(logger: Any) -> str:
@@ -111,6 +127,13 @@ def explained_module(module: nn.Module, name: str | None, has_own_call: bool) ->
 def has_lazy_parameters(module: nn.Module) -> bool:
     """Are there parameters whose shape the first batch will tell?"""
     return any(nn.parameter.is_lazy(p) for p in module.parameters())
+
+
+def log_metrics(trainer: Any, values: dict[str, float]) -> None:
+    """Numbers for every logger, at the step under which Lightning logs those of a validation."""
+    steps = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step)
+    for logger in trainer.loggers if values else ():
+        logger.log_metrics(values, step=steps)
 
 
 def spread_by(trainer: Any) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cam_callbacks.batches import read_batch
+from cam_callbacks.boxes_file import read_boxes
 from cam_callbacks.datasets import read_items
 from cam_callbacks.inputs import Inputs
 from cam_callbacks.loaders import draw, first_loader
@@ -49,7 +52,8 @@ class ProbeSet:
         images: (N, C, H, W) float, as the model gets them (normalised).
         labels: N class indices; None where a task has none.
         masks: (N, H, W) bool, the region that a model should look at. An image with an empty mask has no such number.
-        boxes: N lists of xyxy boxes in pixels; where there are no masks, their union is the region.
+        boxes: N lists of xyxy boxes in pixels; where there are no masks, their union is the region. Or the file of boxes that a
+            person drew on the page (``cam-callbacks annotate``), which may hold suspected regions too.
         ids: N names, unique; by default "0", "1", ….
         groups: N tags of any kind (hospital, camera).
         class_names: Name of each class.
@@ -76,7 +80,7 @@ class ProbeSet:
         images: Tensor,
         labels: Tensor | Sequence[int] | None = None,
         masks: Tensor | NDArray[np.bool_] | None = None,
-        boxes: Sequence[Any] | None = None,
+        boxes: Sequence[Any] | str | os.PathLike[str] | None = None,
         ids: Sequence[str] | None = None,
         groups: Sequence[str] | None = None,
         class_names: Sequence[str] | None = None,
@@ -94,6 +98,9 @@ class ProbeSet:
     ) -> None:
         self.images, self.dtype = check_images(images, dtype=dtype), dtype
         n, channels, height, width = self.images.shape
+        if isinstance(boxes, (str, os.PathLike)):
+            marked = read_boxes(boxes, list(map(str, range(n) if ids is None else ids)), (height, width))
+            boxes, nuisance = marked.boxes, marked.nuisance if nuisance is None else nuisance
         self.class_names = None if class_names is None else [str(name) for name in class_names]
         self.labels = check_labels(labels, n, self.class_names)
         self.label_sets = check_label_sets(label_sets, n, self.class_names)
@@ -123,6 +130,19 @@ class ProbeSet:
         self.std = check_channels("std", std, channels)
         if self.std is not None and (self.std <= 0).any():
             raise ValueError(f"std must be above 0 in every channel, not {self.std.tolist()}.")
+
+    def with_boxes(self, boxes: str | os.PathLike[str]) -> ProbeSet:
+        """The same images, with the boxes and suspected regions of a file in place of masks and boxes.
+
+        Raises:
+            FileNotFoundError, ValueError: As :func:`cam_callbacks.boxes_file.read_boxes`.
+        """
+        height, width = self.images.shape[-2:]
+        marked, probe = read_boxes(boxes, self.ids, (height, width)), copy.copy(self)
+        probe.masks, probe.box_labels = None, None
+        probe.boxes = check_boxes(marked.boxes, len(self), (height, width))
+        probe.nuisance = self.nuisance if marked.nuisance is None else marked.nuisance
+        return probe
 
     def __len__(self) -> int:
         return len(self.images)

@@ -63,7 +63,7 @@ _HOMES = {
     "methods": ("available_methods", "register"),
     "result": ("CAMResult",),
 }
-_PACKAGES = ("detect", "exchange", "methods", "metrics", "render", "targets")
+_PACKAGES = ("detect", "exchange", "methods", "methods_as_classes", "metrics", "render", "targets")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 

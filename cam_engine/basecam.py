@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,11 +20,13 @@ class BaseCAM:
     """Derive from it, write :meth:`get_cam_weights`, and call the object: ``MyCAM(model, [model.layer4])(images)``.
 
     The forward, the gradients, ReLU, scaling and upsampling are those of :class:`cam_engine.CAM`, which leaves no trace on
-    the model. :func:`register_class` makes the class a method by name.
+    the model; so ``with MyCAM(model, layer) as cam:`` works too, and has nothing to clean up. ``explain(method=MyCAM)`` takes
+    the class itself, and :func:`register_class` makes it a method by name. Ready classes are in
+    :mod:`cam_engine.methods_as_classes`.
 
     Args:
         model: Any module.
-        target_layers: Modules of it, or names; several layers' maps are averaged.
+        target_layers: A module of it or a name, or a list of them; several layers' maps are averaged.
         reshape_transform: Turns a layer's output into (B, C, h, w), where its layout is not recognised.
         uses_gradients: False for a method that takes activations alone; ``grads`` is then None.
 
@@ -42,12 +44,13 @@ class BaseCAM:
     def __init__(
         self,
         model: nn.Module,
-        target_layers: Sequence[nn.Module | str],
+        target_layers: nn.Module | str | Sequence[nn.Module | str],
         reshape_transform: Reshape | None = None,
         uses_gradients: bool = True,
     ) -> None:
         self.model = model
-        self.target_layers = list(target_layers)
+        one = isinstance(target_layers, (nn.Module, str))
+        self.target_layers: list[nn.Module | str] = [target_layers] if one else list(target_layers)  # type: ignore
         self.reshape_transform = reshape_transform
         self.uses_gradients = uses_gradients
 
@@ -70,17 +73,17 @@ class BaseCAM:
         """
         raise NotImplementedError(f"{type(self).__name__} has no get_cam_weights")
 
-    def forward(
-        self, input_tensor: Tensor, targets: Any = None, eigen_smooth: bool = False, aug_smooth: bool = False
+    def __call__(
+        self, input_tensor: Tensor, targets: Any = None, aug_smooth: bool = False, eigen_smooth: bool = False
     ) -> NDArray[np.float32]:
         """Explain a batch: heatmaps (B, H, W) in [0, 1].
 
         Args:
             input_tensor: (B, C, H, W), normalised.
             targets: As for :class:`cam_engine.CAM`, or a list with a callable ``(output of one image) -> score`` for each.
-            eigen_smooth, aug_smooth: As for :class:`cam_engine.CAM`.
+            aug_smooth, eigen_smooth: As for :class:`cam_engine.CAM`; in grad-cam's order.
         """
-        method = _method(type(self).__name__, self, targets)
+        method = self.as_method(targets)
         cam = CAM(
             self.model,
             method,
@@ -91,11 +94,23 @@ class BaseCAM:
         )
         return np.asarray(cam(input_tensor, _per_image(targets))[method.name].float().cpu().numpy())
 
-    __call__ = forward
+    def forward(self, input_tensor: Tensor, targets: Any = None, eigen_smooth: bool = False) -> NDArray[np.float32]:
+        """The same, with grad-cam's order of arguments."""
+        return self(input_tensor, targets, False, eigen_smooth)
+
+    def as_method(self, targets: Any = None) -> Method:
+        """This object's :meth:`get_cam_weights` as a method for :class:`cam_engine.CAM`, named as its class."""
+        return _method(type(self).__name__, self, targets)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """No hook is left to remove."""
 
 
-def register_class(name: str, cam: type[BaseCAM]) -> None:
-    """Register a :class:`BaseCAM` class as a method: ``CAM(model, methods=name)`` and ``explain(..., method=name)`` use it.
+def as_method(cam: type[BaseCAM]) -> Method:
+    """A class as a method for :class:`cam_engine.CAM`, named as the class.
 
     One object of it is made, with an empty module for its model, and asked for weights; so it must not need its own model
     or layers in :meth:`BaseCAM.get_cam_weights`.
@@ -104,9 +119,18 @@ def register_class(name: str, cam: type[BaseCAM]) -> None:
         TypeError: Not a class with ``get_cam_weights``.
     """
     if not isinstance(cam, type) or not callable(getattr(cam, "get_cam_weights", None)):
-        raise TypeError(f"register_class takes a class with get_cam_weights, not {cam!r}.")
+        raise TypeError(f"a class with get_cam_weights, derived from cam_engine.BaseCAM, is expected, not {cam!r}.")
     made = cam(nn.Identity(), [])
-    method = _method(name, made)
+    return made.as_method() if isinstance(made, BaseCAM) else _method(cam.__name__, made)
+
+
+def register_class(name: str, cam: type[BaseCAM]) -> None:
+    """Register a :class:`BaseCAM` class as a method: ``CAM(model, methods=name)`` and ``explain(..., method=name)`` use it.
+
+    Raises:
+        TypeError: Not a class with ``get_cam_weights``; see :func:`as_method`.
+    """
+    method = as_method(cam)
     register(name, needs=method.needs)(method.function)
 
 

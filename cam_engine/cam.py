@@ -30,6 +30,7 @@ from cam_engine.targets.resolve import (
     mirrored_target,
     resolve_target,
 )
+from cam_engine.targets.scores import pick_scores
 
 
 class CAM:
@@ -167,18 +168,7 @@ class CAM:
 
     def scores_of(self, outputs: Any) -> Any:
         """What ``output=`` picks out of what the model returned; everything without it."""
-        if self.output is None:
-            return outputs
-        if callable(self.output):
-            return self.output(outputs)
-        try:
-            attribute = not isinstance(outputs, dict) and hasattr(outputs, str(self.output))
-            return getattr(outputs, self.output) if attribute else outputs[self.output]
-        except (KeyError, IndexError, TypeError) as error:
-            raise ValueError(
-                f"output={self.output!r} is not in what the model returned ({type(outputs).__name__}"
-                f"{' with keys ' + str(list(outputs)) if isinstance(outputs, dict) else ''})."
-            ) from error
+        return pick_scores(outputs, self.output)
 
     def capture(
         self, images: Tensor, *, outputs: bool = False, record: bool = False, forward: Forward | None = None

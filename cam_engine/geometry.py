@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from cam_engine.render.resize import resize_linear
+
 Prepare = Callable[[Image.Image], tuple[Tensor, "Geometry"]]
 """From a picture to the model's input (1, C, H, W), and where that lies on the picture."""
 
@@ -49,6 +51,13 @@ class Geometry:
         heatmap: NDArray[np.float32] = torch.where(inside, sampled, 0.0).float().numpy()
         return heatmap
 
+    def seen(self) -> tuple[float, float, float, float] | None:
+        """What the model saw of the original, (x1, y1, x2, y2) in its pixels; None where that is all of it but a pixel's width."""
+        x1, y1, x2, y2 = self.box((0, 0, self.input[1], self.input[0]))
+        height, width = self.original
+        everything = x1 <= 1 and y1 <= 1 and x2 >= width - 1 and y2 >= height - 1
+        return None if everything else (x1, y1, x2, y2)
+
     def box(self, xyxy: Sequence[float]) -> tuple[float, float, float, float]:
         """A box in the input's pixels as one in the original's, cut at its edges."""
         xs = [float(x) * self.scale[1] + self.shift[1] for x in xyxy[0::2]]
@@ -57,24 +66,18 @@ class Geometry:
         return cut(min(xs), width), cut(min(ys), height), cut(max(xs), width), cut(max(ys), height)
 
 
-def letterbox(picture: Image.Image, size: int, stride: int) -> tuple[Image.Image, Geometry]:
-    """The longer side becomes ``size``; grey is added around until both sides are multiples of ``stride``."""
-    factor = size / max(picture.size)
+def letterbox(picture: Image.Image, size: tuple[int, int], stride: int) -> tuple[Image.Image, Geometry]:
+    """The picture as large as fits into ``size`` (height, width); grey is added around until both sides are multiples of
+    ``stride``."""
+    factor = min(size[0] / picture.height, size[1] / picture.width)
     width, height = (max(1, round(side * factor)) for side in picture.size)
     full_width, full_height = (-(-side // stride) * stride for side in (width, height))
     left, top = (full_width - width) // 2, (full_height - height) // 2
     canvas = Image.new("RGB", (full_width, full_height), (LETTERBOX_GREY,) * 3)
-    canvas.paste(_resized(picture, (height, width)), (left, top))
+    canvas.paste(Image.fromarray(resize_linear(np.array(picture.convert("RGB")), (height, width))), (left, top))
     scale = (picture.height / height, picture.width / width)
     original, whole = (picture.height, picture.width), (full_height, full_width)
     return canvas, Geometry(original, whole, scale, (-top * scale[0], -left * scale[1]))
-
-
-def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Bilinear without smoothing, as OpenCV resizes for YOLO models: they detect something else in a smoothed picture."""
-    pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None].float()
-    resized = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)[0].round().byte()
-    return Image.fromarray(resized.permute(1, 2, 0).contiguous().numpy())
 
 
 def measured(preprocess: Callable[[Image.Image], Tensor]) -> Prepare:

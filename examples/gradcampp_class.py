@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import load_sample_images
 from torch import nn
 
-from cam_engine import BaseCAM, compare_methods, register_class
+from cam_engine import BaseCAM, compare_methods, methods_as_classes, register_class
 
 
 class GradCAMPlusPlus(BaseCAM):
@@ -38,8 +38,10 @@ def main() -> None:
     photographs = load_sample_images().images
     images = torch.stack([torch.from_numpy(p.copy()).permute(2, 0, 1).float() / 255 for p in photographs])
 
-    cam = GradCAMPlusPlus(net, [net[3], net[5]])  # two layers: their maps are averaged
-    print("heatmaps", cam(images, targets=[0, 1]).shape)
+    with GradCAMPlusPlus(net, [net[3], net[5]]) as cam:  # two layers: their maps are averaged
+        print("heatmaps", cam(images, targets=[0, 1]).shape)
+    ready = methods_as_classes.GradCAMPlusPlus(net, [net[3], net[5]])
+    print("heatmaps of the ready class", ready(images, targets=[0, 1]).shape)
 
     register_class("my gradcam++", GradCAMPlusPlus)
     compared = compare_methods(net, photographs[0], ["my gradcam++", "gradcam++", "gradcam"], target_layer="5", save=True,

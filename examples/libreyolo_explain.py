@@ -45,7 +45,8 @@ def main() -> None:
         result = explain(model, image, method, save=True, output_path=args.folder / method, size=args.size)
         print(f"{method}: saved to {result['saved_path']}")
 
-    saving = AutoSave(model, method="eigencam", layer="neck_elan_down2", folder=args.folder / "auto", feature_maps=True)
+    saving = AutoSave(model, save_eigen_cam=True, cam_method="eigencam", cam_layer="neck_elan_down2",
+                      folder=args.folder / "auto", save_feature_maps=True)  # fmt: skip
     saving(str(image), imgsz=args.size)
     print("saved beside the detections:", *saving.paths, *saving.saved.feature_map_paths)
     saving.disable()

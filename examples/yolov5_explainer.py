@@ -14,24 +14,10 @@ from untrained import make_it_detect, photograph
 
 from cam_engine import explain
 
-# The explainer's names for what is propagated back (its code reads the last two columns in the wrong order).
-ITEMS = {"class": "class", "confidence": "confidence", "class_confidence": "class_confidence",
-         "x_c": "x_center", "y_c": "y_center", "w": "width", "h": "height"}  # fmt: skip
 
-
-def run(model, source, method="GradCAM", layer=-2, class_names=(), backward_per_class=False, backprop_array=("class",),
-        **more):  # fmt: skip
-    return explain(
-        model,
-        source,
-        method,
-        layer,
-        classes=list(class_names),
-        per="class" if backward_per_class else "all",
-        items=[ITEMS[item] for item in backprop_array],
-        matching="overlap",
-        **more,
-    )
+def run(model, **arguments):
+    """As there: `explain` understands the explainer's names, and `k` asks for its rows, those that overlap a box most."""
+    return explain(model, **{"method": "GradCAM", "layer": -2, "k": 10} | arguments)
 
 
 def main() -> None:
@@ -51,7 +37,7 @@ def main() -> None:
     ways = {
         "default": {},
         "layer": {"layer": -3},
-        "layers": {"layer": [17, 20, 23]},
+        "layers": {"layer": [17, 20, 23], "aggregate": "mean"},
         "dog": {"class_names": ["dog"]},
         "per_class": {"backward_per_class": True},
         "confidence": {"backprop_array": ["confidence"]},
@@ -59,7 +45,7 @@ def main() -> None:
         "none_found": {"class_names": ["person"]},
     }
     for name, arguments in ways.items():
-        result = run(yolo, source, size=args.size, save=True, output_path=args.folder / name, **arguments)
+        result = run(yolo, source=source, imgsz=args.size, save=True, output_path=args.folder / name, **arguments)
         print(f"{name}: {len(result['detections'])} detections, layers {result['target_layer']}, "
               f"{result.get('message') or result['saved_path']}")  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,22 @@ def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "model",
         metavar="MODEL",
-        help="package.module:name of a model, or of a function that makes one (called without arguments)",
+        help="best.pt or a .yaml of ultralytics; timm:NAME, torchvision:NAME; hf:FOLDER of a transformers model; or "
+        "package.module:name of a model, or of a function that makes one (called without arguments)",
     )
     command.add_argument(
+        "--weights",
         "--checkpoint",
+        dest="checkpoint",
         type=Path,
         metavar="FILE",
         help="weights for it: a state dict, or a checkpoint that holds one (Lightning's)",
+    )
+    command.add_argument(
+        "--pretrained", action="store_true", help="of timm: and torchvision:, the weights that the library downloads"
+    )
+    command.add_argument(
+        "--num-classes", type=at_least_one, metavar="N", help="of timm: and torchvision:, a head of so many classes"
     )
     command.add_argument(
         "--size",
@@ -36,20 +46,27 @@ def add_model(command: argparse.ArgumentParser) -> None:
 
 
 def model_of(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
-    """The model, with its weights and on its device, and the settings of ``explain`` that prepare its input."""
-    from cam_engine.loading import import_model, load_checkpoint, load_model, normalising
+    """The model, with its weights and on its device, and what :func:`cam_engine.loading.load_model` is to prepare its input by.
 
+    Random weights are said on the standard error: maps of such a model mean nothing.
+    """
+    from cam_engine.loading import import_model, load_checkpoint, load_model
+    from cam_engine.loading.importing import looks_untrained
+
+    settings: dict[str, Any] = {"size": args.size, "mean": args.mean, "std": args.std}
     try:
-        model = import_model(args.model)
-        loaded = load_model(model, size=args.size)
+        model = import_model(args.model, pretrained=args.pretrained, num_classes=args.num_classes)
         if args.checkpoint is not None:
             load_checkpoint(model, args.checkpoint)
-        loaded.net.to(args.device)
-    except (ImportError, TypeError, ValueError, RuntimeError) as error:
+        elif looks_untrained(model) or (args.model.startswith(("timm:", "torchvision:")) and not args.pretrained):
+            print(
+                f"cam-callbacks: WARNING: {args.model} HAS RANDOM WEIGHTS, as it seems: what its maps show was never learned. Pass "
+                "--weights FILE, or --pretrained for timm: and torchvision:.",
+                file=sys.stderr,
+            )
+        load_model(model, **settings).net.to(args.device)
+    except (ImportError, OSError, TypeError, ValueError, RuntimeError) as error:
         raise CommandError(str(error)) from error
-    settings: dict[str, Any] = {"size": args.size}
-    if args.mean or args.std:
-        settings["preprocess"] = normalising(loaded.prepare, args.mean, args.std)
     return model, settings
 
 

@@ -34,7 +34,7 @@ def run_sanity(args: argparse.Namespace) -> int:
     from cam_engine.metrics.sanity import cascading_randomisation
 
     model, settings = model_of(args)
-    loaded = load_model(model, size=args.size, preprocess=settings.get("preprocess"))
+    loaded = load_model(model, **settings)
     paths = [path for image in args.images for path in paths_of(image) or [Path(image)]]
     try:
         images = torch.cat([loaded.prepare(Image.open(path).convert("RGB"))[0] for path in paths]).to(args.device)

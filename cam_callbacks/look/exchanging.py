@@ -66,7 +66,7 @@ class Exchange:
         """
         started = time.perf_counter()
         predictions = explained.predictions
-        if not self.parts or predictions is None or subject.family is not None:
+        if not self.parts or predictions is None or not subject.task.exchanges:
             return None
         pairs = self.pairs(last)
         mine = processes.share(len(pairs))
@@ -102,7 +102,8 @@ class Exchange:
                 seed=self.seed,
                 batch_size=size,
                 receiving=subject.calling.of,
-                output=subject.cam.scores_of,
+                output=lambda outputs: subject.task.logits(subject.cam.scores_of(outputs)),
+                inside=subject.task.inside,
             )
 
         return {key: of.predicted for key, of in subject.batches.with_size(tested).items()}

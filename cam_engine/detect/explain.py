@@ -19,6 +19,7 @@ from cam_engine.detect.targets import BoxTarget, Matching
 from cam_engine.extras import Extras
 from cam_engine.guard import random_streams
 from cam_engine.layers import LayerSpec, layers_within
+from cam_engine.methods.registry import Method
 from cam_engine.result import Aggregate, CAMResult, minmax
 
 Per = Literal["all", "class", "detection"]
@@ -72,7 +73,7 @@ class Explained:
 def explain_detections(
     model: Any,
     images: Tensor,
-    methods: str | Sequence[str] = "gradcam",
+    methods: str | Method | Sequence[str | Method] = "gradcam",
     *,
     per: Per = "all",
     classes: str | int | Iterable[str | int] | None = None,
@@ -95,7 +96,7 @@ def explain_detections(
     Args:
         model: A detector of a known family, or what holds one as its ``.model``. It is left as it was.
         images: (B, C, H, W), as the model gets them.
-        methods: Names from :func:`cam_engine.available_methods`.
+        methods: As for :class:`cam_engine.CAM`.
         per: ``"all"``: one map; ``"class"``: one for each detected class; ``"detection"``: one for each box.
         classes: Only boxes of these classes, by name or index; None or an empty list: all.
         items: What of a box is explained, see :class:`BoxTarget`; the maps of several are averaged.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cam_engine.detect.boxes import best_pairs, suppress, xyxy
 from cam_engine.detect.family import Family
+from cam_engine.detect.oriented import decoded, enclosing, suppress_oriented
 from cam_engine.detect.raw import Detections, Raw
 
 
@@ -45,15 +46,18 @@ class YoloV5Style(Family):
 
 
 class Ultralytics(Family):
-    """ultralytics' anchor-free heads: v5u, v8, v9, 11 and 12, and the end-to-end v10 and 26; detection, segmentation, pose.
+    """ultralytics' anchor-free heads: v5u, v8, v9, 11 and 12, and the end-to-end v10 and 26; detection, segmentation, pose,
+    oriented boxes.
 
     In eval mode the second output holds logits ``scores`` (B, K, N) and undecoded ``boxes``. Heads with a one-to-one
     branch have both under ``one2many`` and ``one2one``; ``head.end2end`` says which one is kept from. A release that
     computes the one-to-one branch from detached features leaves no gradient in it; the same row of the one-to-many
     branch, which sits on the same cell, is explained in its place.
+
+    Oriented boxes are kept as ultralytics keeps them, and stand here as the upright boxes around them.
     """
 
-    title = "ultralytics YOLO (v5u, v8, v9, v10, 11, 12, 26; detect, segment, pose)"
+    title = "ultralytics YOLO (v5u, v8, v9, v10, 11, 12, 26; detect, segment, pose, obb)"
 
     @staticmethod
     def recognises(model: nn.Module) -> bool:
@@ -69,12 +73,16 @@ class Ultralytics(Family):
     def detections(
         self, outputs: Any, *, confidence: float = 0.25, iou: float | None = None, max_detections: int = 300
     ) -> list[Detections]:
-        raw = self._rows(self._kept_from(outputs))
+        kept, most = self._kept_from(outputs), max_detections
+        raw, iou = self._rows(kept), self.iou if iou is None else iou
         probabilities = raw.classes.detach().sigmoid()
         if getattr(self._head, "end2end", False):
             pairs = zip(raw.boxes, probabilities, strict=True)
-            return [best_pairs(boxes, scores, confidence=confidence, most=max_detections) for boxes, scores in pairs]
-        return _suppressed(raw.boxes, probabilities, confidence, self.iou if iou is None else iou, max_detections)
+            return [best_pairs(boxes, scores, confidence=confidence, most=most) for boxes, scores in pairs]
+        if "angle" in kept:
+            pairs = zip(self._rotated(kept), probabilities, strict=True)
+            return [suppress_oriented(b, s, confidence=confidence, iou=iou, most=most) for b, s in pairs]
+        return _suppressed(raw.boxes, probabilities, confidence, iou, most)
 
     def masks(self, outputs: Any, image: int, detections: Detections) -> tuple[Tensor, Tensor]:
         branch = self._explained(outputs)
@@ -102,8 +110,6 @@ class Ultralytics(Family):
         branch = outputs[-1]
         if "one2one" in branch:
             branch = branch["one2one" if self._head.end2end else "one2many"]
-        if "angle" in branch:
-            raise ValueError("oriented boxes (OBB) are not supported: their rows are no xyxy boxes.")
         return branch
 
     def _explained(self, outputs: Any) -> dict[str, Any]:
@@ -115,15 +121,22 @@ class Ultralytics(Family):
         return kept
 
     def _rows(self, branch: dict[str, Any]) -> Raw:
-        head = self._head
-        distances = head.dfl(branch["boxes"])
-        points, strides = (
-            head.anchors.clone()[None],
-            head.strides.clone(),
-        )  # those of predict() cannot be saved for a gradient
+        if "angle" in branch:
+            return Raw(enclosing(self._rotated(branch)), branch["scores"].transpose(1, 2), None, logits=True)
+        distances, points, strides = self._decoding(branch)
         low, high = distances.chunk(2, 1)
         corners = torch.cat([points - low, points + high], 1) * strides
         return Raw(corners.transpose(1, 2), branch["scores"].transpose(1, 2), None, logits=True)
+
+    def _rotated(self, branch: dict[str, Any]) -> Tensor:
+        """(B, N, 5): centre, width, height and angle of oriented boxes."""
+        distances, points, strides = self._decoding(branch)
+        return decoded(distances, branch["angle"], points, strides)
+
+    def _decoding(self, branch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Distances (B, 4, N) in cells, the cells' centres (1, 2, N), and pixels of a cell."""
+        head = self._head  # its own tensors, made by predict(), cannot be saved for a gradient
+        return head.dfl(branch["boxes"]), head.anchors.clone()[None], head.strides.clone()
 
     def _finest(self, branch: dict[str, Any]) -> tuple[float, float]:
         """Pixels per cell of the prototypes (which are finer than the first level by some factor), by height and width."""

@@ -14,17 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cam_engine import _tree
 from cam_engine.explanation.feature_maps import write_feature_maps
+from cam_engine.explanation.forwarded import finder, images_of, sources_of
 from cam_engine.explanation.one_image import explain_picture
-from cam_engine.explanation.reading import read
+from cam_engine.explanation.reading import Picture, read
 from cam_engine.explanation.request import LayerChoice, Request
-from cam_engine.explanation.saving import save_explanation
+from cam_engine.explanation.saving import new_folder, save_explanation
+from cam_engine.explanation.spellings import IN_AUTOSAVE, MethodName, understands
 from cam_engine.loading import Loaded, load_model
 
 log = logging.getLogger(__name__)
 
-SETTINGS = ("target", "alpha", "classes", "per", "items", "matching", "confidence")
+SETTINGS = (
+    *("target", "class_names", "aggregate", "alpha", "colormap", "caption"),
+    *("classes", "per", "items", "matching", "k", "confidence", "iou", "max_detections"),
+)
 """What :class:`AutoSave` takes for :class:`Request` beside the method and the layer."""
 
 
@@ -42,27 +46,31 @@ class AutoSave:
 
     It is called, and has the attributes, of the model that it holds: ``model = AutoSave(model); results = model(images)``.
     What the forward returns is unchanged; an error in saving is logged and never reaches the caller. Each image gets a folder
-    of its own, named by a running number, with ``overlay.png``, ``heatmap.png``, ``heatmap.npy`` and ``metadata.json``. The
-    pictures are the images as the network got them (for YOLO: letterboxed).
+    of its own, with the files of :func:`cam_engine.explain`. Where the library was given files or pictures (ultralytics,
+    libreyolo), the folder has the image's name and the overlay its own pixels; images that come as tensors are numbered, and
+    drawn as the network got them.
 
     Args:
         model: As for :func:`cam_engine.explain`. An ultralytics ``YOLO`` may be called and predict as usual.
-        method: Name from :func:`cam_engine.available_methods`, or several.
-        layer: As ``target_layer`` of :func:`cam_engine.explain`.
+        method: As for :func:`cam_engine.explain`. Also ``cam_method``.
+        layer: As ``target_layer`` of :func:`cam_engine.explain`. Also ``cam_layer``.
         folder: Where the images' folders are made.
-        feature_maps: Also save feature maps: True, or layers as :func:`cam_engine.save_feature_maps` takes them.
-        enabled: Start at once.
-        settings: ``alpha``, ``target``, and for detectors ``classes``, ``per``, ``items``, ``matching``, ``confidence``, as for
+        feature_maps: Also save feature maps: True, or layers as :func:`cam_engine.save_feature_maps` takes them. Also
+            ``save_feature_maps``.
+        enabled: Start at once. Also ``save_eigen_cam``.
+        settings: ``alpha``, ``colormap``, ``caption``, ``target``, ``class_names``, ``aggregate``, and for detectors ``classes``,
+            ``per``, ``items``, ``matching``, ``k``, ``confidence``, ``iou``, ``max_detections``, as for
             :func:`cam_engine.explain`.
 
     Attributes:
         saved: What was saved so far, :class:`Saved`.
     """
 
+    @understands(IN_AUTOSAVE)
     def __init__(
         self,
         model: Any,
-        method: str | Sequence[str] = "eigencam",
+        method: MethodName | Sequence[MethodName] = "eigencam",
         layer: LayerChoice | None = None,
         folder: str | os.PathLike[str] = "runs/autosave",
         *,
@@ -75,6 +83,8 @@ class AutoSave:
         self._loaded = load_model(model)
         self._request = _request(method, layer, settings)
         self._folder, self._number = Path(folder), 0
+        self._sources: list[Any] = []
+        self._seen = 0  # images of the current call
         self._feature_maps: Any = "all" if feature_maps is True else feature_maps
         self._running = threading.local()
         self._handles: list[Any] = []
@@ -83,7 +93,11 @@ class AutoSave:
             self.enable()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._model(*args, **kwargs)
+        self._sources, self._seen = sources_of(args, kwargs), 0
+        try:
+            return self._model(*args, **kwargs)
+        finally:
+            self._sources = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -133,7 +147,7 @@ class AutoSave:
             return  # the forwards of the explanation itself
         self._running.now = True
         try:
-            for image in _images((args, kwargs)):
+            for image in images_of((args, kwargs)):
                 self._save(replace(self._loaded, net=module), image)
         except Exception as error:
             self.saved.errors.append(error)
@@ -144,30 +158,36 @@ class AutoSave:
     def _save(self, loaded: Loaded, image: Tensor) -> None:
         with torch.inference_mode(False), torch.autocast(image.device.type, enabled=False):
             image = image.detach().clone()
-            picture = read(image, loaded.prepare)
+            picture = finder(self._model, self._loaded, self._sources)(image, self._seen)
+            self._seen += 1
+            folder, picture = self._place(picture, image)
             explained = explain_picture(loaded, picture, self._request)
-            folder = self._next_folder()
-            self.saved.paths.append(save_explanation(explained, folder, self._request.metadata()))
+            save_explanation(explained, folder, picture.name, self._request.metadata())
+            self.saved.paths.append(folder)
             log.info("heatmap saved in %s", folder)
             if self._feature_maps:
                 inner = folder / "feature_maps"
                 self.saved.feature_map_paths.append(write_feature_maps(loaded, image, self._feature_maps, 16, inner))
 
-    def _next_folder(self) -> Path:
+    def _place(self, picture: Picture | None, image: Tensor) -> tuple[Path, Picture]:
+        """A new folder by the picture's name, or by number where there is none."""
+        if picture is not None:
+            return new_folder(self._folder / picture.name), picture
         while True:
             self._number += 1
             folder = self._folder / f"{self._number:06d}"
             try:
                 folder.mkdir(parents=True)
-                return folder
             except FileExistsError:
                 continue
+            return folder, replace(read(image, self._loaded.prepare), name=folder.name)
 
 
+@understands(IN_AUTOSAVE)
 @contextmanager
 def autosave(
     model: Any,
-    method: str | Sequence[str] = "eigencam",
+    method: MethodName | Sequence[MethodName] = "eigencam",
     layer: LayerChoice | None = None,
     folder: str | os.PathLike[str] = "runs/autosave",
     **settings: Any,
@@ -187,20 +207,8 @@ def autosave(
         saving.disable()
 
 
-def _request(method: str | Sequence[str], layer: LayerChoice | None, settings: dict[str, Any]) -> Request:
+def _request(method: MethodName | Sequence[MethodName], layer: LayerChoice | None, settings: dict[str, Any]) -> Request:
     unknown = settings.keys() - set(SETTINGS)
     if unknown:
         raise TypeError(f"autosave takes {', '.join(SETTINGS)} beside its own arguments, not {', '.join(unknown)}.")
     return Request.of(method, layer, **settings)
-
-
-def _images(given: Any) -> Iterator[Tensor]:
-    """The images among a forward's arguments, one by one, (1, C, H, W); an image of one value only is a warm-up."""
-    tensors = [t for _, t in _tree.tensors(given) if t.is_floating_point() and t.ndim in (3, 4)]
-    batches = [t if t.ndim == 4 else t[None] for t in tensors]
-    batches = [t for t in batches if t.shape[1] in (1, 3, 4) and min(t.shape[2:]) > 1]
-    is_list = all(t.ndim == 3 for t in tensors)  # torchvision's detectors take their images so
-    for batch in batches if is_list else batches[:1]:
-        for image in batch:
-            if bool(image.amax() > image.amin()):
-                yield image[None]

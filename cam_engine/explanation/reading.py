@@ -19,12 +19,16 @@ from cam_engine.pictures import IMAGE_SUFFIXES, to_pictures
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One image as it is explained: ``original`` (RGB), ``tensor`` (1, C, H, W), and how one lies on the other."""
+    """One image as it is explained: ``original`` (RGB), ``tensor`` (1, C, H, W), and how one lies on the other.
+
+    ``prepared``: the tensor was made from the picture, and not given as it is.
+    """
 
     original: Image.Image
     tensor: Tensor
     geometry: Geometry
     name: str
+    prepared: bool = True
 
 
 def read(image: Any, prepare: Prepare) -> Picture:
@@ -38,7 +42,7 @@ def read(image: Any, prepare: Prepare) -> Picture:
         tensor = batched(image)
         original = Image.fromarray(to_pictures(tensor)[0])
         size = (original.height, original.width)
-        return Picture(original, tensor, Geometry.stretched(size, size), "image")
+        return Picture(original, tensor, Geometry.stretched(size, size), "image", prepared=False)
     name = Path(image).stem if isinstance(image, (str, os.PathLike)) else "image"
     original = _open(image)
     tensor, geometry = prepare(original)

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cam_engine.geometry import Geometry, Prepare, letterbox, measured
+from cam_engine.capture import Forward
+from cam_engine.geometry import Prepare, measured
 from cam_engine.layers import module_names
 from cam_engine.layers.friendly import friendly_names
-from cam_engine.loading.inputs import centre_crop, processed, resized, unit
+from cam_engine.loading.inputs import accepted, channels_of, normalised, resized
+from cam_engine.loading.yolo import (
+    Prediction,
+    Size,
+    is_classifier,
+    is_ultralytics_model,
+    is_yolo,
+    mean_depth,
+    prediction_of,
+    predicts_depth,
+    trained_size,
+    yolo_input,
+)
+from cam_engine.loading.zoo import Known, Means, known_of, of_processor, of_weights
 
-YOLO_SIZE = 640
 _WRAPPERS = ("AutoShape", "DetectMultiBackend", "AutoBackend", "PyTorchBackend")
+_PLAIN = "RGB in [0, 1], not normalised"
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
     """A model that can be explained.
 
-    ``net`` is run and explained. ``prepare`` makes its input from a picture. ``friendly`` maps friendly layer names to
-    dotted ones. ``output`` picks the class scores out of what ``net`` returns (see ``output=`` of
-    :class:`cam_engine.CAM`). ``classes`` names classes by index, as far as the model knows. ``size`` is the side of the
-    input that the model is made for; None if any will do or it does not say.
+    ``net`` is run and explained. ``prepare`` makes its input from a picture; ``input`` says in words how, and
+    ``input_assumed`` that this is a guess. ``friendly`` maps friendly layer names to dotted ones. ``output`` picks the class
+    scores out of what ``net`` returns (see ``output=`` of :class:`cam_engine.CAM`). ``classes`` names classes by index, as
+    far as the model knows. ``size`` is the side of the input that the model is made for; None if any will do or it does
+    not say. ``prediction`` is what the model's own ``predict`` keeps. ``target`` is what is explained where nothing is asked for
+    and there is no predicted class.
     """
 
     net: nn.Module
@@ -35,52 +51,67 @@ class Loaded:
     output: Any = None
     classes: Mapping[int, str] | None = None
     size: int | None = None
+    input: str = _PLAIN
+    input_assumed: bool = False
+    prediction: Prediction = field(default_factory=Prediction)
+    target: Callable[[Any], Tensor] | None = None
 
 
 def load_model(
     model: Any,
     *,
-    size: int | None = None,
+    size: Size | None = None,
     processor: Any = None,
     preprocess: Callable[[Image.Image], Tensor] | None = None,
+    weights: Any = None,
+    mean: Means = None,
+    std: Means = None,
+    half: bool = False,
+    forward: Forward | None = None,
 ) -> Loaded:
     """Take a model as its library hands it out.
 
     Args:
         model: An ``nn.Module``, a LightningModule, an ultralytics ``YOLO`` or its network, a YOLOv5 wrapper, a libreyolo
-            model, or a transformers model.
-        size: Side of the model's input: of the letterbox (YOLO; 640 by default), else what the picture is resized to.
+            model, or a model of torchvision, timm or transformers.
+        size: Side of the model's input, or (height, width): of the letterbox (YOLO; by default what the checkpoint was trained
+            at, else 640), else what the picture is stretched to.
         processor: Image processor of a transformers model.
         preprocess: From a PIL image to the model's input (C, H, W); overrides what the model's family does.
+        weights: The member of torchvision's weights that the model was built with.
+        mean, std: Of the images in [0, 1], for each channel or for all: what the input is normalised by, in place of the
+            model's own.
+        half: Take a copy in half precision, on a GPU; elsewhere nothing, as in ultralytics' ``predict``.
+        forward: ``(model, images) -> outputs`` for a model that is not called with the images alone.
 
     Raises:
         TypeError: Not a model.
-        ValueError: A LightningModule without a forward of its own and more than one network in it.
+        ValueError: A LightningModule without a forward of its own and more than one network in it; ``preprocess`` together
+            with what it would override.
     """
+    if preprocess is not None and any(given is not None for given in (processor, weights, mean, std)):
+        raise ValueError("preprocess= makes the model's whole input; leave out processor=, weights=, mean= and std=.")
     if is_libreyolo(model):
-        return _libreyolo(model, size, preprocess)
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"model must be a torch.nn.Module, an ultralytics YOLO, a libreyolo model or a transformers model, not "
-            f"{type(model).__name__}."
-        )
-    net: Any = model
-    if all(hasattr(net, name) for name in ("overrides", "predictor", "task")):  # an ultralytics YOLO; never .predict()
-        net = net.model
-        if not isinstance(net, nn.Module):
-            raise TypeError(f"this YOLO holds {net!r}, an exported model; load one from .pt or .yaml.")
-    while type(net).__name__ in _WRAPPERS and isinstance(getattr(net, "model", None), nn.Module):
-        net = net.model
-    net = _forwarding(net)
-    friendly, classes = friendly_names(net), _class_names(net)
+        return _libreyolo(model, size, preprocess, mean, std)
+    net = _network(model)
+    if half and any(parameter.device.type != "cpu" for parameter in net.parameters()):
+        net = copy.deepcopy(net).half()
+    loaded = Loaded(
+        net, resized(None), friendly_names(net), _output(net), _class_names(net), prediction=prediction_of(model)
+    )
     if preprocess is not None:
-        return Loaded(net, measured(preprocess), friendly, _output(net), classes, size)
-    if processor is not None:
-        return Loaded(net, measured(processed(processor)), friendly, _output(net), classes, size)
-    if _is_yolo(net):
-        return _yolo(net, size, friendly, classes)
-    wanted = size or _size_of(net)
-    return Loaded(net, resized(size or _fixed_size(net)), friendly, _output(net), classes, wanted)
+        return replace(loaded, prepare=measured(preprocess), size=_side(size), input="as preprocess= makes it")
+    if is_yolo(net):
+        prepare, side = yolo_input(net, size or trained_size(model, net))
+        output = 1 if is_classifier(net) else None
+        words = f"as predict makes it, {side} px"
+        target = mean_depth if predicts_depth(net) else None
+        prepare = normalised(prepare, mean, std)
+        return replace(loaded, prepare=prepare, output=output, size=side, input=words, target=target)
+    known = _known(net, processor, weights, mean, std)
+    if known is not None:
+        return _as_known(loaded, known, size)
+    return _unknown(loaded, size, mean, std, forward)
 
 
 def example(loaded: Loaded) -> Tensor:
@@ -96,9 +127,67 @@ def is_libreyolo(model: Any) -> bool:
     )
 
 
-def _libreyolo(model: Any, size: int | None, preprocess: Callable[[Image.Image], Tensor] | None) -> Loaded:
+def _network(model: Any) -> nn.Module:
+    """The module inside what a library hands out."""
+    if not isinstance(model, nn.Module) and not is_ultralytics_model(model):
+        raise TypeError(
+            f"model must be a torch.nn.Module, an ultralytics YOLO, a libreyolo model or a transformers model, not "
+            f"{type(model).__name__}."
+        )
+    net: Any = model
+    if is_ultralytics_model(net):  # never .predict(), which fuses and copies
+        net = net.model
+        if not isinstance(net, nn.Module):
+            raise TypeError(f"this YOLO holds {net!r}, an exported model; load one from .pt or .yaml.")
+    while type(net).__name__ in _WRAPPERS and isinstance(getattr(net, "model", None), nn.Module):
+        net = net.model
+    return _forwarding(net)
+
+
+def _known(net: nn.Module, processor: Any, weights: Any, mean: Means, std: Means) -> Known | None:
+    if processor is not None:
+        return of_processor(processor, mean, std)
+    return known_of(net, mean, std) if weights is None else of_weights(weights, mean, std)
+
+
+def _as_known(loaded: Loaded, known: Known, size: Size | None) -> Loaded:
+    """By the library's own preprocessing; of another size the picture is stretched, and normalised as there."""
+    classes = loaded.classes or known.classes
+    if size is None:
+        side = _size_of(loaded.net)
+        prepare, words = measured(known.preprocess), known.words
+    else:
+        side = _side(size)
+        prepare = normalised(resized(_both(size)), known.mean, known.std)
+        words = f"stretched to {side} px, normalised {known.words}"
+    return replace(
+        loaded, prepare=prepare, classes=classes, size=side, input=words, input_assumed=known.assumed
+    )  # fmt: skip
+
+
+def _unknown(loaded: Loaded, size: Size | None, mean: Means, std: Means, forward: Forward | None) -> Loaded:
+    wanted = size or _fixed_size(loaded.net)
+    homes = (base.__module__ for base in type(loaded.net).__mro__)
+    detects = any(
+        home.startswith("torchvision.models.detection") for home in homes
+    )  # they resize and normalise themselves
+    to = None if wanted is None else _both(wanted)
+    prepare = resized(to, channels_of(loaded.net)) if to or detects else accepted(loaded.net, forward)
+    told = mean is not None or std is not None
+    return replace(
+        loaded,
+        prepare=normalised(prepare, mean, std),
+        size=_side(size) or _size_of(loaded.net),
+        input=f"RGB in [0, 1], mean {mean or 0}, std {std or 1}" if told else _PLAIN,
+        input_assumed=not told and not detects,
+    )
+
+
+def _libreyolo(
+    model: Any, size: Size | None, preprocess: Callable[[Image.Image], Tensor] | None, mean: Means, std: Means
+) -> Loaded:
     def own(picture: Image.Image) -> Tensor:
-        tensor: Tensor = model._preprocess(picture, input_size=size)[0]
+        tensor: Tensor = model._preprocess(picture, input_size=_side(size))[0]
         return tensor
 
     net, friendly = model.model, {}
@@ -108,30 +197,9 @@ def _libreyolo(model: Any, size: int | None, preprocess: Callable[[Image.Image],
     except AttributeError:  # the table of libreyolo 1.6's YOLOX names a layer that is not there
         friendly = {}
     classes = dict(getattr(model, "names", None) or {})
-    return Loaded(net, measured(preprocess or own), friendly, None, classes, size or getattr(model, "input_size", None))
-
-
-def _is_yolo(net: Any) -> bool:
-    """An ultralytics or YOLOv5 network: a sequence of layers that know their inputs, and the strides of the head."""
-    parts = getattr(net, "model", None)
-    return isinstance(parts, nn.Sequential) and len(parts) > 1 and hasattr(parts[-1], "f") and hasattr(net, "stride")
-
-
-def _yolo(net: Any, size: int | None, friendly: dict[str, str], classes: Mapping[int, str] | None) -> Loaded:
-    head = type(net.model[-1]).__name__
-    if head == "Classify":
-        side = size or 224
-        return Loaded(net, measured(centre_crop(side)), friendly, 1, classes, side)
-    side = size or YOLO_SIZE
-    if head == "RTDETRDecoder":  # trained on squares, not on letterboxes
-        return Loaded(net, resized(side), friendly, None, classes, side)
-    stride = max(int(torch.as_tensor(net.stride).max()), 32)
-
-    def prepare(picture: Image.Image) -> tuple[Tensor, Geometry]:
-        boxed, geometry = letterbox(picture, side, stride)
-        return unit(boxed), geometry
-
-    return Loaded(net, prepare, friendly, None, classes, side)
+    side = _side(size) or getattr(model, "input_size", None)
+    words = "as libreyolo makes it" if preprocess is None else "as preprocess= makes it"
+    return Loaded(net, normalised(measured(preprocess or own), mean, std), friendly, None, classes, side, words)
 
 
 def _forwarding(net: nn.Module) -> nn.Module:
@@ -179,3 +247,12 @@ def _size_of(net: Any) -> int | None:
     if side is None and isinstance(of_timm, Mapping) and of_timm.get("input_size"):
         return int(of_timm["input_size"][-1])
     return side
+
+
+def _side(size: Size | None) -> int | None:
+    """The longer side."""
+    return size if size is None or isinstance(size, int) else max(size)
+
+
+def _both(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[-1])

@@ -82,7 +82,8 @@ def available_methods() -> list[str]:
 
 
 def get_method(name: str) -> Method:
-    """Look a method up by name; ``GradCAM``, ``gradcampp`` and ``gradcam++`` are understood.
+    """Look a method up by name, as it is spelled here or as a class of it is called elsewhere: ``gradcam++``, ``gradcampp``,
+    ``GradCAMPlusPlus``; ``FullGradCAM``; ``GradCAM Element wise``.
 
     Raises:
         UnknownNameError: (a KeyError) names the nearest methods.
@@ -96,7 +97,8 @@ def get_method(name: str) -> Method:
         return _METHODS[name]
     wanted = _plain(name)
     for known, method in _METHODS.items():
-        if wanted in (_plain(known), _plain(known.replace("+", "p"))):
+        own = _plain(known)
+        if wanted in (own, own + "cam", own.replace("+", "p"), own.replace("+", "plus")):
             return method
     raise UnknownNameError(
         f"no CAM method {name!r}; nearest: {nearest(wanted, _METHODS)}. Available: {', '.join(_METHODS)}."

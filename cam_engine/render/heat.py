@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cam_engine.render._cv2 import cv2
 from cam_engine.validity import valid_maps
 
-_CODES = {
+
+def _between(*colors: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """A table of 256 colours, BGR as OpenCV takes it, evenly through RGB colours."""
+    places = np.linspace(0, 1, len(colors))
+    channels = [np.interp(np.linspace(0, 1, 256), places, channel) for channel in zip(*colors, strict=True)]
+    return np.rint(np.stack(channels[::-1], axis=-1)).astype(np.uint8)[:, None]
+
+
+_CODES: dict[str, int | NDArray[np.uint8]] = {
     "inferno": cv2.COLORMAP_INFERNO,
     "viridis": cv2.COLORMAP_VIRIDIS,
     "magma": cv2.COLORMAP_MAGMA,
@@ -16,15 +27,19 @@ _CODES = {
     "cividis": cv2.COLORMAP_CIVIDIS,
     "turbo": cv2.COLORMAP_TURBO,
     "jet": cv2.COLORMAP_JET,
+    "red": _between((255, 245, 160), (254, 200, 80), (250, 130, 40), (230, 40, 25), (190, 0, 25)),
 }
 
 COLORMAPS: tuple[str, ...] = tuple(_CODES)
-"""Names that ``colormap=`` takes. The first five are perceptually uniform: equal steps look equal."""
+"""Names that ``colormap=`` takes. The first five are perceptually uniform: equal steps look equal. The peak of the last three is
+red; ``"red"`` begins at a pale yellow."""
 
 # Chosen by looking, on photographs and on dark digits. Inferno works as a spotlight: what is not looked at only
 # darkens and keeps its hues, so a coloured tag stays a coloured tag. Viridis tints all the rest purple, and its green
 # middle drowns in leaves and grass; turbo and jet paint over the picture, and their bands look like edges of the map.
 DEFAULT_COLORMAP = "inferno"
+
+_FADE = (0.2, 0.6)  # with focus=True: below the first the picture stays as it is, from the second on the share is alpha
 
 
 def is_valid(heatmap: ArrayLike) -> bool:
@@ -91,7 +106,7 @@ def colorize(heatmap: ArrayLike, colormap: str = DEFAULT_COLORMAP) -> NDArray[np
         ValueError: A value is outside [0, 1] or NaN (use ``unit_scale``), or the colour map is unknown.
     """
     values = _as_map(heatmap)
-    code = _code(colormap)
+    table = _table(colormap)
     slack = 1e-6  # float32 interpolation may land just outside
     if not (values.min() >= -slack and values.max() <= 1 + slack):
         raise ValueError(
@@ -99,8 +114,7 @@ def colorize(heatmap: ArrayLike, colormap: str = DEFAULT_COLORMAP) -> NDArray[np
             "scale with unit_scale first"
         )
     levels = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
-    bgr = np.asarray(cv2.applyColorMap(levels, code), np.uint8)
-    return np.ascontiguousarray(bgr[..., ::-1])
+    return table[levels]
 
 
 def overlay(
@@ -110,6 +124,7 @@ def overlay(
     alpha: float = 0.5,
     colormap: str = DEFAULT_COLORMAP,
     cells: bool = False,
+    focus: bool = False,
 ) -> NDArray[np.uint8]:
     """Blend a map onto its picture: ``(1 - alpha) * image + alpha * colour``.
 
@@ -123,6 +138,8 @@ def overlay(
         alpha: Share of the colour, 0 to 1.
         colormap: One of ``COLORMAPS``.
         cells: Show the map's own cells as squares instead of interpolating between them.
+        focus: Colour the focus only: the share falls from ``alpha``, where the scaled map is at least 0.6, to nothing at 0.2,
+            so that what is not looked at stays the photograph.
 
     Returns:
         (H, W, 3) uint8 RGB, a new array.
@@ -140,7 +157,18 @@ def overlay(
         large = np.asarray(cv2.resize(scaled, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
     else:
         large = upsample(scaled, (height, width))
-    return np.asarray(cv2.addWeighted(image, 1 - alpha, colorize(large, colormap), alpha, 0), np.uint8)
+    colors = colorize(large, colormap)
+    if not focus:
+        return np.asarray(cv2.addWeighted(image, 1 - alpha, colors, alpha, 0), np.uint8)
+    share = (alpha * fade(large))[..., None]
+    return np.asarray(np.rint(image + share * (colors.astype(np.float32) - image)), np.uint8)
+
+
+def fade(values: NDArray[Any]) -> NDArray[np.float32]:
+    """How much of its colour a value in [0, 1] shows where only the focus is coloured: 0 up to 0.2, smoothly to 1 at 0.6."""
+    low, high = _FADE
+    share = ((values - low) / (high - low)).clip(0, 1)
+    return np.asarray(share * share * (3 - 2 * share), np.float32)
 
 
 def check_image(image: NDArray[np.uint8], name: str = "image") -> NDArray[np.uint8]:
@@ -169,7 +197,7 @@ def check_blend(alpha: float, colormap: str) -> None:
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is the share of the colour, 0 to 1, got {alpha}")
-    _code(colormap)
+    _table(colormap)
 
 
 def _as_map(heatmap: ArrayLike) -> NDArray[np.float64]:
@@ -188,7 +216,11 @@ def _as_size(size: tuple[int, int]) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _code(colormap: str) -> int:
+@functools.lru_cache(maxsize=len(_CODES))
+def _table(colormap: str) -> NDArray[np.uint8]:
+    """The 256 colours of a map, (256, 3) uint8 RGB. OpenCV makes them anew at every call, which takes longer than a lookup."""
     if colormap not in _CODES:
         raise ValueError(f"unknown colormap {colormap!r}; known: {', '.join(COLORMAPS)}")
-    return _CODES[colormap]
+    levels: Any = np.arange(256, dtype=np.uint8)[:, None]
+    bgr = np.asarray(cv2.applyColorMap(levels, _CODES[colormap]), np.uint8)
+    return np.ascontiguousarray(bgr[:, 0, ::-1])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from cam_engine.render.heat import colorize
+from cam_engine.render.heat import colorize, overlay
 from cam_engine.render.text import Font, font, shorten, wrap
 from cam_engine.render.tiles import NUISANCE_COLOR, OUTLINE_CASING, TARGET_COLOR, Tile
 
@@ -67,7 +67,7 @@ class Style:
 
 @dataclass(frozen=True)
 class LegendItem:
-    """One entry of the legend: a mark ("bar", "solid", "dashed" or "") and words."""
+    """One entry of the legend: a mark ("bar", "fading bar", "solid", "dashed" or "") and words."""
 
     mark: str
     words: str
@@ -75,14 +75,16 @@ class LegendItem:
     def width(self, style: Style) -> int:
         """Pixels it takes, mark included."""
         words = round(style.body.getlength(self.words))
-        if self.mark == "bar":
+        if "bar" in self.mark:
             return words + style.px(80 + 2 * 6)
         return words + (style.px(18 + 6) if self.mark else 0)
 
 
 def legend_items(tiles: Sequence[Tile]) -> list[LegendItem]:
     """What the legend of these tiles explains: the colours, and the outlines that occur."""
-    items = [LegendItem("bar", "lowhigh")]
+    items = [LegendItem("fading bar" if any(tile.focus for tile in tiles) else "bar", "lowhigh")]
+    if any(tile.seen is not None for tile in tiles):
+        items.append(LegendItem("", "hatched: not seen by the model"))
     if any(tile.has_target for tile in tiles):
         items.append(LegendItem("solid", "target"))
     if any(tile.nuisance is not None for tile in tiles):
@@ -164,10 +166,16 @@ class Page:
     def _legend_item(self, item: LegendItem, corner: Point, colormap: str) -> None:
         style, (left, top) = self.style, corner
         room = item.width(style)
-        if item.mark == "bar":
+        if "bar" in item.mark:
             self.words(corner, "low", room)
             after = left + round(style.body.getlength("low")) + style.px(6)
-            bar = colorize(np.tile(np.linspace(0, 1, style.px(80)), (style.px(9), 1)), colormap)
+            ramp = np.tile(np.linspace(0, 1, style.px(80)), (style.px(9), 1))
+            paper = np.full((*ramp.shape, 3), PAPER, np.uint8)
+            bar = (
+                colorize(ramp, colormap)
+                if item.mark == "bar"
+                else overlay(paper, ramp, alpha=1, colormap=colormap, focus=True)
+            )
             self.picture((after, top), (style.line, style.px(80)), bar)
             self.words((after + style.px(80 + 6), top), "high", room)
             return

@@ -32,6 +32,8 @@ class Tile:
         masks: What should be looked at, bool (H, W) or (K, H, W): a solid outline.
         nuisance: What should not decide, bool (H, W) or (K, H, W): a dashed outline.
         boxes: What should be looked at, as K boxes (x1, y1, x2, y2) in the image's pixels: solid rectangles.
+        focus: Colour the focus only, as ``overlay`` does.
+        seen: (x1, y1, x2, y2) in the image's pixels: what the model saw of it. What it did not see is grey and hatched.
 
     Raises:
         TypeError, ValueError: When made, any of these in another dtype or shape.
@@ -44,6 +46,8 @@ class Tile:
     masks: NDArray[np.bool_] | None = None
     nuisance: NDArray[np.bool_] | None = None
     boxes: Sequence[Sequence[float]] | NDArray[np.floating] | None = None
+    focus: bool = False
+    seen: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
         check_image(self.image)
@@ -73,8 +77,10 @@ def draw_tile(tile: Tile, size: tuple[int, int], *, alpha: float, colormap: str,
 
     The map goes straight from its own grid to ``size``: blending before enlarging would blur it twice.
     """
-    picture = overlay(_resize(tile.image, size), tile.heatmap, alpha=alpha, colormap=colormap, cells=cells)
-    shape = tile.image.shape[:2]
+    shape, image = tile.image.shape[:2], _resize(tile.image, size)
+    picture = overlay(image, tile.heatmap, alpha=alpha, colormap=colormap, cells=cells, focus=tile.focus)
+    if tile.seen is not None and tile.heatmap is not None:
+        _hatch_outside(picture, image, np.asarray(tile.seen) * np.tile([size[1] / shape[1], size[0] / shape[0]], 2))
     for mask in _as_masks(tile.nuisance, "nuisance", shape):
         _outline(picture, mask, NUISANCE_COLOR, dashed=True)
     for mask in _as_masks(tile.masks, "masks", shape):
@@ -84,6 +90,13 @@ def draw_tile(tile: Tile, size: tuple[int, int], *, alpha: float, colormap: str,
     if tile.heatmap is not None and not is_valid(tile.heatmap):
         return _labelled(picture, "no focus", "-")
     return picture
+
+
+def shrunk(image: NDArray[np.uint8], longer_side: int) -> NDArray[np.uint8]:
+    """The picture (H, W, 3) uint8 RGB, smaller if it must be, so that its longer side has at most so many pixels."""
+    scale = longer_side / max(image.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    return image if scale >= 1 else _resize(check_image(image), (height, width))
 
 
 def _resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -112,6 +125,16 @@ def _outline(picture: NDArray[np.uint8], mask: NDArray[np.bool_], color: tuple[i
     _stroke(picture, line, casing, color)
 
 
+def _hatch_outside(picture: NDArray[np.uint8], image: NDArray[np.uint8], seen: NDArray[np.float64]) -> None:
+    """Grey and hatched, what is outside of ``seen`` (x1, y1, x2, y2), in pixels of the picture."""
+    rows, columns = np.arange(picture.shape[0])[:, None] + 0.5, np.arange(picture.shape[1])[None] + 0.5
+    outside = (columns < seen[0]) | (columns > seen[2]) | (rows < seen[1]) | (rows > seen[3])
+    step = max(10, max(picture.shape[:2]) // 32)
+    lines = (rows + columns) % step < max(1, step // 12)
+    grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32) * 0.4 + 136
+    picture[outside] = np.where(lines, grey * 0.82, grey)[outside, None].astype(np.uint8)
+
+
 def _rectangle(picture: NDArray[np.uint8], box: NDArray[np.float64]) -> None:
     height, width = picture.shape[:2]
     limits = np.array([width, height, width, height]) - 1
@@ -135,7 +158,7 @@ def _stroke(
 def _labelled(picture: NDArray[np.uint8], *words: str) -> NDArray[np.uint8]:
     """The picture with the first of ``words`` that fits on a dark label at its lower left; unmarked if none does."""
     height, width = picture.shape[:2]
-    size = max(8, min(13, width // 8))
+    size = max(8, min(13, width // 8), min(width, height) // 24)
     face, label_height, bottom = font(size), size + 7, height - 5
     for text in words:
         label_width = math.ceil(face.getlength(text)) + 10

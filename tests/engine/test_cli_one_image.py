@@ -42,22 +42,22 @@ def test_explain_with_weights_and_normalisation(project, capsys):
     command = ["explain", "one_image_net:make", "flower.png", "--checkpoint", "last.ckpt", "--mean", "0.4", "0.5", "0.6",
                "--std", "0.2", "--size", "64", "--layer", "3", "--target", "2", "-o", "out"]  # fmt: skip
     assert main(command) == 0
-    assert "flower.png: out/flower" in capsys.readouterr().out
+    assert "flower.png: out/flower/flower_gradcam_overlay.png  class 2 · " in capsys.readouterr().out
 
     def preprocess(picture):
         tensor = torch.from_numpy(np.array(picture.resize((64, 64), Image.Resampling.BILINEAR))).permute(2, 0, 1) / 255
         return (tensor - torch.tensor([0.4, 0.5, 0.6])[:, None, None]) / 0.2
 
     expected = explain(net, "flower.png", target_layer="3", target=2, preprocess=preprocess)["heatmap"]
-    np.testing.assert_allclose(np.load("out/flower/heatmap.npy"), expected, atol=1e-5)
+    np.testing.assert_allclose(np.load("out/flower/flower_gradcam_heatmap.npy"), expected, atol=1e-5)
 
 
 def test_explain_many_with_several_methods(project):
     command = ["explain", "one_image_net:NET", str(project), "*.png", "--method", "gradcam", "eigencam"]
     assert main(command) == 0 and main(command) == 0
-    found = sorted(str(path.relative_to(project)) for path in project.glob("runs/*/*/methods.png"))
+    found = sorted(str(path.relative_to(project)) for path in project.glob("runs/*/*/*_methods.png"))
     names = ("china", "china-2", "china-3", "china-4", "flower", "flower-2", "flower-3", "flower-4")
-    assert found == sorted(f"runs/gradcam_eigencam/{name}/methods.png" for name in names)
+    assert found == sorted(f"runs/gradcam_eigencam/{name}/{name.split('-')[0]}_methods.png" for name in names)
 
 
 def test_many_images_have_a_progress_bar(project, capsys, monkeypatch):

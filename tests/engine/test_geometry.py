@@ -53,7 +53,7 @@ def test_what_a_preprocessing_does_is_measured_and_undone(spot, preprocess):
 
 
 def test_a_letterbox_is_undone_exactly(spot):
-    boxed, geometry = letterbox(spot, 320, 32)
+    boxed, geometry = letterbox(spot, (320, 320), 32)
     assert boxed.size == (320, 192)
     assert geometry.box((0, 0, 320, 192)) == (0, 0, 200, 120)
     grey = np.asarray(boxed)[:, :, 0] / 255

@@ -51,8 +51,8 @@ def assert_untouched(net, before):
 
 def test_a_folder_and_a_glob_give_an_iterator(cnn, folder, tmp_path):
     results = explain(cnn, folder, save=True, output_path=tmp_path / "out")
-    assert next(results)["saved_path"] == str(tmp_path / "out" / "china")
-    assert [r["saved_path"] for r in results] == [str(tmp_path / "out" / "flower")]
+    assert next(results)["saved_path"] == str(tmp_path / "out" / "china" / "china_gradcam_overlay.png")
+    assert [r["saved_path"] for r in results] == [str(tmp_path / "out" / "flower" / "flower_gradcam_overlay.png")]
     assert [r["path"] for r in explain(cnn, str(folder / "*.png"))] == [
         str(folder / f) for f in ("china.png", "flower.png")
     ]
@@ -66,8 +66,8 @@ def test_several_methods_share_one_sheet(cnn, folder, tmp_path):
     for method in ("eigencam", "gradcam", "layercam"):
         alone = explain(cnn, folder / "china.png", method)
         np.testing.assert_allclose(compared["methods"][method]["heatmap"], alone["heatmap"], atol=1e-5)
-        assert (tmp_path / "out" / method / "overlay.png").is_file()
-    sheet = np.asarray(Image.open(tmp_path / "out" / "methods.png"))
+        assert (tmp_path / "out" / method / f"china_{method}_overlay.png").is_file()
+    sheet = np.asarray(Image.open(tmp_path / "out" / "china_methods.png"))
     np.testing.assert_array_equal(sheet, compared["sheet"])
     assert sheet.shape[1] > 4 * 320
 
@@ -170,7 +170,7 @@ def test_autosave_saves_each_image_and_changes_nothing(cnn, photos, tmp_path, ca
     assert str(saved.paths[1]) in caplog.text
     result = CAM(cnn, "gradcam", "stage2")(photos[:2])
     for path, heatmap in zip(saved.paths, result["gradcam"], strict=True):
-        np.testing.assert_allclose(np.load(path / "heatmap.npy"), heatmap, atol=1e-5)
+        np.testing.assert_allclose(np.load(path / f"{path.name}_gradcam_heatmap.npy"), heatmap, atol=1e-5)
     cnn(photos[:1])
     assert len(list((tmp_path / "auto").iterdir())) == 2
 

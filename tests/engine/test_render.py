@@ -97,7 +97,7 @@ def test_upsample_equals_torch(rng, grid, size):
 
 
 class TestColorize:
-    @pytest.mark.parametrize("name", sorted(set(render.COLORMAPS) - {"jet"}))
+    @pytest.mark.parametrize("name", sorted(set(render.COLORMAPS) - {"jet", "red"}))
     def test_equals_matplotlib(self, name):
         ramp = np.linspace(0, 1, 256)[None]
         expected = matplotlib_colormaps[name](ramp)[..., :3] * 255
@@ -122,6 +122,20 @@ class TestOverlay:
         blended = render.overlay(flat(100, 2, 4), [[0.0, 1.0]], alpha=0.25, colormap="inferno", cells=True)
         np.testing.assert_array_equal(blended[0, 3], [138, 139, 116])  # 75 + (63, 63.75, 41)
         np.testing.assert_array_equal(blended[0, 0], [75, 75, 76])
+
+    def test_focus_leaves_what_is_cold_as_it_is(self):
+        ramp = np.linspace(0, 1, 101)[None]
+        picture = flat(100, 1, 101)
+        found = render.overlay(picture, ramp, alpha=0.5, focus=True, cells=True)
+        np.testing.assert_array_equal(found[:, :21], picture[:, :21])  # up to 0.2
+        whole = render.overlay(picture, ramp, alpha=0.5, cells=True)
+        np.testing.assert_allclose(found[:, 60:].astype(int), whole[:, 60:], atol=1)  # from 0.6 on
+        assert (np.abs(found.astype(int) - picture).sum(2)[0, 22:60] > 0).all()
+
+    def test_red_peaks_in_red(self):
+        colors = render.colorize(np.linspace(0, 1, 256)[None], "red")[0].astype(int)
+        assert colors[-1][0] > 180 and colors[-1][1:].max() < 40
+        assert (np.diff(colors.sum(1)) <= 0).all(), "it darkens all the way"
 
     def test_is_the_formula_on_every_pixel(self, image, heatmap):
         color = render.colorize(render.upsample(render.unit_scale(heatmap), image.shape[:2]).clip(0, 1))

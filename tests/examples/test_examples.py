@@ -16,7 +16,7 @@ def test_gradcampp_class(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert "heatmaps (2, 427, 640)" in done.stdout and "difference from gradcam++: 0.000" in done.stdout
-    assert (tmp_path / "out" / "compared" / "methods.png").is_file()
+    assert (tmp_path / "out" / "compared" / "image_methods.png").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

@@ -133,10 +133,11 @@ def test_saving_a_detectors_parts(detecting, photo, tmp_path):
     found = explain(
         detecting, photo, ["eigencam", "layercam"], per="class", size=160, save=True, output_path=tmp_path / "out"
     )
-    assert found["saved_path"] == str(tmp_path / "out")
-    for name in ("methods.png", "parts.png", "layercam/parts/001_overlay.png", "parts/002_heatmap.npy"):
-        assert (tmp_path / "out" / name).is_file()
-    metadata = json.loads((tmp_path / "out" / "metadata.json").read_text())
+    assert found["saved_path"] == str(tmp_path / "out" / "image_methods.png")
+    names = ("parts.png", "figure.png", "overlay.png", "heatmap.npy")
+    for name in [*(f"image_layercam_{name}" for name in names), "parts/001_image_layercam_overlay.png"]:
+        assert (tmp_path / "out" / "layercam" / name).is_file()
+    metadata = json.loads((tmp_path / "out" / "layercam" / "metadata.json").read_text())
     assert len(metadata["detections"]) == len(found["detections"]) and len(metadata["parts"]) == 2
 
 
@@ -153,13 +154,13 @@ def test_the_shell_does_the_same(detecting, photo, tmp_path, monkeypatch, capsys
     detector = {"per": "class", "classes": [16], "items": ["class", "width"], "matching": "overlap", "confidence": 0.3}
     expected = explain(detecting, photo, "layercam", [-2, "neck_c2f21"], size=160, alpha=0.7, **detector)
     assert [part["label"] for part in expected["parts"]] == ["16"]
-    heatmap = np.load("out/photo/parts/001_heatmap.npy")
+    heatmap = np.load("out/photo/parts/001_photo_layercam_heatmap.npy")
     np.testing.assert_allclose(heatmap, expected["parts"][0]["heatmap"], atol=1e-5)
-    np.testing.assert_array_equal(np.asarray(Image.open("out/photo/overlay.png")), expected["overlay"])
+    np.testing.assert_array_equal(np.asarray(Image.open("out/photo/photo_layercam_overlay.png")), expected["overlay"])
 
     assert main([*command, "--eigen-smooth", "--layer", "model.21"]) == 0
     expected = explain(detecting, photo, "gradcam", "model.21", eigen_smooth=True, size=160)["heatmap"]
-    np.testing.assert_allclose(np.load("runs/gradcam/photo/heatmap.npy"), expected, atol=1e-5)
+    np.testing.assert_allclose(np.load("runs/gradcam/photo/photo_gradcam_heatmap.npy"), expected, atol=1e-5)
 
     wrong = {"--items size": "'size'", "--aug-smooth": "aug_smooth", "--classes cat": "no class 'cat'"}
     for option, words in wrong.items():
@@ -186,7 +187,7 @@ def test_autosave_beside_a_yolos_detections(make_detecting, photo, tmp_path, pre
     before = state_of(yolo.model)
     with autosave(yolo, "gradcam", "neck_c2f22", folder=tmp_path) as saved:
         results = yolo(photo, imgsz=160, verbose=False)
-    assert len(saved.paths) == 1 and saved.errors == [] and (saved.paths[0] / "overlay.png").is_file()
+    assert len(saved.paths) == 1 and saved.errors == [] and saved.paths[0].name == "image0"
     torch.testing.assert_close(results[0].boxes.data, expected)
     assert_untouched(yolo.model, before)
     yolo(photo, imgsz=160, verbose=False)
@@ -250,13 +251,25 @@ def test_transformers_with_a_processor(photo):
     [
         (
             "libreyolo_explain",
-            ["results/overlay.png", "gradcam++/metadata.json", "auto/000001", "features/metadata.json"],
+            ["results/image_eigencam_overlay.png", "gradcam++/metadata.json", "auto/image", "features/metadata.json"],
         ),
         (
             "yolov8_eigencam",
-            ["components.png", "eigencam-2/heatmap.npy", "per_class/parts.png", "classify/overlay.png"],
+            [
+                "components.png",
+                "eigencam-2/image_eigencam_heatmap.npy",
+                "per_class/image_eigengradcam_parts.png",
+                "classify/image_eigencam_overlay.png",
+            ],
         ),
-        ("yolov5_explainer", ["dog/parts.png", "averaged/heatmap.npy", "none_found/overlay.png"]),
+        (
+            "yolov5_explainer",
+            [
+                "dog/cat-dog_gradcam_parts.png",
+                "averaged/cat-dog_gradcam_heatmap.npy",
+                "none_found/cat-dog_gradcam_overlay.png",
+            ],
+        ),
     ],
 )
 def test_examples(script, written, tmp_path):
@@ -267,4 +280,6 @@ def test_examples(script, written, tmp_path):
     if script == "yolov5_explainer":
         assert "no person was detected" in done.stdout
         source = np.asarray(Image.open(tmp_path / "out" / "cat-dog.jpg"))
-        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "none_found" / "overlay.png")), source)
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(tmp_path / "out" / "none_found" / "cat-dog_gradcam_overlay.png")), source
+        )
