@@ -199,7 +199,8 @@ class CAMCallback(Base):
         self._set_up = True
         if not self._enabled or stage not in self.on:
             if self._enabled and self._trainer is None and stage in ("validate", "test"):
-                rank_zero_info(f'CAMCallback looks at a fit; for trainer.{stage} pass CAMCallback(on=("{stage}",)).')
+                named = getattr(stage, "value", stage)
+                rank_zero_info(f'CAMCallback looks at a fit; for trainer.{named} pass CAMCallback(on=("{named}",)).')
             return
         lightning_trainer.refuse_twins(self, [c for c in trainer.callbacks if isinstance(c, CAMCallback)])
         if self._trainer is None or self._trainer() is not trainer:  # another trainer is another run
