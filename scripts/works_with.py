@@ -1,7 +1,7 @@
 """Write docs/works_with.md and its pictures from what the tests of tests/models/test_works_with_*.py ran.
 
-    .venv-peers/bin/python scripts/works_with.py            trains anew (minutes), then writes
-    .venv-peers/bin/python scripts/works_with.py --rows DIR  writes from rows that an earlier run left
+.venv-peers/bin/python scripts/works_with.py            trains anew (minutes), then writes
+.venv-peers/bin/python scripts/works_with.py --rows DIR  writes from rows that an earlier run left
 """
 
 from __future__ import annotations
@@ -78,7 +78,10 @@ def main() -> None:
         if given.rows is None:
             tests = sorted(str(path) for path in (ROOT / "tests" / "models").glob("test_works_with_*.py"))
             subprocess.run(
-                [sys.executable, "-m", "pytest", "-q", *tests], cwd=ROOT, env=os.environ | {"WORKS_WITH": str(folder)}, check=True
+                [sys.executable, "-m", "pytest", "-q", *tests],
+                cwd=ROOT,
+                env=os.environ | {"WORKS_WITH": str(folder)},
+                check=True,
             )
         rows = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
         PICTURES.mkdir(exist_ok=True)
