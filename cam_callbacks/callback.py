@@ -254,7 +254,7 @@ class CAMCallback(Base):
             for key, value in values.items():  # monitors find every alert; loggers get those that have fired
                 pl_module.log(
                     key, value, on_step=False, on_epoch=True, batch_size=1, add_dataloader_idx=False,
-                    logger=key not in alerts,
+                    logger=bool(trainer.loggers) and key not in alerts,  # without one Lightning would warn of each key
                 )  # fmt: skip
             with self.watcher.failures.guarded("could not log an alert"):
                 lightning_trainer.log_metrics(trainer, fired(alerts, self.name, self._fired))

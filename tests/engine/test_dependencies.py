@@ -14,7 +14,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # Where a package is imported as something else.
 DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 # Imported only for a user who has it: its own objects come in, or a file of its own is read.
-BROUGHT_BY_THE_USER = {"lightning", "transformers", "safetensors"}
+BROUGHT_BY_THE_USER = {"lightning", "transformers", "safetensors", "timm", "torchvision", "ultralytics"}
 
 
 def imported() -> set[str]:
