@@ -65,17 +65,16 @@ def scene(seed: int, several: bool = False) -> Scene:
     return Scene(tensors[0], int(first), there, tensors[1], tensors[2], halves[0] / 10)
 
 
-def shapes(item: Any, several: bool = False) -> tuple[Shapes, Shapes]:
+def shapes(item: Any, several: bool = False, classes: tuple[str, ...] = KINDS) -> tuple[Shapes, Shapes]:
     """To train on and to validate with: what ``item`` makes of each scene."""
-    return Shapes(96 if ROWS in os.environ else 16, item, 0, several), Shapes(8, item, 1000, several)
+    return Shapes(96 if ROWS in os.environ else 16, item, 0, several, classes), Shapes(8, item, 1000, several, classes)
 
 
 class Shapes(Dataset):
     """Scenes as items: what ``item`` makes of each. ``classes``: their names, as torchvision's data sets have them."""
 
-    classes = KINDS
-
-    def __init__(self, n: int, item: Any, seed: int = 0, several: bool = False) -> None:
+    def __init__(self, n: int, item: Any, seed: int, several: bool, classes: tuple[str, ...]) -> None:
+        self.classes = list(classes)
         self.items = [item(scene(seed + i, several)) for i in range(n)]
 
     def __len__(self) -> int:
@@ -106,16 +105,18 @@ class Module(pl.LightningModule):
 
 
 class Witness(Base):
-    """Keeps what a module was given and what it returned in the first batch of each validation, after the look."""
+    """Keeps what a module was given and returned at its first call in the first batch of each validation, after the look."""
 
     def __init__(self, name: str = "") -> None:
         self.name, self.given, self.returned, self._handle = name, None, None, None
 
     def on_validation_batch_start(self, trainer, module, batch, batch_idx, dataloader_idx=0):
         def keep(_module, inputs, outputs):
-            self.given, self.returned = inputs[0], outputs
+            if self.given is None:
+                self.given, self.returned = inputs[0], outputs
 
         if batch_idx == 0 and not trainer.sanity_checking:
+            self.given = None
             self._handle = module.get_submodule(self.name).register_forward_hook(keep)
 
     def on_validation_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0):
