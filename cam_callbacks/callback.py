@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from cam_callbacks import lightning_trainer, processes
 from cam_callbacks.delivery import WAIT, Sink
 from cam_callbacks.delivery.sink import SinkOptions
-from cam_callbacks.keys import plain_key
+from cam_callbacks.keys import ALERT, fired, plain_key
+from cam_callbacks.lightning_batches import early_probe, loaded_probe, mismatch
 from cam_callbacks.loggers.registry import sinks_of
 from cam_callbacks.look.alerts import names_of
 from cam_callbacks.look.judgement import Rule
@@ -43,7 +44,7 @@ class CAMCallback(Base):
     """Shows at every validation where the model looks, and logs in numbers how its focus moves.
 
     ``Trainer(callbacks=[CAMCallback()])`` alone watches 16 images of the validation set with EigenCAM and GradCAM at
-    the last layer that has a spatial grid. Pictures go to an attached TensorBoardLogger and MLFlowLogger, numbers to
+    the last layer that has a spatial grid. Pictures go to an attached TensorBoardLogger, MLFlowLogger or WandbLogger, numbers to
     every logger and to ``trainer.callback_metrics`` (``ModelCheckpoint(monitor="cam/on_target_enrichment/gradcam",
     mode="max")`` works), records to disk. The training itself is never changed.
 
@@ -52,14 +53,16 @@ class CAMCallback(Base):
             its training dataset. A probe that does not hold a cue cannot show it.
         methods: Names from :func:`cam_engine.available_methods`.
         layers: ``"auto"``, a dotted name, a glob, or a list of those, relative to the explained model.
-        target: ``"label"`` (``"predicted"`` on a probe without labels), ``"predicted"``, a class index, or a callable
-            ``(outputs) -> Tensor (B,)``.
+        target: ``"label"``: what is true of each image, as the task has it, which is recognised: its class, its most certain one of
+            several, its largest one in a segmentation, the value of a regression (docs/works_with.md); ``"predicted"``;
+            ``"all"``, the mean of several true labels; a class index, or a callable ``(outputs) -> Tensor (B,)``.
         every_n_epochs: Look again when this many epochs have passed; override :meth:`should_look` for another rhythm. Between
             looks monitors keep seeing the last values.
         reference: What drift is measured against: ``"settled"``, ``"first"``, the index of a look, or a baseline: a folder of
             another run's records, an MLflow run id, or a checkpoint of this model.
-        folder: Where records go. By default ``<log_dir>/cam`` of an attached TensorBoardLogger, else
-            ``<default_root_dir>/cam_records/<run name>``.
+        folder: Where records go. By default ``<log_dir>/cam`` of an attached TensorBoardLogger or CSVLogger, else
+            ``<default_root_dir>/cam_records/<run name>``, the name that MLflow, W&B or another logger has for the run; a
+            ``fast_dev_run`` keeps none.
         name: Tells several of these callbacks on one trainer apart; stands in metric keys.
         model: Dotted name of the LightningModule's attribute to explain, where not the LightningModule itself.
         forward: ``(model, images) -> outputs`` for a model that is not called with the images alone.
@@ -81,10 +84,12 @@ class CAMCallback(Base):
         store_images: False keeps the probe's pixels out of records, loggers and pages; maps and numbers remain.
         max_overhead: The share of the training's time that looks may take, such as 0.05; a look that would take more is left
             out, and monitors keep seeing the last values. None: no limit. The first look is always taken.
-        wait: Seconds that the end of a fit waits at most for loggers to take what is left.
+        wait: Seconds that the end of a fit waits at most for loggers to take what is left, all that wait there together; after
+            an exception or an interrupt 3.
         exchange: Parts that two probe images exchange to see which of them the prediction follows, such as ``["object",
             "background", "frame"]``; ``"auto"`` is those that the probe allows, [] none. Classifiers only.
         exchange_pairs: Donors for each image; None: as many as make 64 mixtures a part, at the last look of a fit 192.
+        boxes: File of boxes that a person drew on this probe (``cam-callbacks annotate``, or "Draw boxes" on the page).
         calibration: File that ``cam-callbacks calibrate`` made of accepted runs: alerts are then raised by its thresholds.
 
     A second ``fit`` by the same trainer goes on with the records; one by another trainer starts a new series.
@@ -122,6 +127,7 @@ class CAMCallback(Base):
         exchange: str | Sequence[str] = "auto",
         exchange_pairs: int | None = None,
         calibration: str | os.PathLike[str] | None = None,
+        boxes: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         if isinstance(probe, str) and probe not in ("val", "train"):
@@ -145,11 +151,14 @@ class CAMCallback(Base):
         self.on = (on,) if isinstance(on, str) else tuple(on)
         if not self.on or not set(self.on) <= {"fit", "validate", "test"}:
             raise ValueError(f'on= takes "fit", "validate" and "test", not {on!r}.')
-        self._probe = probe
+        self.boxes = boxes
+        self._probe = probe if isinstance(probe, str) else self._marked(probe)
         self._enabled = enabled()
         self._trainer: weakref.ref[Any] | None = None  # whose run the watcher watches
         self._set_up = False
         self._look_is_due = False
+        self._fired: set[str] = set()  # keys of alerts
+        self._compared = False  # the probe with a batch of the training
         self._unlogged = False  # there are values that monitors have not got yet
         self._record: Record | None = None  # the look of this validation, until the validation's numbers are known
         # Built here, so that what does not fit the probe is an error at once and not after an epoch.
@@ -189,10 +198,12 @@ class CAMCallback(Base):
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self._set_up = True
         if not self._enabled or stage not in self.on:
+            if self._enabled and self._trainer is None and stage in ("validate", "test"):
+                rank_zero_info(f'CAMCallback looks at a fit; for trainer.{stage} pass CAMCallback(on=("{stage}",)).')
             return
         lightning_trainer.refuse_twins(self, [c for c in trainer.callbacks if isinstance(c, CAMCallback)])
         if self._trainer is None or self._trainer() is not trainer:  # another trainer is another run
-            self._trainer, self.watcher = weakref.ref(trainer), self._new_watcher()
+            self._trainer, self.watcher, self._compared = weakref.ref(trainer), self._new_watcher(), False
         self.watcher.start_clock()
         self._unlogged, self._record = True, None  # monitors must find their keys, look or not
         if strategy := lightning_trainer.spread_by(trainer):
@@ -200,12 +211,6 @@ class CAMCallback(Base):
                 f"{strategy} spreads the model's parameters over processes. The training goes on; cam-callbacks replay looks "
                 "at its checkpoints."
             )
-        with self.watcher.failures.guarded("could not be set up"):
-            probe = (
-                None if self.watcher.monitor is not None else lightning_trainer.early_probe(trainer, str(self._probe))
-            )
-            if probe is not None:
-                self.watcher.watch(probe)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin already, for an error or a message before the first epoch; the first look begins where this cannot."""
@@ -215,7 +220,11 @@ class CAMCallback(Base):
                 self._ready(trainer, pl_module)
 
         if self._watching(trainer) and not self.watcher.resting:
-            with self.watcher.failures.guarded("could not be set up"):
+            with self.watcher.failures.guarded("could not be set up", setup=True):
+                if self.watcher.monitor is None:
+                    probes = processes.everywhere(lambda: early_probe(trainer, pl_module, str(self._probe)))
+                    if probes[0] is not None:
+                        self.watcher.watch(self._marked(probes[0]))
                 processes.together(begin)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
@@ -233,13 +242,22 @@ class CAMCallback(Base):
                 trainer.global_step,
                 picture_step_of(trainer),
                 lightning_trainer.validates_last(trainer),
+                lambda: self._marked(loaded_probe(trainer, pl_module, str(self._probe), batch)),
             )
+            self._compare(batch)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if self._watching(trainer) and self._unlogged:
             self._unlogged = False
-            for key, value in self.watcher.values().items():
-                pl_module.log(key, value, on_step=False, on_epoch=True, batch_size=1, add_dataloader_idx=False)
+            values = self.watcher.values()
+            alerts = {key: value for key, value in values.items() if key.startswith(plain_key(ALERT, self.name))}
+            for key, value in values.items():  # monitors find every alert; loggers get those that have fired
+                pl_module.log(
+                    key, value, on_step=False, on_epoch=True, batch_size=1, add_dataloader_idx=False,
+                    logger=key not in alerts,
+                )  # fmt: skip
+            with self.watcher.failures.guarded("could not log an alert"):
+                lightning_trainer.log_metrics(trainer, fired(alerts, self.name, self._fired))
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         record, self._record = self._record, None
@@ -281,7 +299,7 @@ class CAMCallback(Base):
             self.watcher.close()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        self.watcher.close()
+        self.watcher.close(after_error=True)
 
     def state_dict(self) -> dict[str, Any]:
         return self.watcher.state_dict()
@@ -299,15 +317,25 @@ class CAMCallback(Base):
     def _watching(self, trainer: Any) -> bool:
         return self._enabled and not trainer.sanity_checking and trainer.state.fn in self.on
 
+    def _compare(self, batch: Any) -> None:
+        """Warn, once a run, where the probe's pixels are of another kind than those that the model gets."""
+        probe, compared, self._compared = self.probe, self._compared, True
+        if compared or isinstance(probe, str) or self.options.look.forward is not None or processes.rank() != 0:
+            return  # a forward= may normalise by itself
+        with self.watcher.failures.guarded("could not compare the probe with the first validation batch"):
+            if differs := mismatch(probe, batch):
+                warnings.warn(f"{self.watcher.who}: {differs}", stacklevel=2)
+
     def _new_watcher(self) -> Watcher:
         who = "CAMCallback" if self.name is None else f"CAMCallback {self.name}"
         given = self._probe if isinstance(self._probe, ProbeSet) else None
         return Watcher(who, self.options, given, rank_zero_info)
 
+    def _marked(self, probe: ProbeSet) -> ProbeSet:
+        return probe if self.boxes is None else probe.with_boxes(self.boxes)
+
     def _ready(self, trainer: Any, pl_module: Any) -> nn.Module:
         """The module that is explained, in a run that has begun. Talks to no other process."""
-        if self.watcher.monitor is None:
-            self.watcher.watch(lightning_trainer.loaded_probe(trainer, str(self._probe)))
         model = lightning_trainer.explained_module(pl_module, self.model, self.options.look.forward is not None)
         if not self.watcher.begun:
             run, folder = lightning_trainer.run_of(trainer, self.folder, self.name)

@@ -1,4 +1,4 @@
-"""What looks cost, beside the training."""
+"""What watching costs, beside the training."""
 
 from __future__ import annotations
 
@@ -6,29 +6,45 @@ import time
 
 
 class Clock:
-    """Counts the seconds that looks took since it was made."""
+    """Counts the seconds that watching took since it was made: looks, and what is delivered of them meanwhile.
+
+    Delivery runs beside the training, in threads; the processor time that it takes is counted as if the training had waited for
+    it, as it does wherever all cores are busy.
+    """
 
     def __init__(self) -> None:
         self.started = self.last_end = time.perf_counter()
         self.spent = 0.0
+        self._charged = 0.0  # beside looks, since the last one
         self.expected: float | None = None
         self.expected_extras = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it was made."""
+        return time.perf_counter() - self.started
 
     def affords(self, share: float, extras: bool = True) -> bool:
         """Would another look like the last leave the looks' share of the time at most this? ``extras``: with what of it can be
         left out."""
         if self.expected is None:
             return True
-        elapsed = time.perf_counter() - self.started
         seconds = self.expected + (self.expected_extras if extras else 0.0)
-        return self.spent + seconds <= share * (elapsed + seconds)
+        return self.spent + seconds <= share * (self.elapsed + seconds)
+
+    def charge(self, seconds: float) -> None:
+        """So much was taken beside the looks: drawing, writing, logging, waiting for loggers."""
+        self._charged += seconds
+        self.spent += seconds
 
     def spend(self, seconds: float, extras: float = 0.0) -> float:
-        """A look that ended now took so long, ``extras`` of it what can be left out; its share of the time since the one before."""
+        """A look that ended now took so long, ``extras`` of it what can be left out; the share that it and all that was charged
+        since the one before have of the time since then."""
         now = time.perf_counter()
-        share = seconds / max(now - self.last_end, seconds)
-        self.last_end = now
+        taken = seconds + self._charged
+        share = taken / max(now - self.last_end, taken)
+        self.last_end, self._charged = now, 0.0
         self.spent += seconds
-        self.expected = seconds - extras
+        self.expected = taken - extras
         self.expected_extras = extras or self.expected_extras
         return share

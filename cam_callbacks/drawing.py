@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
@@ -10,20 +11,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cam_callbacks.captions import Caption, class_name, true_words
 from cam_callbacks.keys import metric_key, per_image_key, plain_key, series_name
 from cam_callbacks.picture_step import picture_step
 from cam_callbacks.records import Record, RecordError, RecordStore
 from cam_engine.metrics import jensen_shannon
-from cam_engine.render import Tile, contact_sheet, film_strip, panel
+from cam_engine.render import Tile, above, contact_sheet, film_strip, focus_wall, panel, under_focus
 
 Picture = NDArray[np.uint8]
 
+PANEL, TILE = 144, 112  # pixels that a panel's and a sheet's pictures have at least: small, for there are many
 STRIP_LOOKS = 36  # what a film strip has room for
-OWN_PICTURES = ("sheet", "film_strip")  # names beside those of the images
+KEPT = 2  # looks whose pictures are kept for the next logger
+MOST_KEPT = 32 << 20  # bytes of one look's pictures
+WALL_ROWS, WALL_COLUMNS = 12, 12  # of the crops under the focus
+OWN_PICTURES = ("sheet", "film_strip", "under_the_focus")  # names beside those of the images
 
 
 class Drawing:
-    """Draws the records of one store.
+    """Draws the records of one store, each picture once, for all loggers and their threads.
 
     Args:
         store: The run's records, with its probe.
@@ -33,6 +39,8 @@ class Drawing:
     def __init__(self, store: RecordStore, max_images: int = 16) -> None:
         self.store = store
         self.max_images = max_images
+        self._lock = threading.RLock()
+        self._drawn: dict[int, dict[Any, Any]] = {}  # of the last looks, what is drawn of each
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -75,17 +83,77 @@ class Drawing:
                 yield f"{self.tag(method, layer)}/{name}", self.panel(record, method, layer, index)
 
     def panel(self, record: Record, method: str, layer: str, index: int) -> Picture:
-        """One probe image at one look: overlay, legend, label, prediction, confidence and epoch."""
+        """One probe image at one look: overlay, label, prediction, confidence and epoch; the sheet has the legend."""
         title = f"{self._series_title(method, layer)} · epoch {record.epoch}"
-        return panel(self.tile(record, method, layer, index), title=title)
+        return self._once(
+            record.look,
+            (method, layer, index),
+            lambda: panel(self.tile(record, method, layer, index), title=title, size=PANEL, legend=False),
+        )
 
     def sheet(self, record: Record, method: str, layer: str) -> Picture:
         """All drawn probe images at one look."""
+        return self._once(record.look, (method, layer), lambda: self._sheet(record, method, layer))
+
+    def _once(self, look: int, key: Any, draw: Callable[[], Picture]) -> Picture:
+        """What was drawn of a look, or is now; another thread that wants the same waits for it."""
+        with self._lock:
+            drawn = self._drawn.setdefault(look, {})
+            for old in list(self._drawn)[:-KEPT]:
+                del self._drawn[old]
+            if key in drawn:
+                return drawn[key]
+            picture = draw()
+            if sum(kept.nbytes for kept in drawn.values()) < MOST_KEPT:
+                drawn[key] = picture
+            return picture
+
+    def _sheet(self, record: Record, method: str, layer: str) -> Picture:
         tiles = [self.tile(record, method, layer, index) for index in self.drawn_images]
         key = metric_key("drift_ref", method, layer, self.manifest["layers"], self.manifest.get("name"))
         drift = record.metrics.get(key, float("nan"))
         title = f"{self._series_title(method, layer)} · epoch {record.epoch} · drift {drift:.3f}"
-        return contact_sheet(tiles, title=title)
+        return contact_sheet(tiles, title=title, tile_size=TILE)
+
+    def wall(self, record: Record, method: str, layer: str) -> Picture | None:
+        """Under the focus: what lies where the maps are highest, cut out of the pictures, a row a class or group.
+
+        Of the whole probe, in its order at every look; None where pixels are not stored.
+        """
+        if not self.manifest.get("store_images", True):
+            return None
+        rows = self.wall_rows
+        shown, maps = self.probe["pictures"], record.maps[method, layer]
+        crops = [[under_focus(shown[image], maps[image]) for image in images] for _, images in rows]
+        total = self.manifest["probe"]["n"]
+        drawn = sum(len(images) for _, images in rows)
+        return focus_wall(
+            crops,
+            row_labels=[label for label, _ in rows],
+            title=f"Under the focus · {self._series_title(method, layer)} · epoch {record.epoch}",
+            note=f"the pictures where the map is highest{f' · {drawn} of {total} images' if drawn < total else ''}",
+        )
+
+    @cached_property
+    def wall_rows(self) -> list[tuple[str, list[int]]]:
+        """Label and images of each row of the wall; without classes or groups of several images rows of the whole probe."""
+        n, groups = self.manifest["probe"]["n"], self.manifest["probe"].get("groups")
+        if "labels" in self.probe:
+            tags = ["" if label < 0 else class_name(self.manifest, int(label)) for label in self.probe["labels"]]
+        else:
+            tags = [str(group) for group in groups] if groups else [""] * n
+        by_tag: dict[str, list[int]] = {}
+        for image, tag in enumerate(tags):
+            by_tag.setdefault(tag, []).append(image)
+        if len(by_tag) < 2 or n < 2 * len(by_tag):
+            starts = range(0, n, WALL_COLUMNS)[:WALL_ROWS]
+            return [("", list(range(start, min(start + WALL_COLUMNS, n)))) for start in starts]
+        return [(tag, images[:WALL_COLUMNS]) for tag, images in list(by_tag.items())[:WALL_ROWS]]
+
+    def latest(self, record: Record, method: str, layer: str) -> Picture:
+        """One look on one picture: what lies under the focus, and all drawn probe images."""
+        wall, sheet = self.wall(record, method, layer), self.sheet(record, method, layer)
+        return sheet if wall is None else above(wall, sheet)
 
     def sampled(self, most: int = STRIP_LOOKS) -> list[Record]:
         """At most ``most`` of the looks on disk, evenly spread, the first and the last among them; damaged ones left out."""
@@ -127,27 +195,21 @@ class Drawing:
     def tile(self, record: Record, method: str, layer: str, index: int) -> Tile:
         """What :mod:`cam_engine.render` draws of one image at one look."""
         masks, nuisance = self.probe.get("masks"), self.probe.get("nuisance")
-        caption = [self.label(index)]
-        wrong = False
-        if record.predictions is not None:
-            predicted = int(record.predictions[index])
-            sure = "" if record.confidences is None else f" · {record.confidences[index]:.0%}"
-            caption.append(f"predicted {self.class_name(predicted)}{sure}")
-            wrong = "labels" in self.probe and predicted != int(self.probe["labels"][index])
+        said = Caption(self.manifest, self.probe, record)
         return Tile(
             image=self.probe["pictures"][index],
             heatmap=record.maps[method, layer][index],
-            caption=tuple(caption),
-            wrong=wrong,
+            caption=(self.label(index), *said.lines(index)),
+            wrong=said.wrong(index),
             masks=None if masks is None else masks[index],
             nuisance=None if nuisance is None else nuisance[index],
         )
 
     def label(self, index: int) -> str:
-        """The class of a probe image and its id."""
+        """What is true of a probe image, and its id."""
         name = self.image_id(index)
         name = f"#{name}" if name.isdigit() else name
-        return f"{self.class_name(int(self.probe['labels'][index]))} · {name}" if "labels" in self.probe else name
+        return " · ".join([*true_words(self.manifest, self.probe, index), name])
 
     def _strip_tile(self, record: Record, method: str, layer: str, index: int) -> Tile:
         tile = self.tile(record, method, layer, index)
@@ -159,8 +221,3 @@ class Drawing:
 
     def _series_title(self, method: str, layer: str) -> str:
         return f"{method} · {layer}"
-
-    def class_name(self, index: int) -> str:
-        """Name of a class, or ``class 3`` where it has none."""
-        names = self.manifest["probe"]["class_names"]
-        return str(names[index]) if names is not None and 0 <= index < len(names) else f"class {index}"

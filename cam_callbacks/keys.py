@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 ALERT = "alert/"  # before the name of a rule, in the key that says whether it is raised
@@ -110,6 +110,19 @@ def plain_key(metric: str, name: str | None) -> str:
 def is_ours(text: str) -> bool:
     """Was a number of this name logged by one of our callbacks, and not by the trainer itself?"""
     return text.startswith(plain_key("", None))
+
+
+def fired(values: Mapping[str, float], name: str | None, before: set[str]) -> dict[str, float]:
+    """Those numbers that loggers show: an alert's only once it has fired, so that a page of them is not flat.
+
+    Args:
+        values: By their keys.
+        name: Of the callback.
+        before: Keys of alerts that have fired; those that do now are added.
+    """
+    alerts = plain_key(ALERT, name)
+    before.update(key for key, value in values.items() if key.startswith(alerts) and value)
+    return {key: value for key, value in values.items() if not key.startswith(alerts) or key in before}
 
 
 def group_keys(groups: Sequence[str]) -> dict[str, str]:

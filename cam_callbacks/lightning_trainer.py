@@ -1,4 +1,4 @@
-"""What a Lightning Trainer and its module tell: which module is explained, on which images, and where records go."""
+"""What a Lightning Trainer and its module tell: which module is explained, and where records go."""
 
 from __future__ import annotations
 
@@ -14,35 +14,49 @@ from torch import nn
 from cam_callbacks.delivery.background import Background
 from cam_callbacks.loggers.registry import is_a
 from cam_callbacks.mlflow_server import check_reachable
-from cam_callbacks.probe import ProbeSet, loader_dataset
 from cam_callbacks.run_folder import folder_name
-from cam_engine.guard import random_streams
 from cam_engine.layers import module_names
 
 NAME_WAIT = 3.0  # seconds for an MLflow server to tell a run's name
 
 
-def run_of(trainer: Any, folder: str | os.PathLike[str] | None, name: str | None) -> tuple[str, Path]:
-    """Name of the run and folder of its records.
+def run_of(trainer: Any, folder: str | os.PathLike[str] | None, name: str | None) -> tuple[str, Path | None]:
+    """Name of the run and folder of its records; None in a fast_dev_run, which leaves nothing behind.
 
     Args:
-        trainer: Its first MLFlowLogger names the run, else its first TensorBoardLogger, else the time.
-        folder: The user's choice; by default beside TensorBoard's events, else below ``default_root_dir``.
+        trainer: Its MLFlowLogger names the run, else its WandbLogger, else its first logger that has a name; else the time does.
+        folder: The user's choice; by default beside what a TensorBoardLogger or CSVLogger writes, else below
+            ``default_root_dir``, under the name of the run.
         name: Of the callback, a folder of its own below.
     """
-    boards = [logger for logger in trainer.loggers if is_a(logger, "TensorBoardLogger") and logger.log_dir]
-    flows = [logger for logger in trainer.loggers if is_a(logger, "MLFlowLogger")]
-    if flows:
-        run = mlflow_run_name(flows[0])
-    elif boards:
-        run = f"{boards[0].name}/{boards[0].version}"
-    else:
-        run = time.strftime("%Y-%m-%d_%H-%M-%S")
+    run = _run_name(trainer.loggers) or time.strftime("%Y-%m-%d_%H-%M-%S")
     if folder is not None:
         return run, Path(folder)
+    if trainer.fast_dev_run:
+        return run, None
+    folders = (logger for logger in _of_class(trainer.loggers, "TensorBoardLogger", "CSVLogger") if logger.log_dir)
+    beside = next(folders, None)
     below = Path(trainer.default_root_dir) / "cam_records" / folder_name(run)
-    own = Path(boards[0].log_dir) / "cam" if boards else below
+    own = below if beside is None else Path(beside.log_dir) / "cam"
     return run, own / name if name else own
+
+
+def _run_name(loggers: Sequence[Any]) -> str:
+    """What loggers call this run, the one that people name it in first; "" where none has a name for it."""
+    for logger in _of_class(loggers, "MLFlowLogger"):
+        return mlflow_run_name(logger)
+    for logger in _of_class(loggers, "WandbLogger"):
+        run = logger.experiment  # on other ranks than 0 a stand-in, which has no name: any will do there
+        return next((name for name in (run.name, run.id) if name and isinstance(name, str)), "run")
+    names = (
+        "/".join(str(part) for part in (logger.name, logger.version) if part not in (None, "")) for logger in loggers
+    )
+    return next(filter(None, names), "")
+
+
+def _of_class(loggers: Sequence[Any], *names: str) -> list[Any]:
+    """Loggers of these classes, those of the first one first."""
+    return [logger for name in names for logger in loggers if is_a(logger, name)]
 
 
 def validates_last(trainer: Any) -> bool:
@@ -57,7 +71,7 @@ def validates_last(trainer: Any) -> bool:
 
 def tracking_uri(trainer: Any) -> str | None:
     """The tracking server of the first MLFlowLogger."""
-    return next((getattr(f, "_tracking_uri", None) for f in trainer.loggers if is_a(f, "MLFlowLogger")), None)
+    return next((getattr(flow, "_tracking_uri", None) for flow in _of_class(trainer.loggers, "MLFlowLogger")), None)
 
 
 def mlflow_run_name(logger: Any) -> str:
@@ -115,33 +129,11 @@ def has_lazy_parameters(module: nn.Module) -> bool:
     return any(nn.parameter.is_lazy(p) for p in module.parameters())
 
 
-def early_probe(trainer: Any, split: str) -> ProbeSet | None:
-    """The probe from the dataset of ``"val"`` or ``"train"``, if there is one before the loop has loaded its data; else
-    :func:`loaded_probe`."""
-    loop = trainer.fit_loop if split == "train" else trainer.fit_loop.epoch_loop.val_loop
-    source = getattr(loop, "_data_source", None)
-    if source is None or not source.is_defined():
-        return None
-    try:
-        with random_streams():  # a loader's making may draw, as random_split does, and will draw again in the loop
-            dataset = loader_dataset(source.dataloader())
-    except Exception:  # such as a dataset made in the module's own setup(), which runs after this one
-        return None
-    with random_streams():  # items may be augmented
-        return ProbeSet.from_dataset(dataset)
-
-
-def loaded_probe(trainer: Any, split: str) -> ProbeSet:
-    """The probe from the dataset that is being validated or tested, or from the one that is trained on."""
-    loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
-    if split == "train":
-        loaders = trainer.train_dataloader
-    if loaders is None:
-        raise ValueError(
-            f'probe="{split}" takes its images from the trainer, which has no such data here; pass a ProbeSet.'
-        )
-    with random_streams():
-        return ProbeSet.from_dataset(loader_dataset(loaders))
+def log_metrics(trainer: Any, values: dict[str, float]) -> None:
+    """Numbers for every logger, at the step under which Lightning logs those of a validation."""
+    steps = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step)
+    for logger in trainer.loggers if values else ():
+        logger.log_metrics(values, step=steps)
 
 
 def spread_by(trainer: Any) -> str | None:

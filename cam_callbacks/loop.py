@@ -97,9 +97,9 @@ class CAMLoop:
             self.watcher.annotate(record, finite(metrics), lambda: self.loggers.sinks(self.watcher))
         return record
 
-    def close(self) -> None:
-        """Wait for the loggers to take what is left; say what they did not."""
-        self.watcher.close()
+    def close(self, after_error: bool = False) -> None:
+        """Wait for the loggers to take what is left, after an error no more than seconds; say what they did not."""
+        self.watcher.close(after_error)
         self.loggers.close()
 
     def __enter__(self) -> CAMLoop:
@@ -108,4 +108,4 @@ class CAMLoop:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(after_error=error is not None)

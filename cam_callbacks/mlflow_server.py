@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -23,6 +24,17 @@ def check_reachable(tracking_uri: str, seconds: float = 2.0) -> None:
         socket.create_connection((url.hostname, port), timeout=seconds).close()
     except OSError as error:
         raise ConnectionError(f"no MLflow server answers at {url.hostname}:{port} ({error})") from error
+
+
+def check_run(client: Any, run_id: str) -> None:
+    """Is what answers there the server that has the run? A portal or proxy that says ``{}`` to everything would swallow all.
+
+    Raises:
+        ConnectionError: It is not. And what the client raises, where none answers.
+    """
+    found = client.get_run(run_id).info.run_id
+    if not run_id or found != run_id:
+        raise ConnectionError(f"what answers at {without_password(client.tracking_uri)} has no run {run_id!r}")
 
 
 def without_password(uri: str) -> str:

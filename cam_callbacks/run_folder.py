@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cam_callbacks.delivery import Ledger
-from cam_callbacks.records import RecordStore, free_folder
+from cam_callbacks.records import MANIFEST, RecordStore, free_folder
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ def take_up(folder: Path, resumed: Mapping[str, Any] | None) -> Path:
     for look in store.looks:
         if look >= resumed["looks"]:
             store.remove(look)
+    if not resumed["looks"]:  # the first look claims the folder anew
+        (folder / MANIFEST).unlink(missing_ok=True)
     Ledger(folder).forget_from(resumed["looks"])
     return folder
 

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
+_DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_SECRET = re.compile(r"(?<=://)[^/?#\s]+@")
+
 
 def printable(text: str) -> str:
-    """Text on one line, without the control characters and lone surrogates that terminals and files choke on."""
-    kept = ("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") else c for c in " ".join(text.split()))
+    """Text on one line. Control characters, lone surrogates and marks that turn the direction of writing around are shown as
+    escapes: they would steer a terminal, or make a name look like another. What stands before the ``@`` of an address, which is a
+    password, is left out."""
+    text = without_password(text)
+    kept = (
+        _escaped(c) if unicodedata.category(c) in ("Cc", "Cs") or c in _DIRECTION else c for c in " ".join(text.split())
+    )
     return "".join(kept).strip()
+
+
+def without_password(text: str) -> str:
+    """The text, with "…" for what stands before the ``@`` of every address in it."""
+    return _SECRET.sub("…@", text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def table(rows: Sequence[Sequence[str]], align: str = "<", gap: int = 2) -> list[str]:

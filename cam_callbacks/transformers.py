@@ -25,7 +25,7 @@ class CAMTrainerCallback(TrainerCallback):
         **options: As for :class:`cam_callbacks.loop.CAMLoop`: ``methods``, ``tensorboard``, ``mlflow``, …. ``forward`` is by
             default ``model(pixel_values=images)``, and ``output`` is ``"logits"``.
 
-    ``store`` holds the records, once a training has begun.
+    ``store`` holds the records, once a training has begun; ``failed_looks`` counts the looks that failed and were skipped.
     """
 
     def __init__(self, probe: ProbeSet, folder: str | os.PathLike[str] | None = None, **options: Any) -> None:
@@ -37,6 +37,11 @@ class CAMTrainerCallback(TrainerCallback):
     def store(self) -> Any:
         """The records of the training that runs or ran last; None before."""
         return None if self._loop is None else self._loop.store
+
+    @property
+    def failed_looks(self) -> int:
+        """How many looks of that training failed and were skipped."""
+        return 0 if self._loop is None else self._loop.failed_looks
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._loop = CAMLoop(self.probe, self.folder or Path(args.output_dir) / "cam", **self.options)

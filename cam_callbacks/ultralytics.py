@@ -32,6 +32,7 @@ def attach(
     layers: str | Sequence[str] = "auto",
     *,
     target: str | int | Sequence[int] | Callable[[Any], Tensor] = "label",
+    output: str | int | Callable[[Any], Any] | None = None,
     folder: str | os.PathLike[str] | None = None,
     tensorboard: bool = True,
     mlflow: bool | str | None = None,
@@ -50,12 +51,13 @@ def attach(
     Args:
         yolo: An ultralytics ``YOLO`` (or ``RTDETR``, or a trainer): anything with ``add_callback``.
         probe: A :class:`ProbeSet`, as from :func:`probe_from_yolo`, or ``"val"``: 16 pictures of the training's
-            validation data.
+            validation data, with boxes unless it is a classification.
         methods: Names from :func:`cam_engine.available_methods`. By default LayerCAM stands where CAMCallback has GradCAM,
             which averages over a whole level and so loses small objects.
         layers: ``"auto"``: all inputs of the detection head, each with numbers of its own; or names, globs.
         target: ``"label"``: of a detector the classes of the probe's boxes
             (:class:`cam_callbacks.look.detection.ProbeBoxTarget`); or as for :class:`CAMMonitor`.
+        output: Key or index of the scores in what the model returns, or a callable, where they are not found.
         folder: Where records go; by default ``<save_dir>/cam``.
         tensorboard: Write to ``save_dir``, beside what ultralytics may write there itself.
         mlflow: A run id; or True for the run that is active when the training starts, as ultralytics' own MLflow
@@ -69,7 +71,9 @@ def attach(
     """
     if every_n_epochs < 1:
         raise ValueError(f"every_n_epochs={every_n_epochs} must be at least 1.")
-    look = LookOptions(methods=methods, layers=layers, target=target, reference=reference, batch_size=batch_size)
+    look = LookOptions(
+        methods=methods, layers=layers, target=target, output=output, reference=reference, batch_size=batch_size
+    )
     options = WatchOptions(look, max_images=max_images, on_error=on_error)
     watch = Watch(probe, options, folder, every_n_epochs, tensorboard, mlflow, tracking_uri)
     if enabled():
@@ -179,7 +183,7 @@ class Watch:
         # nothing of a look may stay in what is validated and saved.
         model = deepcopy(trainer.ema.ema).float()
         if self.watcher.monitor is None:
-            self.watcher.watch(probe_from_yolo(trainer.data, size=int(trainer.args.imgsz)))
+            self.watcher.watch(_probe_of(trainer))
         if not self.watcher.begun:
             save_dir = Path(trainer.save_dir)
             folder = Path(self.folder) if self.folder is not None else save_dir / "cam"
@@ -187,6 +191,14 @@ class Watch:
                 self.watcher.load_state_dict(_state(folder / STATE))
             self.watcher.begin(save_dir.name, folder, model)
         return model
+
+
+def _probe_of(trainer: Any) -> ProbeSet:
+    """Pictures of the validation data: of a classification as its validation reads them, else letterboxed, with boxes."""
+    if trainer.args.task != "classify":
+        return probe_from_yolo(trainer.data, size=int(trainer.args.imgsz))
+    names = trainer.data["names"]
+    return ProbeSet.from_dataset(trainer.test_loader.dataset, class_names=[str(names[i]) for i in sorted(names)])
 
 
 def _state(path: Path) -> dict[str, Any]:

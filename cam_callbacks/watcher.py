@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shlex
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +17,9 @@ from torch import nn
 
 from cam_callbacks import processes
 from cam_callbacks.clock import Clock
+from cam_callbacks.compare.verdict import verdict_of
 from cam_callbacks.delivery import WAIT, Delivery, Sink
+from cam_callbacks.delivery.budget import END, WAIT_AFTER_ERROR
 from cam_callbacks.failures import Failures
 from cam_callbacks.keys import plain_key
 from cam_callbacks.look.monitor import CAMMonitor
@@ -80,7 +84,10 @@ class Watcher:
         self._rests = False
         self._values: dict[str, float] = {}
         self._resumed: Mapping[str, Any] | None = None
+        self._told = False  # what the task is
         self._delivery: Delivery | None = None
+        self._charged = 0.0  # of what the delivery took
+        self._unsaid = False  # is there a look since the last verdict?
         if probe is not None:
             self.watch(probe)
 
@@ -108,7 +115,7 @@ class Watcher:
     def begin(
         self,
         run: str,
-        folder: str | os.PathLike[str],
+        folder: str | os.PathLike[str] | None,
         model: nn.Module | None = None,
         tracking_uri: str | None = None,
     ) -> None:
@@ -118,7 +125,7 @@ class Watcher:
 
         Args:
             run: Name of the run, for people.
-            folder: Where its records go, unless those of another run are there.
+            folder: Where its records go, unless those of another run are there; None keeps nothing on disk.
             model: Without one, the first look settles the layers.
             tracking_uri: MLflow's, for a baseline that is a run there.
         """
@@ -130,7 +137,8 @@ class Watcher:
         if model is not None:
             monitor.resolve(model)
         resumed = None if self._resumed is None else self._resumed["monitor"]
-        folder = take_up(Path(folder), resumed) if processes.rank() == 0 else Path(folder)
+        if folder is not None:
+            folder = take_up(Path(folder), resumed) if processes.rank() == 0 else Path(folder)
         monitor.begin(run, folder, tracking_uri)
         self._resumed, self.begun = None, True
         layers = (
@@ -138,9 +146,17 @@ class Watcher:
         )
         self._say(
             f"watching {', '.join(monitor.options.method_names)} at {layers}, {len(monitor.probe)} probe images, "
-            f"records in {folder}"
+            f"{'no records' if folder is None else f'records in {folder}'}"
         )
-        if self.options.look.target == "label" and monitor.options.target == "predicted":
+        self._tell_task(monitor)
+
+    def _tell_task(self, monitor: CAMMonitor) -> None:
+        """What is explained, once a run, as soon as a forward has told."""
+        if monitor.task is None or self._told:
+            return
+        self._told = True
+        self._say(monitor.task.words)
+        if self.options.look.target == "label" and monitor.task.by_prediction:
             self._say(
                 "the probe has no labels, so the predicted class is explained; a prediction that flips will look like drift"
             )
@@ -148,7 +164,7 @@ class Watcher:
     def start_clock(self) -> None:
         """A training starts: what looks take is counted from here, and looks that failed before are no reason to rest."""
         self._clock = Clock()
-        self.failures.in_a_row = 0
+        self.failures.start_anew()
 
     def rest(self, why: str) -> None:
         """Take no look at all, and warn why; monitors see neutral values."""
@@ -163,6 +179,7 @@ class Watcher:
 
     def may_look(self) -> bool:
         """Is a look possible, neither at rest nor beyond ``max_overhead``? Every process has to ask."""
+        self._charge_delivery()
         most = self.options.max_overhead
         return not self.resting and (most is None or processes.from_rank_0(self._clock.affords(most, extras=False)))
 
@@ -178,16 +195,22 @@ class Watcher:
         step: int | None = None,
         picture_step: PictureStep = "epoch",
         last: bool = False,
+        probe: Callable[[], ProbeSet] | None = None,
     ) -> Record | None:
         """Look, and write the record; None, a warning and another failed look where that fails.
 
         Args:
             model: As it is now; or what returns it and may fail, or begin the run first.
+            probe: Makes the images where none are known yet; every process gets those of rank 0.
             epoch, step, picture_step, last: As for :meth:`CAMMonitor.look`.
         """
+        END.goes_on()
         self.last_epoch = epoch
+        self._charge_delivery()
         record = None
         with self.failures.guarded("look skipped", look=True):
+            if self.monitor is None and probe is not None:
+                self.watch(processes.everywhere(probe)[0])
             explained = processes.together(lambda: model if isinstance(model, nn.Module) else model())
             if self.monitor is None or not self.begun:
                 raise RuntimeError("the run has not begun; call begin() before look().")
@@ -196,10 +219,15 @@ class Watcher:
                 explained, epoch, step, clock=self._clock, picture_step=picture_step, exchange=exchange, last=last
             )
             self._values |= {k: v for k, v in record.metrics.items() if math.isfinite(v)}
+            self._tell_task(self.monitor)
             if record.look == 0:
+                if coarse := self.monitor.coarse(record):
+                    self._say(coarse)
                 self._say(
                     f"a look costs about {record.seconds:.2f} s (the first one, which also measures the noise floor)"
                 )
+        if self.failures.resting:
+            self._say("no more looks in this training, for too many have failed one after the other")
         return record
 
     def values(self) -> dict[str, float]:
@@ -224,25 +252,56 @@ class Watcher:
         """
         if processes.rank() != 0:
             return
+        started = time.perf_counter()
         if self.options.on_alert is not None:
             with self.failures.guarded("on_alert failed"):
                 for alert in record.alerts:
                     if alert.new:
                         self.options.on_alert(alert)
         with self.failures.guarded("could not deliver a look"):
-            assert self.store is not None
+            if self.store is None:  # nothing is kept
+                return
             if user_metrics:
                 self.store.annotate(record.look, user_metrics)
             if self._delivery is None:
                 self._delivery = Delivery(self.store, sinks(), self.options.max_images)
             self._delivery.offer()
+        self._unsaid = True
+        self._clock.charge(time.perf_counter() - started)
 
-    def close(self) -> None:
-        """Wait for the loggers to take what is left, and say what they did not; a later look may have other ones."""
-        with self.failures.guarded("could not deliver everything"):
-            delivery, self._delivery = self._delivery, None
-            if delivery is not None:
-                delivery.finish(self.options.wait)
+    def _charge_delivery(self) -> None:
+        if self._delivery is not None:
+            taken = self._delivery.seconds
+            self._clock.charge(taken - self._charged)
+            self._charged = taken
+
+    def close(self, after_error: bool = False) -> None:
+        """Wait for the loggers to take what is left; say what they did not, what the records say of the run, and where the pictures
+        are if no logger shows them. A later look may have other loggers.
+
+        Args:
+            after_error: The training ends by an exception or an interrupt: seconds at most, for a checkpoint may be due after us.
+        """
+        delivery, self._delivery, self._charged = self._delivery, None, 0.0
+        started, most = time.perf_counter(), self.options.wait
+        if delivery is not None:
+            with (
+                self.failures.guarded("could not deliver everything"),
+                END.within(min(most, WAIT_AFTER_ERROR) if after_error else most) as seconds,
+            ):
+                delivery.finish(seconds)
+        if self._unsaid and self.store is not None:
+            self._unsaid = False
+            with self.failures.guarded("could not say what the records say"):
+                self._info(f"{self.who}: {verdict_of(self.store)}")
+        if delivery is not None:
+            self._clock.charge(time.perf_counter() - started)
+            self._say(
+                f"watching took {self._clock.spent:.1f} s of {self._clock.elapsed:.0f} s, delivery to loggers included"
+            )
+            if not delivery.pending():  # to no logger at all
+                folder = shlex.quote(str(delivery.store.folder))
+                self._say(f"no logger here shows pictures; see them with: cam-callbacks report {folder}")
         if self.monitor is not None:
             self.monitor.release()
 

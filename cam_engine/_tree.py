@@ -17,7 +17,7 @@ def tensors(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
     if isinstance(tree, Tensor):
         yield path, tree
         return
-    for key, child in _children(tree):
+    for key, child in children(tree):
         yield from tensors(child, (*path, key))
 
 
@@ -26,22 +26,22 @@ def replace(tree: Any, path: Path, value: Any) -> Any:
     if not path:
         return value
     key, rest = path[0], path[1:]
-    items = {k: replace(child, rest, value) if k == key else child for k, child in _children(tree)}
-    return _rebuild(tree, items)
+    items = {k: replace(child, rest, value) if k == key else child for k, child in children(tree)}
+    return rebuild(tree, items)
 
 
 def map_tensors(function: Callable[[Tensor], Any], tree: Any) -> Any:
     """Return ``tree`` with ``function`` applied to every tensor; what is no container is returned as it is."""
     if isinstance(tree, Tensor):
         return function(tree)
-    items = {key: map_tensors(function, child) for key, child in _children(tree)}
-    return _rebuild(tree, items) if items else tree
+    items = {key: map_tensors(function, child) for key, child in children(tree)}
+    return rebuild(tree, items) if items else tree
 
 
 def get(tree: Any, path: Path) -> Any:
     """Follow ``path`` into ``tree``."""
     for key in path:
-        tree = dict(_children(tree))[key]
+        tree = dict(children(tree))[key]
     return tree
 
 
@@ -50,7 +50,8 @@ def text(path: Path) -> str:
     return "".join(f"[{key}]" for key in path)
 
 
-def _children(tree: Any) -> list[tuple[Any, Any]]:
+def children(tree: Any) -> list[tuple[Any, Any]]:
+    """``(key, child)`` of a mapping, tuple, list or dataclass; [] of anything else."""
     if isinstance(tree, Mapping):
         return list(tree.items())
     if isinstance(tree, (list, tuple)):
@@ -60,7 +61,8 @@ def _children(tree: Any) -> list[tuple[Any, Any]]:
     return []
 
 
-def _rebuild(tree: Any, items: dict[Any, Any]) -> Any:
+def rebuild(tree: Any, items: dict[Any, Any]) -> Any:
+    """A container of the same kind with other children, for all of its keys."""
     if isinstance(tree, MutableMapping):  # a copy keeps what the class adds: a default, attributes
         rebuilt = copy.copy(tree)
         for key, value in items.items():

@@ -30,6 +30,7 @@ from cam_engine.targets.resolve import (
     mirrored_target,
     resolve_target,
 )
+from cam_engine.targets.scores import pick_scores
 
 
 class CAM:
@@ -115,7 +116,9 @@ class CAM:
             self._resolved = resolve_layers(self.model, self.layers, images, forward=self.forward, pick=self.scores_of)
         return self._resolved
 
-    def __call__(self, images: Tensor, targets: TargetSpec = None, *, outputs: bool = False) -> CAMResult:
+    def __call__(
+        self, images: Tensor, targets: TargetSpec = None, *, outputs: bool = False, forward: Forward | None = None
+    ) -> CAMResult:
         """Explain a batch.
 
         Args:
@@ -124,6 +127,8 @@ class CAM:
                 callable ``(outputs) -> Tensor (B,)``.
             outputs: Run the whole forward even if no method needs it, so that ``result.outputs`` and ``result.scores``
                 are there.
+            forward: ``(model, images) -> outputs``, in place of the CAM's own: one that knows what else belongs to these images.
+                Methods that score variants call it with K of each image, one image's next to each other, or with the first few.
 
         Raises:
             TypeError, ValueError: Images, targets or outputs of the wrong kind or shape.
@@ -137,8 +142,8 @@ class CAM:
             score.check(len(images))
         with random_streams(), torch.inference_mode(False):
             if self.aug_smooth:
-                return self._smoothed(images, score)
-            return self._explain(images, score, outputs)
+                return self._smoothed(images, score, forward)
+            return self._explain(images, score, outputs, forward)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Images as the model takes them: checked, and moved to its device and precision.
@@ -163,27 +168,20 @@ class CAM:
 
     def scores_of(self, outputs: Any) -> Any:
         """What ``output=`` picks out of what the model returned; everything without it."""
-        if self.output is None:
-            return outputs
-        if callable(self.output):
-            return self.output(outputs)
-        try:
-            attribute = not isinstance(outputs, dict) and hasattr(outputs, str(self.output))
-            return getattr(outputs, self.output) if attribute else outputs[self.output]
-        except (KeyError, IndexError, TypeError) as error:
-            raise ValueError(
-                f"output={self.output!r} is not in what the model returned ({type(outputs).__name__}"
-                f"{' with keys ' + str(list(outputs)) if isinstance(outputs, dict) else ''})."
-            ) from error
+        return pick_scores(outputs, self.output)
 
-    def capture(self, images: Tensor, *, outputs: bool = False, record: bool = False) -> Captured:
+    def capture(
+        self, images: Tensor, *, outputs: bool = False, record: bool = False, forward: Forward | None = None
+    ) -> Captured:
         """One forward of prepared images, and no more of it than the methods need; then the outputs are None.
 
         Args:
             images: (B, C, H, W), from :meth:`prepare`.
             outputs: Run it to its end, even if no method needs that.
             record: Record it for gradients, even if no method needs them.
+            forward: In place of the CAM's own.
         """
+        forward = self.forward if forward is None else forward
         taps = taps_of(self.model, self.resolve(images), images, self.reshape)
         if record or self.plan.recorded:
             captured = capture(
@@ -192,14 +190,14 @@ class CAM:
                 taps,
                 record=self._recording,
                 second_order=self.plan.second_order,
-                forward=self.forward,
+                forward=forward,
             )
             self._recording = captured.recording  # so it will be at the next call
             return captured
         if outputs or self.plan.score:
-            return capture(self.model, images, taps, record="nothing", forward=self.forward)
+            return capture(self.model, images, taps, record="nothing", forward=forward)
         # Whether a layer runs again later is known only after one whole forward, so the first call runs to the end.
-        captured = capture(self.model, images, taps, record="nothing", forward=self.forward, stop_after=self._calls)
+        captured = capture(self.model, images, taps, record="nothing", forward=forward, stop_after=self._calls)
         self._calls = self._calls or captured.calls
         return replace(captured, outputs=None)
 
@@ -227,7 +225,7 @@ class CAM:
                 images=images,
                 score=_no_score if score is None else partial(self._score, score),
                 evidence=_no_score if score is None else partial(self._score, evidence_target(score)),
-                forward=self.forward,
+                forward=captured.forward,
                 batch_size=self.batch_size,
                 progress=self.progress,
             ),
@@ -264,8 +262,8 @@ class CAM:
             raise ValueError(f"{who}: {error}") from error
         return collapse(returned, arguments["activations"], eigen_smooth=self.eigen_smooth, method=who).relu()
 
-    def _explain(self, images: Tensor, score: Score, outputs: bool) -> CAMResult:
-        captured = self.capture(images, outputs=outputs)
+    def _explain(self, images: Tensor, score: Score, outputs: bool, forward: Forward | None) -> CAMResult:
+        captured = self.capture(images, outputs=outputs, forward=forward)
         extras = self.extras(images, captured, None if captured.outputs is None else score)
         raw = self.maps(extras, self.methods.values())
         size = (images.shape[-2], images.shape[-1])
@@ -274,16 +272,16 @@ class CAM:
         returned = _tree.map_tensors(Tensor.detach, captured.outputs)
         return CAMResult(raw, returned, extras.scores.detach(), size, self.aggregate, images)
 
-    def _smoothed(self, images: Tensor, score: Score) -> CAMResult:
+    def _smoothed(self, images: Tensor, score: Score, forward: Forward | None) -> CAMResult:
         """Maps averaged over flips and scales. The classes explained are those of the image as it is."""
-        plain = self._explain(images, score, True)
+        plain = self._explain(images, score, True, forward)
         score = fixed_target(score, self.scores_of(plain.outputs))
         parts: list[tuple[CAMResult, bool]] = []
         for flip in (False, True):
             for factor in (0.9, 1.0, 1.1):
                 variant, of = (images.flip(3), mirrored_target(score)) if flip else (images, score)
                 known = not flip and factor == 1.0
-                parts.append((plain if known else self._explain(variant * factor, of, False), flip))
+                parts.append((plain if known else self._explain(variant * factor, of, False, forward), flip))
 
         def average(of: Callable[[CAMResult], Tensor]) -> Tensor:
             return torch.stack([of(part).flip(2) if flip else of(part) for part, flip in parts]).mean(0)

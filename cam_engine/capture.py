@@ -51,7 +51,7 @@ class Captured:
     ``activations`` maps a layer's name to the tensor it returned (any layout, dtype as computed); ``outputs`` is what
     the model returned, None if the forward was stopped; ``calls`` counts how often each layer ran; ``images`` is what
     the model was given; ``taps`` where each layer was captured, and ``paths`` where in what it returned its tensor
-    lies; ``recording`` what was recorded in the end.
+    lies; ``recording`` what was recorded in the end; ``forward`` how the model was called.
     """
 
     activations: dict[str, Tensor]
@@ -61,6 +61,7 @@ class Captured:
     taps: dict[str, Tap]
     paths: dict[str, _tree.Path]
     recording: Recording
+    forward: Forward | None = None
 
 
 def capture(
@@ -163,7 +164,7 @@ def _forward(
         )
     by_name = {tap.name: tap for tap in taps}
     activations = kept if record == "from_images" else {name: kept[name] for name in by_name}
-    return Captured(activations, outputs, dict(calls), images, by_name, paths, record), interrupted
+    return Captured(activations, outputs, dict(calls), images, by_name, paths, record, forward), interrupted
 
 
 def gradients(

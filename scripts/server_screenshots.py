@@ -34,7 +34,7 @@ def main() -> None:
         with tensorboard(options.demo / "tensorboard") as address:
             page = browser.new_page(viewport={"width": 1500, "height": 950})
             page.goto(f"{address}/#cam")
-            show_images(page, page.frame_locator("iframe[src*='plugin_entry']").frame_locator("iframe"))
+            first_screen(page, page.frame_locator("iframe[src*='plugin_entry']").frame_locator("iframe"))
             page.screenshot(path=options.folder / "tensorboard.png")
         store = f"sqlite:///{options.demo.resolve()}/mlflow.db"
         client = MlflowClient(store)
@@ -44,20 +44,19 @@ def main() -> None:
             page = browser.new_page(viewport={"width": 1500, "height": 950})
             page.goto(f"{address}/#/experiments/{experiment}/runs/{run}/artifacts/cam_report.html")
             frame = page.frame_locator("iframe")
-            frame.locator(".cards .panel").first.wait_for()
+            frame.locator(".strip").first.wait_for()
             for close in page.get_by_role("button", name="Close").all():  # the assistant's panel
                 close.click()
-            show_images(page, frame)
+            first_screen(page, frame)
             where = page.get_by_text(re.compile("file://"))  # a folder of this machine
             page.screenshot(path=options.folder / "mlflow.png", mask=[where], mask_color="white")
         browser.close()
 
 
-def show_images(page: Page, frame: object) -> None:
-    """Scroll the viewer to its images."""
-    frame.locator(".cards .panel").first.wait_for()
-    frame.locator(".cards").evaluate("cards => scrollTo(0, cards.getBoundingClientRect().top + scrollY - 260)")
-    page.wait_for_timeout(1500)
+def first_screen(page: Page, frame: object) -> None:
+    """Wait until the viewer's first screen is drawn."""
+    frame.locator(".strip").first.wait_for()
+    page.wait_for_timeout(2500)
 
 
 @contextlib.contextmanager

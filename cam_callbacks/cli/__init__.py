@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
 from cam_callbacks import __version__
+from cam_callbacks.cli.annotate import add_annotate
 from cam_callbacks.cli.arguments import CommandError
 from cam_callbacks.cli.calibrate import add_calibrate
 from cam_callbacks.cli.demo import add_demo
@@ -17,6 +19,7 @@ from cam_callbacks.cli.sanity import add_sanity
 from cam_callbacks.cli.sync import add_sync
 from cam_callbacks.compare.command import CompareCommandError, add_compare, add_report
 from cam_callbacks.records import RecordError
+from cam_callbacks.text_table import printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,9 +34,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return leaving.code if isinstance(leaving.code, int) else 2
     command: Callable[[argparse.Namespace], int] = args.command
     try:
-        return command(args)
+        code = command(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads this has seen enough, as in "| head"
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or Python would complain when it flushes at its end
+        return 141  # as a shell says of any command that a closed pipe ended
     except (CommandError, CompareCommandError, RecordError, OSError) as error:
-        print(f"cam-callbacks: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"cam-callbacks: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("cam-callbacks: interrupted", file=sys.stderr)
@@ -53,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     add_compare(commands)
     add_report(commands)
     add_calibrate(commands)
+    add_annotate(commands)
     add_explain(commands)
     add_layers(commands)
     add_sanity(commands)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
+
+from cam_callbacks.text_table import printable
 
 
 def add_sync(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,5 +31,14 @@ def run_sync(args: argparse.Namespace) -> int:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     from cam_callbacks.delivery.sync import sync
 
-    print("\n".join(sync(args.folder, args.tracking_uri)))
+    print("\n".join(sync(args.folder, args.tracking_uri, approve=_ask)))
     return 0
+
+
+def _ask(place: str) -> bool:
+    """Ask whoever sits at the terminal; without one it is no."""
+    if not sys.stdin.isatty():
+        return False
+    shown = printable(place)
+    answer = input(f"{shown} was never used from this machine. Send the records, and your token for it, there? [y/N] ")
+    return answer.strip().lower() in ("y", "yes")

@@ -8,6 +8,7 @@
 Data flows `load → agree → table → data → page`; the page itself is built from `viewer/`.
 """
 
+from cam_callbacks.compare.annotation import annotation_data
 from cam_callbacks.compare.comparison import ComparabilityError, Comparison, compare_runs
 from cam_callbacks.compare.data import page_data
 from cam_callbacks.compare.frame import load_runs
@@ -22,6 +23,7 @@ __all__ = [
     "GateError",
     "LoadError",
     "Run",
+    "annotation_data",
     "compare_runs",
     "load_run",
     "load_runs",

@@ -42,13 +42,13 @@ def quantise(maps: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.f
     return codes.reshape(maps.shape), low.reshape(shape).astype(np.float32), high.reshape(shape).astype(np.float32)
 
 
-def pictures(probe: NDArray[np.uint8]) -> list[str]:
-    """Pictures (N, H, W, 3) as ``data:`` addresses, at most 320 pixels long: exact where they are small, else WebP."""
-    scale = LONGEST / max(probe.shape[1:3])
+def pictures(probe: NDArray[np.uint8], longest: int = LONGEST) -> list[str]:
+    """Pictures (N, H, W, 3) as ``data:`` addresses, at most ``longest`` pixels long: exact where they are small, else WebP."""
+    scale = longest / max(probe.shape[1:3])
     size = (probe.shape[2], probe.shape[1])
     if scale < 1:
         size = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-    exact = len(probe) * size[0] * size[1] * 3 <= LOSSLESS
+    exact = len(probe) * size[0] * size[1] * 3 <= LOSSLESS * (longest / LONGEST) ** 2
     return [_picture(Image.fromarray(pixels).resize(size, Image.Resampling.BOX), exact) for pixels in probe]
 
 

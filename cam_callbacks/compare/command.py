@@ -146,13 +146,12 @@ def run_report(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace, comparison: Comparison, page: Path, **more: object) -> None:
-    """Print the numbers and write the page."""
-    if args.json:
-        print(comparison.json(**more))
-    else:
-        print(comparison.text())
+    """Write the page and print the numbers: in this order, for whoever reads them may stop at the first lines."""
+    written = None
     if args.output is not None or not args.json:
         written = comparison.write(args.output or page).resolve()
+    print(comparison.json(**more) if args.json else comparison.text())
+    if written is not None:
         print(f"\npage: {written}", file=sys.stderr if args.json else sys.stdout)
 
 

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from cam_callbacks.compare.agree import Agreement, agreement
-from cam_callbacks.compare.alerts import alerts
+from cam_callbacks.compare.alerts import alert_text, alerts
 from cam_callbacks.compare.data import page_data
 from cam_callbacks.compare.divergence import divergence
 from cam_callbacks.compare.frame import frame_of
@@ -24,6 +25,7 @@ from cam_callbacks.compare.run import Run
 from cam_callbacks.compare.select import Spec, select_runs
 from cam_callbacks.compare.table import Group, axis, table, text_table
 from cam_callbacks.compare.to_mlflow import log_comparison
+from cam_callbacks.compare.verdict import said, verdict
 from cam_callbacks.records.files import write_atomically
 from cam_callbacks.text_table import printable
 
@@ -91,7 +93,7 @@ class Comparison:
         return judge(parse_gate(condition), self.runs, self.agreed, members)
 
     def text(self, width: int = 100) -> str:
-        """The tables and the notes for a terminal of ``width`` columns."""
+        """The tables, the notes, and a verdict on each run, for a terminal of ``width`` columns."""
         parts = [text_table(self.runs, self.agreed, width)]
         if self.left_out:
             parts += [f"! Left out: {printable(line)}" for line in self.left_out]
@@ -99,10 +101,11 @@ class Comparison:
         for run in self.runs:
             for alert in alerts(run, unit):
                 since = f"{unit} {alert['places'][0]}"
-                parts.append(f"▲ {printable(run.name)}: {alert['name']} since {since}: {alert['text']}")
+                parts.append(f"▲ {printable(run.name)}: {alert['name']} since {since}: {alert_text(alert)}")
         if self.groups is not None:
             parts += ["", text_groups(self.groups)]
-        return "\n".join(parts)
+        verdicts = (fill(said(run, self.runs), width, subsequent_indent="  ") for run in self.runs)
+        return "\n".join([*parts, "", *verdicts])
 
     def numbers(self) -> dict[str, Any]:
         """The numbers as plain values for JSON; None where one is undefined."""
@@ -111,7 +114,7 @@ class Comparison:
         return {
             "runs": [
                 {"name": run.name, "source": run.source, "looks": len(run.records), "epoch": run.records[-1].epoch,
-                 "params": run.params, "alerts": alerts(run, unit)}
+                 "params": run.params, "verdict": verdict(run, self.runs), "alerts": alerts(run, unit)}
                 for run in self.runs
             ],
             "comparable": not self.agreed.differences,

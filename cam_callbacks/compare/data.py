@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from cam_callbacks.compare.agree import Part, agreement, short
 from cam_callbacks.compare.blocks import block, pictures
 from cam_callbacks.compare.divergence import divergence
-from cam_callbacks.compare.numbers import NO_CURVE, number, rank, user_number
+from cam_callbacks.compare.numbers import NO_CURVE, OF_A_REFERENCE, number, rank, user_number
 from cam_callbacks.compare.run import Run, with_unique_names
 from cam_callbacks.compare.run_data import rounded, run_data
 from cam_callbacks.compare.table import Group, axis, table
+from cam_callbacks.compare.verdict import accuracy_name
 from cam_callbacks.text_table import printable
 from cam_engine.render import COLORMAPS, colorize, contours
 
@@ -41,6 +42,7 @@ def page_data(runs: Sequence[Run], budget: int = BUDGET) -> dict[str, Any]:
     agreed = agreement(runs)
     probes = _probes(runs)
     places, images, notes = _kept(runs, probes, budget)
+    accuracy = next((name for run in runs if (name := accuracy_name(run))), None)
     if len(runs) > SIDE_BY_SIDE:
         notes.append(
             f"Curves and images open with the first {SIDE_BY_SIDE} of {len(runs)} runs; the names above the curves show others."
@@ -52,15 +54,16 @@ def page_data(runs: Sequence[Run], budget: int = BUDGET) -> dict[str, Any]:
         "places": places,
         "notes": [printable(note) for note in (*agreed.notes, *notes)],
         "same_probe": agreed.same_probe,
+        "accuracy": accuracy,
         "probes": [_probe(runs[first], images[index]) for index, first in enumerate(_firsts(probes))],
         "runs": [
-            run_data(run, probe, set(places), images[probe], axis(runs))
+            run_data(run, probe, set(places), images[probe], axis(runs), runs)
             for run, probe in zip(runs, probes, strict=True)
         ],
         "parts": [_part(runs, part) for part in agreed.parts],
         "summary": [_group(group) for group in table(runs, agreed)],
         "facts": _facts(runs),
-        "numbers": _numbers(runs),
+        "numbers": _numbers(runs, accuracy),
         "colormaps": {name: block(colorize(np.arange(256)[None] / 255, name), "u1") for name in COLORMAPS},
         "tables": [],
     }
@@ -158,6 +161,7 @@ def _part(runs: Sequence[Run], part: Part) -> dict[str, Any]:
 def _group(group: Group) -> dict[str, Any]:
     return {
         "title": group.title,
+        "method": group.method,
         "rows": [
             {
                 "key": row.number.key,
@@ -168,12 +172,18 @@ def _group(group: Group) -> dict[str, Any]:
     }
 
 
-def _numbers(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+def _numbers(runs: Sequence[Run], accuracy: str | None) -> dict[str, dict[str, Any]]:
     """What is known about each number that occurs: title, meaning, better direction, how its curve is drawn."""
     metrics = {key.metric for run in runs for key in run.keys if key.rule is None}
     users = {name for run in runs for name in run.user_names}
     known = [number(metric) for metric in sorted(metrics, key=rank)] + [user_number(key) for key in sorted(users)]
-    return {n.key: asdict(n) | {"curve": n.key not in NO_CURVE} for n in known}
+    is_set = any(
+        value == 1 for run in runs for key in run.keys if key.metric == "reference_set" for value in run.curve(key)
+    )
+    shown = {n.key: asdict(n) | {"curve": n.key not in NO_CURVE, "user": n.key in users} for n in known}
+    for name in users:
+        shown[name]["headline"] = name == accuracy
+    return {key: n | {"headline": n["headline"] and (is_set or key not in OF_A_REFERENCE)} for key, n in shown.items()}
 
 
 def _facts(runs: Sequence[Run]) -> list[dict[str, Any]]:

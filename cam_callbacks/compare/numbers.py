@@ -11,17 +11,14 @@ from cam_engine.metrics import describe
 
 Better = Literal["higher", "lower"] | None
 
-HEADLINES = (
-    "on_target_enrichment",
-    "nuisance_enrichment",
-    "focus_drift",
-    "drift_ref",
-    "entropy",
-    "consensus",
-)
-"""Numbers whose curve is shown at once."""
+HEADLINES = ("object_share", "on_target_enrichment", "nuisance_enrichment", "consensus", "focus_drift")
+"""Numbers that are shown at once."""
+OF_A_REFERENCE = frozenset({"focus_drift"})
+"""Those of them that wait until a reference is set."""
 ORDER = (
     *HEADLINES,
+    "drift_ref",
+    "entropy",
     "drift_prev",
     "centroid_shift",
     "valid_frac",
@@ -35,6 +32,7 @@ ORDER = (
 )
 """In which numbers are shown; others follow by name."""
 SPANS = {
+    "object_share": (0.0, 1.0),
     "on_target_enrichment": (0.0, 1.5),
     "nuisance_enrichment": (0.0, 1.5),
     "entropy": (0.0, 1.0),

@@ -42,7 +42,10 @@ def render_page(
     style = asset("viewer.css")
     source = "" if data_src is None else f' data-src="{escape(data_src)}"'
     source += "" if refresh is None else f' data-refresh="{refresh:g}"'
-    policy = f"default-src 'none'; img-src data:; style-src {content_hash(style)}; script-src {script_hash()}"
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {content_hash(style)}; script-src {script_hash()}; "
+        "base-uri 'none'; form-action 'none'"
+    )
     return fill(
         asset("viewer.html"),
         {

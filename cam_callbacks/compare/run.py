@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -16,9 +17,13 @@ from numpy.typing import NDArray
 
 from cam_callbacks.keys import Key, is_ours, keys_of
 from cam_callbacks.records import Record, RecordError, RecordStore
+from cam_callbacks.records.files import LARGEST, read_file
 from cam_callbacks.text_table import printable
 
 _MOST_PARAMS = 1000
+_MOST_YAML = 2**20  # bytes
+_PACKED = 100  # times that what a run unpacks to may be larger than its files
+CAM = "cam"  # the folder that a callback makes in its log folder
 
 
 class LoadError(ValueError):
@@ -44,6 +49,7 @@ class Run:
     probe: dict[str, NDArray[Any]] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    folder: Path | None = None  # of its records, where they lie on a disk that stays
 
     @property
     def methods(self) -> list[str]:
@@ -83,11 +89,21 @@ class Run:
         return self.records[-1].per_image.get(Key(metric, method, layer).filed(self.layers))
 
 
+def name_below(folder: Path, root: Path) -> str:
+    """A run's name as TensorBoard has it: where its folder lies below a log folder, without the ``cam`` that a callback makes."""
+    parts = folder.relative_to(root).parts
+    return "/".join(parts[:-1] if parts and parts[-1] == CAM else parts)
+
+
 def with_unique_names(runs: Sequence[Run]) -> list[Run]:
-    """The same runs; a name that occurred before gets a number behind it."""
+    """The same runs; one that is called by its folder's name alone gets that of the folders above, where the name is "cam" or
+    occurs twice, and any other name that occurred before a number behind it."""
     taken: set[str] = set()
     named = []
-    for run in runs:
+    counts = Counter(run.name for run in runs)
+    alike = [run for run in runs if _is_nameless(run) and (counts[run.name] > 1 or run.name == CAM)]
+    places = dict(zip(map(id, alike), _places([run.folder for run in alike if run.folder is not None]), strict=True))
+    for run in (replace(run, name=printable(places.get(id(run), "")) or run.name) for run in runs):
         name, count = run.name, 1
         while name in taken:
             count += 1
@@ -95,6 +111,20 @@ def with_unique_names(runs: Sequence[Run]) -> list[Run]:
         taken.add(name)
         named.append(run if name == run.name else replace(run, name=name))
     return named
+
+
+def _is_nameless(run: Run) -> bool:
+    return run.folder is not None and run.name == run.folder.resolve().name
+
+
+def _places(folders: Sequence[Path]) -> list[str]:
+    """Each folder's name below the deepest one that holds all of them; of a single one its own."""
+    if not folders:
+        return []
+    own = [folder.resolve() for folder in folders]
+    own = [folder.parent if folder.name == CAM else folder for folder in own]
+    root = Path(os.path.commonpath([folder.parent for folder in own]))
+    return [name_below(folder, root) for folder in own]
 
 
 def read_folder(folder: Path, source: str, name: str | None = None, params: dict[str, str] | None = None) -> Run:
@@ -110,11 +140,19 @@ def read_store(store: RecordStore, source: str, name: str | None = None, params:
     if not looks:
         raise UnreadableRun(f"{source!r} has no look yet: the first is written at the end of the first validation.")
     records, warnings = [], []
+    left = max(LARGEST, _PACKED * store.size)  # zip can keep gigabytes of zeros in a few kilobytes, look by look
     for look in looks:
         try:
-            records.append(store.read(look))
+            record = store.read(look)
+            left -= record.nbytes
+            if left < 0:
+                raise RecordError(f"its looks unpack to more than {_PACKED} times what they have on disk.")
+            _check_images(record, manifest)
+            records.append(record)
         except (RecordError, OSError) as error:
             warnings.append(f"look {look} is left out: {_below(error, folder)}")
+            if left < 0:
+                break
     if gaps := sorted(set(range(looks[0], looks[-1])) - set(looks)):
         listed = ", ".join(map(str, gaps[:10])) + (", …" if len(gaps) > 10 else "")
         warnings.append(f"{len(gaps)} of its looks {'is' if len(gaps) == 1 else 'are'} missing: {listed}")
@@ -126,8 +164,15 @@ def read_store(store: RecordStore, source: str, name: str | None = None, params:
         probe = {}
         warnings.append(f"no pictures: {_below(error, folder)}")
     title = printable(name or str(manifest.get("run") or "")) or folder.resolve().name
-    params = hyperparameters(folder) if params is None else params
-    return Run(title, source, manifest, records, probe, params, tuple(warnings))
+    params = logged_params(store) | hyperparameters(folder) if params is None else params
+    return Run(title, source, manifest, records, probe, params, tuple(warnings), None if name else folder)
+
+
+def _check_images(record: Record, manifest: Mapping[str, Any]) -> None:
+    """Raise RecordError where a look is of another number of images than the run."""
+    n = manifest.get("probe", {}).get("n")
+    if n is not None and any(len(maps) != n for maps in record.maps.values()):
+        raise RecordError(f"it is of another number of images than the run's {n}.")
 
 
 def hyperparameters(folder: Path, top: Path | None = None) -> dict[str, str]:
@@ -143,11 +188,20 @@ def hyperparameters(folder: Path, top: Path | None = None) -> dict[str, str]:
         if top is not None and (not parent.is_relative_to(top) or file.is_symlink()):
             continue
         try:
-            parameters = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
+            text = read_file(file, _MOST_YAML).decode()
+            # An anchor that names itself ten times over, ten levels deep, is a text of gigabytes.
+            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+                continue
+            parameters = yaml.safe_load(text)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
             continue
-        return {name: printable(str(value)) for name, value in islice(_flat(parameters), _MOST_PARAMS)}
+        return {printable(str(name)): printable(str(value)) for name, value in islice(_flat(parameters), _MOST_PARAMS)}
     return {}
+
+
+def logged_params(store: RecordStore) -> dict[str, str]:
+    """What the run had logged to MLflow by the end of the training, as :meth:`RecordStore.write_params` kept it."""
+    return {printable(name): printable(value) for name, value in islice(store.params.items(), _MOST_PARAMS)}
 
 
 def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

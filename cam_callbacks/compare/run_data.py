@@ -10,16 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cam_callbacks.compare.alerts import alerts
+from cam_callbacks.compare.alerts import alerts, unjudged, untrusted
 from cam_callbacks.compare.blocks import block, quantise
+from cam_callbacks.compare.mixtures import mixtures
 from cam_callbacks.compare.run import Run
+from cam_callbacks.compare.verdict import standing, verdict
 from cam_callbacks.keys import Key
 from cam_callbacks.records import Record
 
 PER_IMAGE = ("drift_ref", "on_target_enrichment", "nuisance_enrichment", "entropy")
 
 
-def run_data(run: Run, probe: int, places: set[int], images: Sequence[int], unit: str) -> dict[str, Any]:
+def run_data(
+    run: Run, probe: int, places: set[int], images: Sequence[int], unit: str, among: Sequence[Run] = ()
+) -> dict[str, Any]:
     """A run as ``viewer/README.md`` describes it.
 
     Args:
@@ -28,6 +32,7 @@ def run_data(run: Run, probe: int, places: set[int], images: Sequence[int], unit
         places: Of the time axis whose maps are kept.
         images: Whose maps are kept, ascending.
         unit: Of the time axis, "epoch" or "look".
+        among: The runs that it stands beside.
     """
     frames = [i for i, record in enumerate(run.records) if getattr(record, unit) in places]
     records = [run.records[i] for i in frames]
@@ -41,7 +46,12 @@ def run_data(run: Run, probe: int, places: set[int], images: Sequence[int], unit
         "frames": frames,
         "reference": [_reference(run, method, layer) for method in run.methods for layer in run.layers],
         "series": list(_series(run)),
+        "verdict": {"state": standing(run), "text": verdict(run, among)},
         "alerts": alerts(run, unit),
+        "unjudged": unjudged(run),
+        "untrusted": untrusted(run),
+        "follows": list(_follows(run)),
+        "mixtures": mixtures(run, images),
         "predictions": _stacked([r.predictions for r in records], images, "i4", -1),
         "confidences": _stacked([r.confidences for r in records], images, "f4", np.nan),
         "maps": [_maps(run, records, method, layer, images) for method in run.methods for layer in run.layers],
@@ -103,6 +113,17 @@ def _series(run: Run) -> Iterable[dict[str, Any]]:
         yield series
     for name in run.user_names:
         yield {"metric": name, "user": True, "mean": [rounded(value) for value in run.user_curve(name)]}
+
+
+def _follows(run: Run) -> Iterable[dict[str, Any]]:
+    """What each exchange test counted at each look: ``mean`` and its interval ``low`` to ``high``, of ``n`` pairs; null where it
+    was not made."""
+    for key in run.keys:
+        if key.metric.startswith("follows_") or key.metric == "object_share":
+            counted = [record.aggregates.get(key.filed(run.layers), {}) for record in run.records]
+            if any(counted):
+                values = {name: [rounded(of.get(name)) for of in counted] for name in ("mean", "low", "high", "n")}
+                yield {"part": key.metric.removeprefix("follows_"), "method": key.method, "layer": key.layer} | values
 
 
 def _shift(

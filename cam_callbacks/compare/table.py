@@ -34,10 +34,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of one method and layer, or of what belongs to none."""
+    """The rows of one method and layer, or of what belongs to none: ``method`` is "" there."""
 
     title: str
     rows: tuple[Row, ...]
+    method: str = ""
 
 
 def axis(runs: Sequence[Run]) -> str:
@@ -53,11 +54,11 @@ def table(runs: Sequence[Run], agreed: Agreement | None = None) -> tuple[Group, 
     groups = [Group("logged by the trainer", _user_rows(runs, unit))]
     for part in agreed.parts:
         of_runs = dict.fromkeys(part.runs, (part.method, part.layer))
-        groups.append(Group(part.title, _rows(runs, agreed, of_runs, unit)))
+        groups.append(Group(part.title, _rows(runs, agreed, of_runs, unit), part.method))
     for across in agreed.across:
         of_runs = {i: (across.method, layer) for i, layer in across.layers.items()}
         rows = _rows(runs, agreed, of_runs, unit)
-        groups.append(Group(across.title, tuple(row for row in rows if row.number.key in ENRICHMENTS)))
+        groups.append(Group(across.title, tuple(row for row in rows if row.number.key in ENRICHMENTS), across.method))
     of_runs = dict.fromkeys(range(len(runs)), ("", ""))
     groups.append(Group("looks", _rows(runs, agreed, of_runs, unit)))
     return tuple(group for group in groups if group.rows)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cam_callbacks.compare.from_mlflow import patient
+from cam_callbacks.compare.numbers import rank
 from cam_callbacks.compare.run import LoadError, Run
 from cam_callbacks.compare.table import Group
+from cam_callbacks.compare.verdict import accuracy_name
 from cam_callbacks.run_ids import parse_run_id
 from cam_callbacks.text_table import printable
 
@@ -68,22 +70,33 @@ def log_comparison(
 
 
 def table_of(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, list[Any]]:
-    """A column for each parameter that differs and each number's final value, a row for each run."""
-    columns: dict[str, list[Any]] = {
-        "run": [run.name for run in runs],
-        "run_id": [_run_id(run.source) or "" for run in runs],
-        "looks": [len(run.records) for run in runs],
-        "epoch": [run.records[-1].epoch for run in runs],
-    }
+    """A column for each number's final value and each parameter that differs, a row for each run.
+
+    MLflow's table shows its first columns and hides the others behind a menu: the numbers that say most come first, what a run
+    is called by machines last.
+    """
+    numbers = [(group, row) for group in groups for row in group.rows]
+    numbers.sort(
+        key=lambda number: (not number[1].number.headline, _place(number[1].number.key, accuracy_name(runs[0])))
+    )
+    columns: dict[str, list[Any]] = {"run": [run.name for run in runs]}
+    for group, row in numbers:
+        title = row.number.key if group.title == "logged by the trainer" else f"{row.number.key} · {group.title}"
+        columns[title] = [None if cell is None or cell.final != cell.final else cell.final for cell in row.cells]
     for param in dict.fromkeys(name for run in runs for name in run.params):
         values = [run.params.get(param, "") for run in runs]
         if len(set(values)) > 1:
             columns[f"param {param}"] = values
-    for group in groups:
-        for row in group.rows:
-            title = row.number.key if group.title == "logged by the trainer" else f"{row.number.key} · {group.title}"
-            columns[title] = [None if cell is None or cell.final != cell.final else cell.final for cell in row.cells]
-    return columns
+    return columns | {
+        "looks": [len(run.records) for run in runs],
+        "epoch": [run.records[-1].epoch for run in runs],
+        "run_id": [_run_id(run.source) or "" for run in runs],
+    }
+
+
+def _place(key: str, accuracy: str | None) -> tuple[int, str]:
+    """The accuracy, then the numbers in their order, then what else the trainer logged."""
+    return (-1, "") if key == accuracy else rank(key)
 
 
 def _tags(runs: Sequence[Run]) -> dict[str, str]:

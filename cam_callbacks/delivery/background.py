@@ -6,6 +6,7 @@ import os
 import random
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ class Background:
         self.name = name
         self.attempt = attempt
         self.error: Exception | None = None
+        self.seconds = 0.0  # of processor time that its attempts took
         self._signals = self._handled = 0
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -71,11 +73,12 @@ class Background:
                 if self._thread is not me:
                     return
                 signals = self._signals
-            error = None
+            error, started = None, time.thread_time()
             try:
                 self.attempt()
             except Exception as caught:
                 error = caught
+            self.seconds += time.thread_time() - started
             with self._changed:
                 self._handled, self.error = signals, error
                 self._changed.notify_all()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 
 from cam_callbacks.delivery.addresses import write_addresses
+from cam_callbacks.delivery.budget import WAIT
 from cam_callbacks.delivery.ledger import Ledger
 from cam_callbacks.delivery.sink import Sink
 from cam_callbacks.delivery.worker import Worker
@@ -20,8 +21,6 @@ from cam_callbacks.failures import one_line
 from cam_callbacks.records import RecordStore
 
 log = logging.getLogger(__name__)
-
-WAIT = 30.0  # seconds that the end of a training waits for its loggers
 
 
 class Delivery:
@@ -36,12 +35,18 @@ class Delivery:
     def __init__(self, store: RecordStore, sinks: Sequence[Sink], max_images: int = 16) -> None:
         self.store = store
         self.ledger = Ledger(store.folder)
-        self._workers = [Worker(store, sink, Drawing(store, max_images), self.ledger) for sink in sinks]
+        drawing = Drawing(store, max_images)
+        self._workers = [Worker(store, sink, drawing, self.ledger) for sink in sinks]
         write_addresses(store.folder, sinks, max_images)
 
     def pending(self) -> dict[str, int]:
         """How many looks on disk each sink has not taken yet."""
         return {worker.sink.name: len(worker.pending()) for worker in self._workers}
+
+    @property
+    def seconds(self) -> float:
+        """Processor time that its threads have taken."""
+        return sum(worker.background.seconds for worker in self._workers)
 
     def offer(self) -> None:
         """The looks on disk are complete, as one that the trainer's numbers are yet to join is not. Returns at once."""
@@ -66,7 +71,7 @@ class Delivery:
             log.warning(
                 "cam-callbacks: %s did not get %s (%s). The records are safe; deliver them later with: "
                 "cam-callbacks sync %s",
-                worker.sink.name, what, f"not within {wait:g} s" if error is None else one_line(error), self.store.folder,
+                worker.sink.name, what, f"not within {wait:.3g} s" if error is None else one_line(error), self.store.folder,
             )  # fmt: skip
         for worker in self._workers:
             worker.background.stop()

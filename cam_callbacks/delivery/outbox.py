@@ -3,9 +3,11 @@
     run.json             where the run is, or how to make it
     00000000.json        one call and its arguments
     00000001/            the files of a call that sends some
+    00000002.refused     what the server will never take, and why; its files stay too
+    00000003.damaged     what cannot be read
 
 Every call can be repeated without harm (identical points and tags are stored once, a file takes the place of itself), so
-that a process killed between a call and the removal of its file shows nothing twice.
+that a process killed between a call and the removal of its file shows nothing twice. No call holds up those behind it.
 """
 
 from __future__ import annotations
@@ -17,15 +19,28 @@ import shutil
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cam_callbacks.delivery.background import Background
 from cam_callbacks.delivery.lock import alone
+from cam_callbacks.delivery.mlflow_calls import (
+    SENDS_FILES,
+    Call,
+    check_call,
+    described,
+    halves,
+    is_lasting,
+    is_refusal,
+    send_call,
+)
+from cam_callbacks.delivery.places import remember
 from cam_callbacks.failures import one_line
-from cam_callbacks.mlflow_server import check_reachable, without_password
-from cam_callbacks.records.files import write_atomically
+from cam_callbacks.mlflow_server import check_reachable, check_run, without_password
+from cam_callbacks.records.files import LARGEST_TEXT, read_file, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +48,13 @@ RUN = "run.json"
 QUEUED = "queued-"  # begins the id of a run that the server has yet to make
 QUEUE_TAG = "cam_callbacks.queue"  # finds the run again that was made just before a crash
 MOST_METRICS = 1000  # that MLflow takes in one call
+TRIES = 3  # of a call that is too much for the server, before it is set aside
+MOST_HELD = 5  # calls one after the other that fail: then it is the server
 _CALL = re.compile(r"(\d{8,})\.json")
-_REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}  # will be refused again
+
+
+class HeldUpError(RuntimeError):
+    """The server took what else there was, and not these calls, which are offered again."""
 
 
 class Outbox:
@@ -49,21 +69,32 @@ class Outbox:
 
     def __init__(self, folder: Path, run: dict[str, Any] | None = None, tracking_uri: str | None = None) -> None:
         self.folder = folder.absolute()
-        self.run: dict[str, Any] = run or json.loads((self.folder / RUN).read_text(encoding="utf-8"))
+        self.run: dict[str, Any] = run or json.loads(read_file(self.folder / RUN, LARGEST_TEXT))
         self.run.setdefault("id", f"{QUEUED}{uuid.uuid4().hex}")
         self.tracking_uri = tracking_uri or self.run["tracking_uri"]
         self.background = Background(f"cam-callbacks {self.folder.name}", self.deliver)
         self._client: Any = None
         self._lock = threading.Lock()
-        self._next = max(self.waiting(), default=-1) + 1
+        self._next = max((int(path.name.partition(".")[0]) for path in self._numbered()), default=-1) + 1
         self._warned = False
+        self._tries: Counter[int] = Counter()
         if run is not None:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # parameters and tags may be anybody's secret
             self._write_run()
+            remember([without_password(self.tracking_uri)])
 
     def waiting(self) -> list[int]:
         """Numbers of the calls not delivered yet, ascending."""
-        names = (entry.name for entry in self.folder.iterdir()) if self.folder.is_dir() else ()
-        return sorted(int(match[1]) for match in map(_CALL.fullmatch, names) if match)
+        return sorted(int(match[1]) for match in (_CALL.fullmatch(path.name) for path in self._numbered()) if match)
+
+    def refused(self) -> list[str]:
+        """What the server will never take, each with the reason."""
+        files = sorted(path for path in self._numbered() if path.suffix == ".refused")
+        told: list[str] = []
+        for path in files:
+            with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):  # a folder may come from elsewhere
+                told += [f"{r['what']} ({r['why']})" for r in json.loads(read_file(path, LARGEST_TEXT))]
+        return told
 
     def append(self, call: str, arguments: dict[str, Any], files: Path | None = None) -> None:
         """Queue a call; ``files`` is copied, a file or a folder. Returns when it is on disk.
@@ -82,11 +113,16 @@ class Outbox:
                 shutil.copy2(files, kept)
         content = {"call": call, "file": None if files is None else files.name, "arguments": arguments}
         # Numbers are many and small: a killed process loses none of them without fsync either, only a power cut may.
-        write_atomically(self._path(number), json.dumps(content).encode(), flush=call != "log_batch")
+        write_atomically(self._path(number), json.dumps(content, default=_plain).encode(), flush=call != "log_batch")
         self.background.wake()
 
     def deliver(self) -> None:
-        """Send everything that waits, and raise at the first failure."""
+        """Send everything that waits, in order.
+
+        Raises:
+            HeldUpError: Some calls were not taken, the others were.
+            Exception: The server does not answer, or as if it were ill; what was not sent waits.
+        """
         try:
             check_reachable(self.tracking_uri)
             if self._client is None:
@@ -95,23 +131,60 @@ class Outbox:
                 self._client = MlflowClient(self.tracking_uri)
             with alone(self.folder / ".lock"):  # a training may still be at it while somebody calls sync
                 run_id = self.ensure_run()
-                for numbers, call in self._calls():
-                    try:
-                        self._send(call, run_id)
-                    except TypeError as error:  # arguments that the call does not take
-                        self._set_aside(numbers, error)
-                        continue
-                    for number in numbers:
-                        self._remove(number)
+                if self.tracking_uri.startswith("http"):
+                    check_run(self._client, run_id)
+                self._deliver(run_id)
         except Exception as error:
             if not self._warned:
+                takes = "does not take everything" if isinstance(error, HeldUpError) else "takes nothing at present"
                 log.warning(
-                    "cam-callbacks: MLflow at %s takes nothing at present (%s). What is logged is kept in %s, and sent later.",
-                    without_password(self.tracking_uri), one_line(error), self.folder,
+                    "cam-callbacks: MLflow at %s %s (%s). What is logged is kept in %s, and sent later.",
+                    without_password(self.tracking_uri), takes, one_line(error), self.folder,
                 )  # fmt: skip
             self._warned = True
             raise
         self._warned = False
+
+    def _deliver(self, run_id: str) -> None:
+        held: dict[str, Exception] = {}
+        in_a_row = 0
+        for numbers, call in self._calls():
+            try:
+                refused = self._send(call, run_id)
+            except TypeError as error:  # arguments that the call does not take
+                self._set_aside(numbers, error)
+                continue
+            except Exception as error:
+                check_run(self._client, run_id)  # is it this call, or the server?
+                in_a_row += 1
+                self._tries[numbers[0]] += 1
+                if in_a_row > MOST_HELD:
+                    raise
+                if not is_lasting(error) or self._tries[numbers[0]] < TRIES:
+                    held[described(call)] = error
+                    continue
+                refused = [(call, error)]
+            else:
+                in_a_row = 0
+            if refused:
+                self._keep_refused(numbers[0], refused)
+            for number in numbers:
+                self._remove(number, files=not refused)
+        if held:
+            named = "; ".join(f"{what}: {one_line(error)}" for what, error in list(held.items())[:MOST_HELD])
+            raise HeldUpError(f"{len(held)} calls wait: {named}")
+
+    def _send(self, call: Call, run_id: str) -> list[tuple[Call, Exception]]:
+        """Send a call; a batch that is refused by halves, until what is refused stands alone. That is returned."""
+        file = self._file(call["number"], call) if call["call"] in SENDS_FILES else None
+        try:
+            send_call(self._client, run_id, call, file)
+        except Exception as error:
+            parts = halves(call)
+            if not is_refusal(error) and not (parts and is_lasting(error)):
+                raise
+            return [alone for part in parts for alone in self._send(part, run_id)] if parts else [(call, error)]
+        return []
 
     def ensure_run(self) -> str:
         """The id of the run, which is made where there is none."""
@@ -130,6 +203,8 @@ class Outbox:
                 if marked
                 else self._client.create_run(experiment_id, tags=self.run["tags"] | {QUEUE_TAG: mark})
             )
+            if not experiment_id or not made.info.run_id:
+                raise ConnectionError("what answers there makes no run: it is no MLflow server")
             self.run |= {"run_id": made.info.run_id, "experiment_id": experiment_id}
             self._write_run()
         return str(self.run["run_id"])
@@ -153,7 +228,7 @@ class Outbox:
                 call = json.loads(self._path(number).read_text(encoding="utf-8"))
                 arguments = dict(call["arguments"])
                 only_metrics = call["call"] == "log_batch" and set(arguments) == {"metrics"}
-                self._check(number, call)
+                check_call(call, self._file(number, call) if call["call"] in SENDS_FILES else None)
             except (ValueError, KeyError, TypeError) as error:
                 self._set_aside([number], error)
                 continue
@@ -169,50 +244,29 @@ class Outbox:
         if together:
             yield together, {"call": "log_batch", "arguments": {"metrics": metrics}}
 
-    def _check(self, number: int, call: dict[str, Any]) -> None:
-        """Raise ValueError, KeyError or TypeError where this can never be sent."""
-        from mlflow.entities import Metric
-
-        for metric in call["arguments"].get("metrics", ()):
-            Metric(**metric)
-        if call["call"] in ("log_artifact", "log_artifacts"):
-            path = self._file(number, call)
-            if path.is_dir() != (call["call"] == "log_artifacts") or not path.exists():
-                raise ValueError(f"{path.name} is not there")
-
-    def _send(self, call: dict[str, Any], run_id: str) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-        from mlflow.exceptions import MlflowException
-
-        arguments = dict(call["arguments"])
-        run_id = arguments.pop("run_id", run_id)
-        try:
-            if call["call"] == "log_batch":
-                self._client.log_batch(
-                    run_id,
-                    metrics=[Metric(**m) for m in arguments.get("metrics", ())],
-                    params=[Param(*p) for p in arguments.get("params", ())],
-                    tags=[RunTag(*t) for t in arguments.get("tags", ())],
-                )
-            elif call["call"] in ("log_artifact", "log_artifacts"):
-                path = self._file(call["number"], call)
-                getattr(self._client, call["call"])(run_id, str(path), **arguments)
-            elif call["call"] in ("set_terminated", "delete_tag", "update_run"):
-                getattr(self._client, call["call"])(run_id, **arguments)
-        except MlflowException as error:
-            if error.error_code not in _REFUSED:
-                raise
-            log.warning("cam-callbacks: MLflow refused %s (%s)", call["call"], one_line(error))
-
     def _set_aside(self, numbers: list[int], error: Exception) -> None:
         """Keep what can never be sent, as it is, where it holds up nothing."""
         for number in numbers:
             log.warning("cam-callbacks: %s is damaged and left out (%s)", self._path(number), one_line(error))
             self._path(number).rename(self._path(number).with_suffix(".damaged"))
 
-    def _remove(self, number: int) -> None:
+    def _keep_refused(self, number: int, refused: list[tuple[Call, Exception]]) -> None:
+        """Keep what the server will never take, with its reason, where it holds up nothing."""
+        path = self._path(number).with_suffix(".refused")
+        kept = [dict(call) | {"what": described(call), "why": one_line(error)} for call, error in refused]
+        write_atomically(path, json.dumps(kept, indent=1).encode())
+        for one in kept:
+            log.warning("cam-callbacks: MLflow refused %s (%s); it is kept in %s", one["what"], one["why"], path)
+
+    def _remove(self, number: int, files: bool = True) -> None:
         self._path(number).unlink(missing_ok=True)
-        shutil.rmtree(self._files(number), ignore_errors=True)
+        if files:
+            shutil.rmtree(self._files(number), ignore_errors=True)
+
+    def _numbered(self) -> list[Path]:
+        """The files of calls, sent or not."""
+        entries = self.folder.iterdir() if self.folder.is_dir() else ()
+        return [path for path in entries if path.name.partition(".")[0].isdigit() and path.suffix]
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:08d}.json"
@@ -220,15 +274,21 @@ class Outbox:
     def _files(self, number: int) -> Path:
         return self.folder / f"{number:08d}"
 
-    def _file(self, number: int, call: dict[str, Any]) -> Path:
+    def _file(self, number: int, call: Call) -> Path:
         """What a call sends; inside the queue, whatever the call says."""
         return self._files(number) / Path(call["file"]).name
 
     def _write_run(self) -> None:
-        run = self.run | {"tracking_uri": without_password(self.run["tracking_uri"])}
-        write_atomically(self.folder / RUN, json.dumps(run, indent=1).encode())
+        secret = {name: self.run.get(name) for name in ("tracking_uri", "artifact_location")}
+        run = self.run | {name: uri and without_password(uri) for name, uri in secret.items()}
+        write_atomically(self.folder / RUN, json.dumps(run, indent=1).encode(), private=True)
 
 
 def new_folder(root: Path) -> Path:
     """A folder for one queue, of its own also where several trainings start at once."""
     return root / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{uuid.uuid4().hex[:6]}"
+
+
+def _plain(value: Any) -> Any:
+    """What MLflow's own client takes and JSON does not: numpy's and torch's numbers, paths."""
+    return value.item() if hasattr(value, "item") else str(value)

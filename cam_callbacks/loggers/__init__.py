@@ -6,6 +6,7 @@ from cam_callbacks.delivery.sink import LoggerSink, Moved, SinkOptions
 from cam_callbacks.loggers.mlflow import MLflowSink
 from cam_callbacks.loggers.registry import register_sink
 from cam_callbacks.loggers.tensorboard import TensorBoardSink
+from cam_callbacks.loggers.wandb import WandbSink
 
 if TYPE_CHECKING:
     from cam_callbacks.loggers.durable import DurableMLFlowLogger
@@ -17,6 +18,7 @@ __all__ = [
     "Moved",
     "SinkOptions",
     "TensorBoardSink",
+    "WandbSink",
     "register_sink",
 ]
 

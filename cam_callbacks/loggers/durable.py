@@ -17,11 +17,13 @@ from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
-from cam_callbacks.delivery import WAIT
+from cam_callbacks.delivery.budget import END, WAIT, WAIT_AFTER_ERROR
 from cam_callbacks.delivery.outbox import QUEUED, Outbox, new_folder
 from cam_callbacks.failures import one_line
 
 log = logging.getLogger(__name__)
+
+PathLike = str | os.PathLike[str]
 
 START_WAIT = 3.0  # seconds for the server to make the run, before the training goes on without
 
@@ -66,17 +68,18 @@ class DurableClient(MlflowClient):
     ) -> None:
         batch = {
             "metrics": [
-                {"key": m.key, "value": float(m.value), "timestamp": m.timestamp, "step": m.step} for m in metrics
+                {"key": m.key, "value": float(m.value), "timestamp": int(m.timestamp), "step": int(m.step)}
+                for m in metrics
             ],
             "params": [[p.key, p.value] for p in params],
             "tags": [[t.key, t.value] for t in tags],
         }
         self._queue("log_batch", run_id, {name: values for name, values in batch.items() if values})
 
-    def log_artifact(self, run_id: str, local_path: str, artifact_path: str | None = None) -> None:
+    def log_artifact(self, run_id: str, local_path: PathLike, artifact_path: PathLike | None = None) -> None:
         self._queue("log_artifact", run_id, {"artifact_path": artifact_path}, Path(local_path))
 
-    def log_artifacts(self, run_id: str, local_dir: str, artifact_path: str | None = None) -> None:
+    def log_artifacts(self, run_id: str, local_dir: PathLike, artifact_path: PathLike | None = None) -> None:
         self._queue("log_artifacts", run_id, {"artifact_path": artifact_path}, Path(local_dir))
 
     def set_terminated(self, run_id: str, status: str | None = None, end_time: int | None = None) -> None:
@@ -105,13 +108,13 @@ class DurableMLFlowLogger(MLFlowLogger):
     background and in order. What is not delivered at the end of a fit stays in the queue; ``cam-callbacks sync FOLDER``
     sends it later.
 
-    Where the server does not answer at the start, the run is made when it does. Until the end of this process
-    :attr:`run_id` is then an id of ours, ``queued-…``, which ``experiment`` takes like any other; the server's own stands
-    in the queue's ``run.json``. What reads (``experiment.get_run``) still asks the server.
+    Where the server does not answer at the start, the run is made when it does. Until then :attr:`run_id` is an id of ours,
+    ``queued-…``, which ``experiment`` takes like any other, also later. What reads (``experiment.get_run``) still asks the server.
 
     Args:
         queue: Folder of queues; each logger makes one in it.
-        wait: Seconds that the end of a fit waits at most for the delivery.
+        wait: Seconds that the end of a fit waits at most for the delivery, together with the callback and other such loggers;
+            after an exception or an interrupt 3.
         **arguments: And the positional ones: those of ``MLFlowLogger``. ``synchronous`` has no effect.
     """
 
@@ -129,6 +132,7 @@ class DurableMLFlowLogger(MLFlowLogger):
         self._queue_folder = Path(queue)
         self._wait = wait
         self._durable: DurableClient | None = None
+        self.first_run_id: str | None = None  # what run_id was at the start: what is delivered is remembered under it
 
     @property
     @rank_zero_experiment
@@ -140,15 +144,20 @@ class DurableMLFlowLogger(MLFlowLogger):
 
     @property
     def name(self) -> str | None:
-        """The experiment's id, or its name where the server has not answered."""
-        _ = self.experiment
-        return self._experiment_id or self._experiment_name
+        """The experiment's id, or its name while the server has not answered."""
+        return self.experiment_id or self._experiment_name
 
     @property
     def experiment_id(self) -> str | None:
         """The experiment's id; None while the server has not answered."""
-        _ = self.experiment
+        self._take_ids()
         return self._experiment_id
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id, as soon as the server has made the run; before that ours."""
+        self._take_ids()
+        return self._run_id
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any) -> None:
@@ -156,6 +165,7 @@ class DurableMLFlowLogger(MLFlowLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        END.goes_on()
         super().log_metrics(metrics, step)
 
     @rank_zero_only
@@ -164,11 +174,21 @@ class DurableMLFlowLogger(MLFlowLogger):
             return
         if self._checkpoint_callback:
             self._scan_and_log_checkpoints(self._checkpoint_callback)
-        self._durable.set_terminated(str(self._run_id), "FAILED" if status == "failed" else "FINISHED")
-        self._durable.queue.flush(self._wait)
+        self._durable.set_terminated(str(self.run_id), "FAILED" if status == "failed" else "FINISHED")
+        with END.within(min(self._wait, WAIT_AFTER_ERROR) if status == "failed" else self._wait) as seconds:
+            self._durable.queue.flush(seconds)
 
     def __getstate__(self) -> dict[str, Any]:
+        if self._durable is not None:
+            self._take_ids()
         return vars(self) | {"_durable": None}
+
+    def _take_ids(self) -> None:
+        """What the server has answered by now, in the background."""
+        client = self.experiment
+        if isinstance(client, DurableClient):  # on other ranks than 0 a stand-in
+            run = client.queue.run
+            self._run_id, self._experiment_id = run["run_id"] or run["id"], run.get("experiment_id")
 
     def _start(self) -> DurableClient:
         from mlflow.tracking.context.registry import resolve_tags
@@ -192,9 +212,9 @@ class DurableMLFlowLogger(MLFlowLogger):
         client = DurableClient(queue)
         is_server = self._tracking_uri.startswith("http")
         queue.background.flush(START_WAIT if is_server else 10 * START_WAIT)  # a database being made takes its time
-        self._run_id = queue.run["run_id"] or queue.run["id"]
-        self._experiment_id = queue.run.get("experiment_id")
-        self._initialized = True
+        self.first_run_id = queue.run["run_id"] or queue.run["id"]
+        self._run_id, self._initialized = self.first_run_id, True
+        END.goes_on()
         return client
 
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
 import tempfile
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cam_callbacks.compare.verdict import verdict_of
 from cam_callbacks.delivery.sink import Moved, SinkOptions
-from cam_callbacks.drawing import Drawing
-from cam_callbacks.mlflow_server import check_reachable, without_password
+from cam_callbacks.drawing import Drawing, Picture
+from cam_callbacks.loggers.safe_names import safe_key, safe_name
+from cam_callbacks.mlflow_server import check_reachable, check_run, without_password
 from cam_callbacks.records import MANIFEST, PROBE, Record, RecordStore
-from cam_engine.render import write_png
+from cam_engine.render import encode_png, encode_webp, shrunk, write_png
 
 log = logging.getLogger(__name__)
 
-_NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.-]+")
-_LONGEST_TAG = 8000
-_LONGEST = 140  # MLflow makes one file name of a key, with a step, a time and a uuid in it
+NAMES = uuid.UUID("6f1f5a0e-6f0b-5d0c-9a86-4b6a6f0f6f55")  # of our images' names
+
+THUMBNAIL = 224  # pixels of its longer side
+NOTE = "mlflow.note.content"  # what MLflow shows as a run's description
 
 
 class MLflowSink:
@@ -28,8 +30,9 @@ class MLflowSink:
 
     Overlays as stepped images (MLflow's image grid, compared across runs), the records under ``cam/records``, film
     strips under ``cam/``; ``cam_report.html``, ``cam_latest.png`` and ``cam_filmstrip.png`` at the artifact root, the only
-    level that MLflow's compare page shows. An alert is a tag, ``cam.alert.<name>``, and a text under ``cam/alerts``. The
-    client writes to this run alone; the user's active run is never touched.
+    level that MLflow's compare page shows. An alert is a tag, ``cam.alert.<name>``, and a text under ``cam/alerts``; the
+    verdict is the tag ``cam.verdict``, and the run's description where nobody has written one. The client writes to this run
+    alone; the user's active run is never touched.
 
     Args:
         client: An ``mlflow.MlflowClient``.
@@ -70,12 +73,13 @@ class MLflowSink:
         self.name: str = self.address["name"]
         self._queued = hasattr(client, "queue")
         self._described = False
-        self._already: set[str] | None = None
+        self._has_images = False
 
     @classmethod
     def from_logger(cls, logger: Any, options: SinkOptions) -> MLflowSink:
         """For Lightning's ``MLFlowLogger``, of either package, and those made from it."""
-        return cls(logger.experiment, logger.run_id, options.every_n_looks, options.report_every_n_looks)
+        run_id = getattr(logger, "first_run_id", None) or logger.run_id  # one that changes would be another sink's
+        return cls(logger.experiment, run_id, options.every_n_looks, options.report_every_n_looks)
 
     @classmethod
     def from_address(cls, address: Mapping[str, Any], moved: Moved) -> MLflowSink:
@@ -89,6 +93,7 @@ class MLflowSink:
     def deliver(self, record: Record, drawing: Drawing) -> None:
         if not self._queued:
             check_reachable(self.client.tracking_uri)
+            check_run(self.client, self.run_id)
         self._describe(drawing)
         store = drawing.store
         for name in store.files(record.look):
@@ -120,16 +125,18 @@ class MLflowSink:
             self._log_picture(strip, f"film_strip_{name}.png", _folder(drawing))
             if (method, layer) == drawing.series[-1]:
                 self._log_picture(strip, f"{_root(drawing)}_filmstrip.png")
+        run = self._run()
+        if run is not None and run.data.params:
+            store.write_params(run.data.params)
         self._log_report(store, drawing)
+        self._note(run, verdict_of(store), f"{_prefix(drawing)}.verdict")
 
     def _draw(self, record: Record, drawing: Drawing) -> None:
-        step = drawing.step(record)
-        for tag, picture in drawing.panels(record):
-            self._log_image(picture, safe_key(tag), step)
         if not drawing.series:
             return
+        self._log_images(drawing.panels(record), drawing.step(record), record.time)
         method, layer = drawing.series[-1]
-        self._log_picture(drawing.sheet(record, method, layer), f"{_root(drawing)}_latest.png")
+        self._log_picture(drawing.latest(record, method, layer), f"{_root(drawing)}_latest.png")
 
     def _describe(self, drawing: Drawing) -> None:
         if self._described:
@@ -150,22 +157,53 @@ class MLflowSink:
 
     def _mark_alerts(self, record: Record, drawing: Drawing) -> None:
         new = [alert for alert in record.alerts if alert.new]
+        if not new:
+            return
+        file = f"{_folder(drawing)}/alerts/look-{record.look:06d}.txt"
+        self.client.log_text(self.run_id, "\n\n".join(map(str, new)), file)
         for name in dict.fromkeys(alert.name for alert in new):  # of every method and layer that raised it at this look
-            text = "\n".join(str(alert) for alert in new if alert.name == name)
-            self.client.set_tag(self.run_id, f"{_prefix(drawing)}.alert.{name}", text[:_LONGEST_TAG])
-        if new:
-            text = "\n\n".join(map(str, new))
-            self.client.log_text(self.run_id, text, f"{_folder(drawing)}/alerts/look-{record.look:06d}.txt")
+            since = min(alert.since_epoch for alert in new if alert.name == name)
+            # As short as MLflow shows a tag whole; what was measured, and what to look at, is in the file.
+            self.client.set_tag(self.run_id, f"{_prefix(drawing)}.alert.{name}", f"since epoch {since}")
 
-    def _log_image(self, picture: Any, key: str, step: int) -> None:
-        """MLflow would show an image twice that is logged twice: those that an interrupted delivery left are not repeated."""
-        if self._already is None:
-            there = [] if self._queued else self.client.list_artifacts(self.run_id, "images")
-            self._already = {Path(file.path).name.partition("+timestamp+")[0] for file in there if ".png" in file.path}
-        name = f"{key.replace('/', '~')}+step+{step}"
-        if name not in self._already:
-            self.client.log_image(self.run_id, picture, key=key, step=step)
-            self._already.add(name)
+    def _note(self, run: Any, sentence: str, tag: str) -> None:
+        """The verdict as a tag, and as the run's description unless somebody else has written one, or that cannot be known."""
+        if run is not None and run.data.tags.get(NOTE, "") in ("", run.data.tags.get(tag)):
+            self.client.set_tag(self.run_id, NOTE, sentence)
+        self.client.set_tag(self.run_id, tag, sentence)
+
+    def _run(self) -> Any:
+        """The run as the server has it; None where it cannot be asked, or has not been told of the run yet."""
+        try:
+            if not self._queued:
+                return self.client.get_run(self.run_id)
+            from mlflow.tracking import MlflowClient
+
+            outbox = self.client.queue
+            check_reachable(outbox.tracking_uri)
+            return MlflowClient(outbox.tracking_uri).get_run(outbox.run["run_id"])
+        except Exception as error:
+            log.info("cam-callbacks: the run's description is left as it is (%s)", error)
+            return None
+
+    def _log_images(self, pictures: Iterable[tuple[str, Picture]], step: int, time: float) -> None:
+        """Stepped images, as ``client.log_image`` names and encodes them (a PNG, and a WebP as its thumbnail), in one call.
+
+        That call would encode each by Pillow, at several times the cost, and set a tag for each. A name depends on the look alone:
+        logged again by a delivery that was interrupted, a file takes the place of itself.
+        """
+        with tempfile.TemporaryDirectory() as temporary:
+            for tag, picture in pictures:
+                key = safe_key(tag).replace("/", "~")
+                name = (
+                    f"{key}+step+{step}+timestamp+{int(time * 1000)}+{uuid.uuid5(NAMES, f'{self.run_id} {tag} {step}')}"
+                )
+                (Path(temporary) / f"{name}.png").write_bytes(encode_png(picture))
+                (Path(temporary) / f"{name}+compressed.webp").write_bytes(encode_webp(shrunk(picture, THUMBNAIL)))
+            self.client.log_artifacts(self.run_id, temporary, "images")
+        if not self._has_images:
+            self.client.set_tag(self.run_id, "mlflow.loggedImages", True)
+            self._has_images = True
 
     def _log_report(self, store: RecordStore, drawing: Drawing) -> None:
         from cam_callbacks.compare import load_run, write_page
@@ -189,25 +227,6 @@ class MLflowSink:
 
     def _log_file(self, path: Path, folder: str | None) -> None:
         self.client.log_artifact(self.run_id, str(path), folder)
-
-
-def safe_key(tag: str) -> str:
-    """A key for ``log_image``: parts that MLflow accepts, and short enough for the file name that it makes of them."""
-    key = "/".join(map(safe_name, tag.split("/")))
-    return key if len(key) <= _LONGEST else f"{key[:_LONGEST].rstrip('/.')}-{_digest(tag)}"
-
-
-def safe_name(name: str) -> str:
-    """A name that MLflow accepts as one part of a path: letters, digits, ``_``, ``.`` and ``-``.
-
-    What has to be changed gets a digest behind it, so that different names stay different.
-    """
-    safe = _NOT_ALLOWED.sub("_", name).strip(".")
-    return safe if safe == name and name else f"{safe}-{_digest(name)}"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _prefix(drawing: Drawing) -> str:

@@ -1,4 +1,4 @@
-"""How a logger is chosen: by the name of its class for a trainer's logger, by its kind for an address on disk."""
+"""How a sink is chosen: for a trainer's logger by the name of its class, or how it takes pictures; for an address by its kind."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from cam_callbacks.delivery.sink import LoggerSink, Moved, Sink, SinkOptions
+from cam_callbacks.loggers.log_image import LogImageSink
 from cam_callbacks.loggers.mlflow import MLflowSink
 from cam_callbacks.loggers.tensorboard import TensorBoardSink
+from cam_callbacks.loggers.wandb import WandbSink
 
 S = TypeVar("S", bound=type[LoggerSink])
 
@@ -31,6 +33,7 @@ def register_sink(sink: S) -> S:
 
 register_sink(TensorBoardSink)
 register_sink(MLflowSink)
+register_sink(WandbSink)
 
 
 def sinks_of(
@@ -76,6 +79,7 @@ def is_a(logger: Any, class_name: str) -> bool:
 
 
 def _sink_class(logger: Any) -> type[LoggerSink] | None:
-    """That of the logger's own class, else of the nearest class that it is made from."""
+    """That of the logger's own class, else of the nearest class that it is made from, else by how it takes pictures."""
     served = {sink.logger_class: sink for sink in _SINKS.values()}
-    return next((served[cls.__name__] for cls in type(logger).__mro__ if cls.__name__ in served), None)
+    own = next((served[cls.__name__] for cls in type(logger).__mro__ if cls.__name__ in served), None)
+    return own or (LogImageSink if LogImageSink.serves(logger) else None)

@@ -7,20 +7,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cam_callbacks.drawing import Drawing
+from cam_callbacks.keys import fired
 from cam_callbacks.loggers.mlflow import MLflowSink
 from cam_callbacks.records import Record, RecordStore
 
 
 class ScalarSink:
-    """Numbers for one logger. ``write`` takes the finite ones."""
+    """Numbers for one logger. ``write`` takes the finite ones, and those of an alert once it has fired."""
 
     def __init__(self, name: str, write: Callable[[Mapping[str, float], Record], None]) -> None:
         self.name = name
         self.write = write
         self.address: dict[str, Any] | None = None
+        self._fired: set[str] = set()
 
     def deliver(self, record: Record, drawing: Drawing) -> None:
-        self.write(finite(record.metrics), record)
+        self.write(fired(finite(record.metrics), drawing.manifest.get("name"), self._fired), record)
 
     def finish(self, store: RecordStore, drawing: Drawing) -> None:
         """Numbers need no summary."""

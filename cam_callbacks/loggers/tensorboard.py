@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, ClassVar
 
+from google.protobuf.message import DecodeError
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+
 from cam_callbacks.delivery.sink import Moved, SinkOptions
-from cam_callbacks.drawing import Drawing
+from cam_callbacks.drawing import Drawing, Picture
 from cam_callbacks.keys import plain_key
 from cam_callbacks.records import Record, RecordStore
+from cam_engine.render import encode_jpeg
 
 
 class TensorBoardSink:
     """Pictures for TensorBoard's images tab.
 
     One tag for each probe image and method, ``cam/<method>/<image>``, so that the tab's slider walks through the
-    epochs; a contact sheet of each look under ``cam/<method>/sheet``; the film strip at the end of the run. An alert is
+    epochs; a contact sheet of each look under ``cam/<method>/sheet``, and what lies under the focus as
+    ``cam/<method>/under_the_focus``; the film strip at the end of the run. An alert is
     a text under the tag of its scalar, ``cam/alert/<name>``, at the step where it was raised.
 
     Args:
@@ -31,6 +40,7 @@ class TensorBoardSink:
         self.writer = writer
         self.every_n_looks = every_n_looks
         self.name = name
+        self._began = False  # to write, in this process
         folder = getattr(writer, "log_dir", None)
         self.address = (
             None if folder is None else {"kind": self.kind, "log_dir": str(folder), "every_n_looks": every_n_looks}
@@ -56,21 +66,69 @@ class TensorBoardSink:
                 self.writer.add_text(key, str(alert), drawing.step(record))
         if record.look % self.every_n_looks:
             return
-        step = drawing.step(record)
-        for tag, picture in drawing.panels(record):
-            self._add(tag, picture, step)
+        pictures = dict(drawing.panels(record))
         for method, layer in drawing.series:
-            self._add(f"{drawing.tag(method, layer)}/sheet", drawing.sheet(record, method, layer), step)
-        self.writer.flush()
+            pictures[f"{drawing.tag(method, layer)}/sheet"] = drawing.sheet(record, method, layer)
+            wall = drawing.wall(record, method, layer)
+            if wall is not None:
+                pictures[f"{drawing.tag(method, layer)}/under_the_focus"] = wall
+        self._add(pictures, drawing.step(record))
 
     def finish(self, store: RecordStore, drawing: Drawing) -> None:
         records = drawing.sampled()
         if not records:
             return
-        for method, layer in drawing.series:
-            strip = drawing.strip(records, method, layer)
-            self._add(f"{drawing.tag(method, layer)}/film_strip", strip, drawing.step(records[-1]))
-        self.writer.flush()
+        strips = {
+            f"{drawing.tag(method, layer)}/film_strip": drawing.strip(records, method, layer)
+            for method, layer in drawing.series
+        }
+        self._add(strips, drawing.step(records[-1]))
 
-    def _add(self, tag: str, picture: Any, step: int) -> None:
-        self.writer.add_image(tag, picture, global_step=step, dataformats="HWC")
+    def _add(self, pictures: Mapping[str, Picture], step: int) -> None:
+        """All in one event, in the file as a whole or not at all; what an interrupted process left there is not repeated."""
+        there = set() if self._began else pictures_in(Path(self.writer.log_dir), step)
+        self._began = True
+        images = [
+            Summary.Value(
+                tag=tag,
+                image=Summary.Image(
+                    height=picture.shape[0],
+                    width=picture.shape[1],
+                    colorspace=3,
+                    encoded_image_string=encode_jpeg(picture),
+                ),
+            )
+            for tag, picture in pictures.items()
+            if tag not in there
+        ]
+        if images:
+            # add_image would make PNGs, five times as large, whose checksum TensorBoard computes in Python.
+            self.writer._get_file_writer().add_summary(Summary(value=images), step)
+            self.writer.flush()
+
+
+def pictures_in(folder: Path, step: int) -> set[str]:
+    """Tags of the pictures that the event files in a folder hold at a step."""
+    found = set()
+    for file in folder.glob("*tfevents*"):
+        with suppress(OSError, DecodeError):  # of a process that was killed: what it wrote last may be half there
+            found |= {
+                value.tag
+                for event in map(Event.FromString, _events(file))
+                if event.step == step
+                for value in event.summary.value
+                if value.HasField("image")
+            }
+    return found
+
+
+def _events(file: Path) -> Iterator[bytes]:
+    """The events of a file, each as length (8 bytes), its checksum (4), data, its checksum (4)."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        while len(head := stream.read(12)) == 12:
+            (length,) = struct.unpack("<Q", head[:8])
+            if stream.tell() + length + 4 > size:
+                return
+            yield stream.read(length)
+            stream.read(4)

@@ -140,7 +140,8 @@ def judge(
             alerts.append(
                 Alert(
                     *key, look, epoch, state.look, state.epoch, not before.raised,
-                    judgement.measured or judgement.reason or "not measured at this look", named, rule.advice,
+                    judgement.measured or judgement.reason or "not measured at this look", named,
+                    judgement.advice or rule.advice,
                 )
             )  # fmt: skip
     return after, tuple(alerts), (*judged, *_remarks(measured, evidence))

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cam_callbacks import processes
-from cam_callbacks.look.explaining import Explained, explain_share, gathered
+from cam_callbacks.look.explaining import Explained, explain_share, joined
 from cam_callbacks.look.noise_floor import ceiling
 from cam_callbacks.look.options import LookOptions
+from cam_callbacks.look.reference import kind_of
 from cam_callbacks.look.subject import Subject
 from cam_callbacks.look.target import fixed_classes
 from cam_callbacks.look.tracking import Series, Track
@@ -63,6 +64,18 @@ def from_folder(folder: str, options: LookOptions, probe: ProbeSet) -> Baseline:
     return _checked(folder, manifest, record, options, probe)
 
 
+def find(options: LookOptions, subject: Subject, probe: ProbeSet, tracking_uri: str | None) -> Baseline:
+    """The baseline that ``reference=`` names, an MLflow run or a checkpoint.
+
+    Raises:
+        LookError: As :func:`from_mlflow` and :func:`from_checkpoint`.
+    """
+    name = str(options.reference)
+    if kind_of(name) == "mlflow":
+        return from_mlflow(name, options, probe, tracking_uri)
+    return from_checkpoint(name, subject, probe)
+
+
 def from_mlflow(run_id: str, options: LookOptions, probe: ProbeSet, tracking_uri: str | None = None) -> Baseline:
     """The last look in an MLflow run's artifacts, which one process fetches for all.
 
@@ -94,7 +107,7 @@ def from_checkpoint(path: str, subject: Subject, probe: ProbeSet) -> Baseline:
             load_checkpoint(subject.given, path)
             return explain_share(subject, probe.images)
 
-    explained = gathered(subject, processes.everywhere(explained_share))
+    explained = joined(processes.everywhere(explained_share))
     return Baseline(path, explained.maps, explained.predictions)
 
 

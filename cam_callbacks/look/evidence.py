@@ -25,7 +25,8 @@ class Measurement:
     reference is the one that was asked for, and no stand-in. ``numbers``: of the probe as a whole, by metric.
     ``per_image``: (N,) each, NaN where undefined. ``aggregates``: intervals of the numbers, by metric. ``cells``: of the grid.
     ``calm``: the drift between looks of a settled focus. ``floor``: the noise floor. ``moved``: the test against the reference.
-    ``at_chance``: the model's accuracy on the probe is not above chance; None where that is not known.
+    ``at_chance``: the model's accuracy on the probe is not above chance; None where that is not known. ``explainable``: (N,)
+    bool, images of which a map is to be expected; None: all.
     """
 
     look: int
@@ -39,6 +40,7 @@ class Measurement:
     floor: float
     moved: MaxT
     at_chance: bool | None = None
+    explainable: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +62,13 @@ class LookEvidence:
 
 def is_at_chance(predictions: NDArray[np.int64] | None, labels: NDArray[np.int64] | None) -> bool | None:
     """Is the accuracy on the probe no better than always naming its most frequent class? None where it
-    cannot be told: no labels, or of one class.
+    cannot be told: no labels, or of one class. Images whose label is −1 have none.
 
     Better means that the lower end of Wilson's 95 % interval (Wilson 1927) lies above that class's share.
     """
-    if predictions is None or labels is None or len(np.unique(labels)) < 2:
+    if predictions is None or labels is None or len(np.unique(labels[labels >= 0])) < 2:
         return None
+    predictions, labels = predictions[labels >= 0], labels[labels >= 0]
     n, right = len(labels), float((predictions == labels).sum())
     frequent = np.unique(labels, return_counts=True)[1].max() / n
     share, z2 = right / n, Z95**2

@@ -66,7 +66,7 @@ class Exchange:
         """
         started = time.perf_counter()
         predictions = explained.predictions
-        if not self.parts or predictions is None or subject.family is not None:
+        if not self.parts or predictions is None or not subject.task.exchanges:
             return None
         pairs = self.pairs(last)
         mine = processes.share(len(pairs))
@@ -101,8 +101,9 @@ class Exchange:
                 pairs=pairs,
                 seed=self.seed,
                 batch_size=size,
-                forward=subject.cam.forward,
-                output=subject.cam.scores_of,
+                receiving=subject.calling.of,
+                output=lambda outputs: subject.task.logits(subject.cam.scores_of(outputs)),
+                inside=subject.task.inside,
             )
 
         return {key: of.predicted for key, of in subject.batches.with_size(tested).items()}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from cam_callbacks import processes
 from cam_callbacks.look.subject import Subject
 from cam_callbacks.look.target import Target, target_of_images
 from cam_callbacks.records import Maps
+from cam_engine.errors import renamed
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +22,9 @@ class Explained:
     """What a model shows of N images.
 
     ``maps[method, layer]``: (N, h, w) float32 on the layer's grid, after ReLU, not rescaled.
-    ``predictions``, ``confidences``: (N,) predicted class and its probability; None where the model is no classifier.
-    ``scores``: (N,) the score that was explained. ``targets``: (N,) its class; None where it is that of no class.
+    ``predictions``, ``confidences``: (N,) predicted class and its probability; None where the task has no such thing.
+    ``scores``: (N,) the score that was explained; None where there is none. ``targets``: (N,) its class, −1 for an image
+    without; None where it is that of no class. ``there``: (N,) bool, has the image what is explained; None: all have.
     """
 
     maps: Maps
@@ -31,6 +32,7 @@ class Explained:
     confidences: NDArray[np.float64] | None
     scores: NDArray[np.float64] | None
     targets: NDArray[np.int64] | None = None
+    there: NDArray[np.bool_] | None = None
 
 
 def explain(subject: Subject, images: Tensor, target: Target | None = None) -> Explained:
@@ -44,46 +46,24 @@ def explain(subject: Subject, images: Tensor, target: Target | None = None) -> E
     Raises:
         LookError: It failed on any process.
     """
-    return gathered(subject, processes.everywhere(lambda: explain_share(subject, images, target)))
+    return joined(processes.everywhere(lambda: explain_share(subject, images, target)))
 
 
 def explain_share(subject: Subject, images: Tensor, target: Target | None = None) -> Explained:
     """Explain this process's share of ``images``; talks to no other."""
-    score = subject.target if target is None else target
+    task = subject.task
+    score = task.target if target is None else target
 
     def of_batch(indices: list[int]) -> Explained:
-        result = subject.cam(images[indices], target_of_images(score, indices), outputs=True)
-        picked = subject.cam.scores_of(result.outputs)
-        predictions, confidences = classified(picked)
-        scores = None if result.scores is None else result.scores.double().cpu().numpy()
+        call = subject.calling.of(indices)
+        with renamed("targets=", "target="):
+            result = subject.cam(images[indices], target_of_images(score, indices), outputs=True, forward=call)
+        answer = task.read(subject.cam.scores_of(result.outputs), indices)
+        scores = result.scores.double().cpu().numpy() if task.has_score and result.scores is not None else None
         maps = {key: subject.within_image(m, result.outputs).float().cpu().numpy() for key, m in result.raw.items()}
-        # Of a single logit it is the logit that is explained, which speaks for class 1 whatever is predicted.
-        named = np.ones_like(predictions) if predictions is not None and _is_one_logit(picked) else predictions
-        return Explained(maps, predictions, confidences, scores, named)
+        return Explained(maps, answer.predictions, answer.confidences, scores, answer.explained, answer.there)
 
-    return _joined(subject.batches.over(processes.share(len(images)), of_batch))
-
-
-def gathered(subject: Subject, shares: Sequence[Explained]) -> Explained:
-    """The shares of all processes, in order of rank, as one."""
-    whole = _joined(shares)
-    return whole if subject.target == "predicted" else replace(whole, targets=subject.classes)
-
-
-def classified(scores: Any) -> tuple[NDArray[np.int64] | None, NDArray[np.float64] | None]:
-    """Predicted class and its probability, (B,) each; None where the output is not that of a classifier."""
-    if not isinstance(scores, Tensor) or scores.ndim not in (1, 2) or not scores.is_floating_point():
-        return None, None
-    scores = scores.detach().double()
-    scores = scores[:, None] if scores.ndim == 1 else scores
-    if scores.shape[1] == 1:
-        probability = scores[:, 0].sigmoid()
-        predicted = (probability > 0.5).long()
-        confidence = torch.where(predicted == 1, probability, 1 - probability)
-    else:
-        already = bool((scores >= 0).all()) and bool(((scores.sum(1) - 1).abs() < 1e-4).all())
-        confidence, predicted = (scores if already else scores.softmax(1)).max(1)
-    return predicted.cpu().numpy(), confidence.cpu().numpy()
+    return joined(subject.batches.over(processes.share(len(images)), of_batch))
 
 
 def concatenated(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
@@ -92,8 +72,8 @@ def concatenated(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
     return np.concatenate(there) if there else None
 
 
-def _joined(parts: Sequence[Explained]) -> Explained:
-    """Parts of the images as one; a process has none where there are more processes than images."""
+def joined(parts: Sequence[Explained]) -> Explained:
+    """Parts of the images, in their order, as one; a process has none where there are more processes than images."""
     filled = [part.maps for part in parts if part.maps]
     return Explained(
         {key: np.concatenate([maps[key] for maps in filled]) for key in (filled[0] if filled else {})},
@@ -101,8 +81,5 @@ def _joined(parts: Sequence[Explained]) -> Explained:
         concatenated([part.confidences for part in parts]),
         concatenated([part.scores for part in parts]),
         concatenated([part.targets for part in parts]),
+        concatenated([part.there for part in parts]),
     )
-
-
-def _is_one_logit(scores: Tensor) -> bool:
-    return scores.ndim == 1 or scores.shape[1] == 1

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cam_callbacks import processes
 from cam_callbacks.look.evidence import Array
-from cam_callbacks.look.explaining import Explained, classified, concatenated, explain
+from cam_callbacks.look.explaining import Explained, concatenated, explain
 from cam_callbacks.look.noise_floor import noise_floor, with_noise
 from cam_callbacks.look.subject import Subject
 from cam_callbacks.look.target import target_of_images
@@ -32,8 +32,7 @@ def noise_floors(subject: Subject, explained: Explained, images: Tensor, seed: i
         seed: Of the noise.
     """
     # A prediction may flip under noise; what is explained stays the class of the image as it is.
-    flips = subject.target == "predicted" and explained.targets is not None
-    target = explained.targets.tolist() if flips and explained.targets is not None else None
+    target = subject.task.settled(explained.targets)
     noisy = [explain(subject, version, target).maps for version in with_noise(images, seed)]
     return {series: noise_floor(maps, [n[series] for n in noisy]) for series, maps in explained.maps.items()}
 
@@ -49,7 +48,7 @@ def faithfulness(
     chosen = [metric for metric in metrics if metric.costs_forwards]
     if not chosen:
         return {}
-    if subject.target == "predicted" and explained.targets is None:
+    if not subject.task.has_score:
         raise TypeError(f"{chosen[0].name} needs class scores, or a target that gives each image a score.")
     mine = processes.share(len(probe))
     images = probe.images[mine]
@@ -75,14 +74,14 @@ def explained_score(subject: Subject, explained: Explained, indices: Sequence[in
 
     ``indices`` tell which of the probe's images these are versions of.
     """
-    classes = explained.targets if subject.target == "predicted" else None
-    target = subject.target if classes is None else classes.tolist()
+    target = subject.task.settled(explained.targets)
 
     def of_batch(rows: list[int], images: Tensor) -> Tensor:
-        scored: Any = target_of_images(target, [indices[row] for row in rows])
+        of = [indices[row] for row in rows]
+        scored: Any = target_of_images(target, of)
         if not callable(scored):
             scored = ClassTarget(scored, of="probability")
-        values: Tensor = scored(subject.class_scores(images[rows]))
+        values: Tensor = scored(subject.class_scores(images[rows], of))
         return values.detach().double().cpu()
 
     return lambda images: torch.cat(subject.batches.over(range(len(images)), lambda rows: of_batch(rows, images)))
@@ -99,13 +98,18 @@ def accuracy_gap(subject: Subject, explained: Explained, probe: ProbeSet) -> Arr
     assert probe.labels is not None
     if explained.predictions is None:
         raise TypeError("a counterfactual version of the probe needs a classifier, and this model's output is none.")
-    images, labels = probe.counterfactual[processes.share(len(probe))], probe.labels.numpy()
-    changed = concatenated(processes.everywhere(lambda: predictions(subject, images)))
+    mine, labels = processes.share(len(probe)), probe.labels.numpy()
+    images = probe.counterfactual[mine]
+    changed = concatenated(processes.everywhere(lambda: predictions(subject, images, mine)))
     return counterfactual_gap(explained.predictions == labels, changed == labels)
 
 
-def predictions(subject: Subject, images: Tensor) -> NDArray[np.int64] | None:
-    """(n,) the predicted class of images (n, C, H, W); None of no images, or of a model that is no classifier."""
-    return concatenated(
-        subject.batches.over(range(len(images)), lambda rows: classified(subject.class_scores(images[rows]))[0])
-    )
+def predictions(subject: Subject, images: Tensor, indices: Sequence[int]) -> NDArray[np.int64] | None:
+    """(n,) the predicted class of images (n, C, H, W), versions of the probe's in ``indices``; None of no images, or of a model
+    that is no classifier."""
+
+    def of_batch(rows: list[int]) -> NDArray[np.int64] | None:
+        of = [indices[row] for row in rows]
+        return subject.task.read(subject.class_scores(images[rows], of), of).predictions
+
+    return concatenated(subject.batches.over(range(len(images)), of_batch))

@@ -16,12 +16,13 @@ FEWEST_CELLS = 16  # on a coarser grid a map has no form to judge
 @dataclass(frozen=True, eq=False)
 class Judgement:
     """``statistic``: in standard errors; NaN where the rule cannot judge, and ``reason`` says why. ``measured``: in words.
-    ``images``: indices, the worst first."""
+    ``images``: indices, the worst first. ``advice``: in place of the rule's own, where this probe needs another."""
 
     statistic: float
     measured: str = ""
     images: Sequence[int] = ()
     reason: str = ""
+    advice: str = ""
 
 
 def cannot_judge(reason: str) -> Judgement:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from cam_callbacks.look.options import LookOptions
+from cam_callbacks.look.task import Task
 from cam_callbacks.picture_step import PictureStep
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Record
@@ -23,6 +24,7 @@ def manifest_of(
     record: Record,
     options: LookOptions,
     probe: ProbeSet,
+    task: Task,
     *,
     run: str,
     model: str,
@@ -35,6 +37,7 @@ def manifest_of(
         record: For its time and grids.
         options: Of all looks.
         probe: The images.
+        task: What is explained of them.
         run: Name of the run, for people.
         model: Name of the model's class.
         layers: Those that are watched.
@@ -46,10 +49,11 @@ def manifest_of(
         "created": record.time,
         "version": __version__,
         "model": model,
-        "methods": list(options.method_names),
+        "methods": list(dict.fromkeys(method for method, _ in record.maps)),
         "layers": list(layers),
         "grids": {layer: list(maps.shape[1:]) for (_, layer), maps in record.maps.items()},
         "target": options.target_name,
+        "task": {"kind": task.kind, "words": task.words},
         "reference": options.reference if isinstance(options.reference, int) else str(options.reference),
         "picture_step": picture_step,
         "store_images": options.store_images,
@@ -73,6 +77,10 @@ def probe_arrays(probe: ProbeSet, store_images: bool) -> dict[str, NDArray[Any]]
     arrays: dict[str, NDArray[Any]] = {"pictures": pictures if store_images else np.full_like(pictures, WITHHELD)}
     if probe.labels is not None:
         arrays["labels"] = probe.labels.numpy()
+    if probe.label_sets is not None:
+        arrays["label_sets"] = probe.label_sets.numpy()
+    if probe.values is not None:
+        arrays["values"] = probe.values.numpy()
     if probe.region_masks is not None:
         arrays["masks"] = probe.region_masks
     if probe.nuisance is not None:

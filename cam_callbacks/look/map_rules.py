@@ -22,10 +22,8 @@ class OffTarget:
     spread: float = 2.0
     name: ClassVar[str] = "off_target"
     of: ClassVar[Literal["map"]] = "map"
-    advice: ClassVar[str] = (
-        "Look at the overlays of these images: what lies under the focus? ProbeSet(nuisance=...) measures a region that "
-        "you suspect."
-    )
+    advice: ClassVar[str] = "Look at the overlays of these images: what lies under the focus?"
+    SUSPECT: ClassVar[str] = " ProbeSet(nuisance=...) measures a region that you suspect."
 
     def judge(self, evidence: Measurement) -> Judgement:
         pooled = evidence.aggregates.get("on_target_enrichment")
@@ -43,6 +41,7 @@ class OffTarget:
             f"on-target enrichment is {pooled['pooled']:.2f} (95 % interval {pooled['pooled_low']:.2f} to "
             f"{pooled['pooled_high']:.2f}); chance is 1",
             _lowest(evidence.per_image["on_target_enrichment"]),
+            advice="" if "nuisance_enrichment" in evidence.per_image else f"{self.advice}{self.SUSPECT}",
         )
 
 
@@ -84,7 +83,8 @@ class FocusMoved:
 
 @dataclass(frozen=True)
 class Collapsed:
-    """Few images have a map at all. Not at the first look: an untrained network may have no gradient."""
+    """Few images have a map at all, of those that have what is explained. Not at the first look: an untrained network may have no
+    gradient."""
 
     below: float = 0.5
     above: float = 0.0
@@ -101,8 +101,13 @@ class Collapsed:
         if evidence.look == 0:
             return cannot_judge("an untrained network may have no gradient")
         share = evidence.numbers["valid_frac"]
-        without = np.flatnonzero(~np.isfinite(evidence.per_image["entropy"]))
-        return Judgement(self.below - share, f"{share:.0%} of the images have a valid map", without[:NAMED].tolist())
+        without = ~np.isfinite(evidence.per_image["entropy"])
+        if (expected := evidence.explainable) is not None:
+            if not expected.any():
+                return cannot_judge("no image has what is explained")
+            share, without = float((~without)[expected].mean()), without & expected
+        images = np.flatnonzero(without)[:NAMED].tolist()
+        return Judgement(self.below - share, f"{share:.0%} of the images have a valid map", images)
 
 
 def place(t: Array) -> str:

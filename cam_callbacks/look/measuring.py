@@ -15,6 +15,7 @@ from cam_callbacks.look.explaining import Explained
 from cam_callbacks.look.tracking import Series, Track
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Maps
+from cam_engine.methods import get_method
 from cam_engine.metrics import Metric, aggregate, coverage, describe, max_t, pooled_enrichment, valid
 
 # Measured beside the metrics that were asked for: of each image, and of all images together.
@@ -64,6 +65,7 @@ class Measurer:
         scored: Mapping[Series, Mapping[str, Array]] | None = None,
         gap: Array | None = None,
         split_by_flips: bool = False,
+        signed: bool = False,
     ) -> Measured:
         """Measure a look.
 
@@ -75,6 +77,7 @@ class Measurer:
             gap: (N,) the counterfactual gap, where it was measured.
             split_by_flips: Split drift into images whose prediction has flipped since the reference, and others, where the
                 predicted class is what is explained.
+            signed: A healthy score may have nothing that raises it, and so an empty map.
         """
         whole = Measured()
         predictions = explained.predictions if split_by_flips else None
@@ -83,7 +86,8 @@ class Measurer:
             maps = explained.maps[method, layer]
             values = self._per_image(maps, track, look, predictions) | dict((scored or {}).get((method, layer), {}))
             aggregates = {metric: self._aggregate(metric, v, maps) for metric, v in values.items()}
-            one = self._measurement(explained, maps, track, look, values, aggregates)
+            expected = _explainable(explained.there, maps, signed and get_method(method).explains_score)
+            one = self._measurement(explained, maps, track, look, values, aggregates, expected)
             whole.series[method, layer] = one
             whole.metrics.update({metric_key(k, method, layer, layers, self.name): v for k, v in one.numbers.items()})
             names = {metric: per_image_key(metric, method, layer, layers) for metric in values}
@@ -129,6 +133,7 @@ class Measurer:
         look: int,
         values: Mapping[str, Array],
         aggregates: Mapping[str, Mapping[str, float]],
+        explainable: NDArray[np.bool_] | None,
     ) -> Measurement:
         moved = max_t(maps, maps if track.reference is None else track.reference, seed=self.seed)
         numbers = {
@@ -154,6 +159,7 @@ class Measurer:
             floor=track.floor,
             moved=moved,
             at_chance=is_at_chance(explained.predictions, self._labels),
+            explainable=explainable,
         )
 
     def _aggregate(self, metric: str, values: Array, maps: NDArray[np.float32] | None) -> dict[str, float]:
@@ -179,3 +185,11 @@ class Measurer:
                 known["nuisance"] = coverage(self.probe.nuisance, grid)
             self._regions[grid] = known
         return self._regions[grid]
+
+
+def _explainable(there: NDArray[np.bool_] | None, maps: NDArray[np.float32], signed: bool) -> NDArray[np.bool_] | None:
+    """(N,) images of which a map is to be expected: those that have what is explained, without those that nothing speaks for."""
+    if not signed:
+        return there
+    empty = (maps == 0).all((1, 2))
+    return ~empty if there is None else there & ~empty

@@ -53,6 +53,21 @@ class Memory:
         )
 
 
+def check_state(state: Mapping[str, Any], fingerprint: str, methods: list[str]) -> None:
+    """May looks go on where those of a checkpoint ended?
+
+    Raises:
+        ValueError: They are of another probe, or by other methods.
+    """
+    if state["fingerprint"] != fingerprint:
+        raise ValueError(
+            f"the checkpoint's looks are of a probe with fingerprint {state['fingerprint'][:12]}, this one has "
+            f"{fingerprint[:12]}: their numbers must not be mixed."
+        )
+    if state["methods"] != methods:
+        raise ValueError(f"the checkpoint's looks are by {state['methods']}, these by {methods}.")
+
+
 def exchanged_at_reference(
     before: Mapping[str, Outcomes] | None, evidence: LookEvidence, policy: Policy
 ) -> Mapping[str, Outcomes] | None:

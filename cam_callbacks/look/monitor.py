@@ -19,32 +19,30 @@ from cam_callbacks.look import alerts as alerting
 from cam_callbacks.look import baselines
 from cam_callbacks.look.batches import Batches
 from cam_callbacks.look.evidence import LookEvidence, is_at_chance
-from cam_callbacks.look.exchanged import (
-    Exchanged,
-    aggregates_of,
-    metrics_of,
-    predicted_of,
-)
+from cam_callbacks.look.exchanged import Exchanged, aggregates_of, metrics_of, predicted_of
 from cam_callbacks.look.exchanging import Exchange
 from cam_callbacks.look.explaining import Explained, explain
 from cam_callbacks.look.forwards import accuracy_gap, faithfulness, noise_floors
 from cam_callbacks.look.judgement import Rule
 from cam_callbacks.look.manifest import manifest_of, probe_arrays
 from cam_callbacks.look.measuring import Measurer
-from cam_callbacks.look.memory import Memory, exchanged_at_reference
+from cam_callbacks.look.memory import Memory, check_state, exchanged_at_reference
 from cam_callbacks.look.neutral import neutral_values
 from cam_callbacks.look.options import LookOptions
 from cam_callbacks.look.reference import kind_of, measured_against
-from cam_callbacks.look.subject import Subject, subject_of
+from cam_callbacks.look.subject import Subject, coarse_words, subject_of
 from cam_callbacks.look.target import Target
+from cam_callbacks.look.task import Task
 from cam_callbacks.look.tracking import Series, Track
 from cam_callbacks.picture_step import PictureStep
 from cam_callbacks.probe import ProbeSet
-from cam_callbacks.records import Alert, Record, RecordStore, free_folder
+from cam_callbacks.records import Alert, Record, RecordStore, own_store
 from cam_engine.capture import Forward
 from cam_engine.layers import LayerSpec
 
 log = logging.getLogger(__name__)
+
+COARSE = 4  # cells of a map that shows no more than a quarter
 
 
 class CAMMonitor:
@@ -55,9 +53,9 @@ class CAMMonitor:
         methods: Names from :func:`cam_engine.available_methods`.
         layers: As for :class:`cam_engine.CAM`; what ``"auto"`` and globs stand for is settled at the first look. Of a
             detector ``"auto"`` is all inputs of its head.
-        target: ``"label"`` (falls back to ``"predicted"`` on a probe without labels), ``"predicted"``, a class index,
-            one for each image, or a callable ``(outputs) -> Tensor (B,)``. Of a detector, ``"label"`` is
-            :class:`cam_callbacks.look.detection.ProbeBoxTarget`.
+        target: ``"label"``: what is true of each image, as the task has it (:mod:`cam_callbacks.look.recognise`; falls back to
+            ``"predicted"`` where nothing is known), ``"predicted"``, ``"all"`` (the mean of several true labels), a class index
+            or that of a predicted value, one for each image, or a callable ``(outputs) -> Tensor (B,)``.
         reference: ``"settled"``, ``"first"``, the index of a look, or a baseline: a folder of records or an MLflow run id (its
             last look), or a checkpoint of this model.
         folder: Where records go, or a new one beside it where it holds those of another run; None keeps nothing on disk.
@@ -116,17 +114,18 @@ class CAMMonitor:
                 f"probe must be a ProbeSet, not {type(probe).__name__}; ProbeSet(images, labels) makes one."
             )
         self.probe = probe
-        self.options = LookOptions(
+        self._asked = LookOptions(
             methods=methods, layers=layers, target=target, reference=reference, name=name, forward=forward, output=output,
             reshape=reshape, batch_size=batch_size, seed=seed, alerts=alerts, metrics=metrics, store_images=store_images,
             exchange=exchange, exchange_pairs=exchange_pairs, calibration=calibration,
-        ).on(probe)  # fmt: skip
+        )  # fmt: skip
+        self.options = self._asked.on(probe)
         self.on_alert = on_alert
         self.layer_names: tuple[str, ...] = ()
         self.batches = Batches(batch_size)
-        self._measurer = Measurer(probe, self.options.metrics_on(probe), name, seed)
         self._memory = Memory()
-        self._exchange = Exchange(probe, exchange, exchange_pairs, seed)
+        self.task: Task | None = None
+        self._see(probe)
         self._calibration = self.options.calibrated
         self._subject: Subject | None = None
         self._baseline: baselines.Baseline | None = None
@@ -182,9 +181,10 @@ class CAMMonitor:
             LookError: Explaining or writing failed, or ``on_alert``, on any process.
         """
         started = time.perf_counter()
-        look, options, probe = self.looks, self.options, self.probe
+        look, options = self.looks, self.options
         epoch = look if epoch is None else epoch
         subject = processes.together(lambda: self._subject_of(model))
+        probe = subject.task.probe
         explained = explain(subject, probe.images)
         tracks = measured_against(
             self._tracks_before(subject, explained), explained.maps, explained.predictions, look, options.policy,
@@ -194,8 +194,9 @@ class CAMMonitor:
         scored = faithfulness(subject, explained, probe, self._measurer.metrics)
         gap = accuracy_gap(subject, explained, probe)
         measured = self._measurer.measure(
-            explained, tracks, look, scored=scored, gap=gap, split_by_flips=options.target == "predicted"
-        )
+            explained, tracks, look, scored=scored, gap=gap, split_by_flips=subject.task.by_prediction,
+            signed=subject.task.signed,
+        )  # fmt: skip
         evidence = LookEvidence(
             look=look,
             settled=any(track.settled for track in tracks.values()),
@@ -250,23 +251,25 @@ class CAMMonitor:
     def write(self, record: Record, picture_step: PictureStep) -> None:
         """Write a record, and before the first one what all have in common."""
         assert self.store is not None and self._subject is not None
-        if record.look == 0 and (free := free_folder(self.store.folder)) != self.store.folder:
-            log.warning("cam-callbacks: %s holds the records of another run; these go to %s", self.store.folder, free)
-            self.store = RecordStore(free)
-        if not self.store.manifest:
-            self.store.write_probe(probe_arrays(self.probe, self.options.store_images))
-            self.store.write_manifest(
-                manifest_of(
-                    record, self.options, self.probe, run=self.run, model=type(self._subject.given).__name__,
-                    layers=self.layer_names, picture_step=picture_step,
-                )
+        if record.look == 0 or not self.store.manifest:
+            task = self._subject.task
+            manifest = manifest_of(
+                record, self.options, self.probe, task, run=self.run, model=type(self._subject.given).__name__,
+                layers=self.layer_names, picture_step=picture_step,
             )  # fmt: skip
+            self.store = own_store(self.store, manifest)
+            self.store.write_probe(probe_arrays(task.probe, self.options.store_images))
         self.store.write(record)
 
     def neutral(self) -> dict[str, float]:
         """What to log under every key while there has been no value yet."""
         parts = () if self._memory.exchanges is False else self._exchange.parts
         return neutral_values(self.options, self.layer_names, self.probe, parts)
+
+    def coarse(self, record: Record) -> str | None:
+        """What to say of layers whose maps hardly show a place; None where there is none. Takes a forward where there is one."""
+        coarse = {layer: maps.shape[1:] for (_, layer), maps in record.maps.items() if maps[0].size <= COARSE}
+        return coarse_words(self._subject, self.probe.images, coarse) if coarse and self._subject is not None else None
 
     def release(self) -> None:
         """Let go of the model; the next look may be at another."""
@@ -288,14 +291,7 @@ class CAMMonitor:
         Raises:
             ValueError: It belongs to another probe or other methods.
         """
-        methods = list(self.options.method_names)
-        if state["fingerprint"] != self.probe.fingerprint:
-            raise ValueError(
-                f"the checkpoint's looks are of a probe with fingerprint {state['fingerprint'][:12]}, this one has "
-                f"{self.probe.fingerprint[:12]}: their numbers must not be mixed."
-            )
-        if state["methods"] != methods:
-            raise ValueError(f"the checkpoint's looks are by {state['methods']}, these by {methods}.")
+        check_state(state, self.probe.fingerprint, list(self.options.method_names))
         self._memory = Memory.from_plain(state)
         self.layer_names, self._subject = tuple(state["layer_names"]), None
 
@@ -307,23 +303,29 @@ class CAMMonitor:
 
     def _subject_of(self, model: nn.Module) -> Subject:
         if self._subject is None or not self._subject.is_of(model):
-            self._subject = subject_of(model, self.probe, self.options, self.layer_names, self.batches)
+            self._subject = subject_of(model, self.probe, self._asked, self.layer_names, self.batches, self.task)
             self.layer_names = self._subject.layers
+            if self.task is None:
+                self.task = self._subject.task
+                if self.task.probe is not self.probe:
+                    self._see(self.task.probe)
         return self._subject
+
+    def _see(self, probe: ProbeSet) -> None:
+        """Measure on these labels and regions: those that the probe came with, or that its task has."""
+        options = self.options
+        self._measurer = Measurer(probe, options.metrics_on(probe), options.name, options.seed)
+        self._exchange = Exchange(probe, options.exchange, options.exchange_pairs, options.seed)
 
     def _tracks_before(self, subject: Subject, explained: Explained) -> dict[Series, Track]:
         """What the looks before this one left; before the first one a new track for each series, or the baseline's."""
         tracks, seed = self.tracks, self.options.seed
         if self.options.policy == "baseline" and not tracks:
-            base = self._baseline = self._baseline or self._find_baseline(subject)
+            base = self._baseline = self._baseline or baselines.find(
+                self.options, subject, self.probe, self.tracking_uri
+            )
             return {series: base.track(series, maps.shape, seed) for series, maps in explained.maps.items()}
         return {series: tracks.get(series, Track()) for series in explained.maps}
-
-    def _find_baseline(self, subject: Subject) -> baselines.Baseline:
-        name = str(self.options.reference)
-        if kind_of(name) == "mlflow":
-            return baselines.from_mlflow(name, self.options, self.probe, self.tracking_uri)
-        return baselines.from_checkpoint(name, subject, self.probe)
 
     def _costs(
         self, started: float, clock: Clock | None, exchanged: Exchanged | None

@@ -2,7 +2,7 @@
 
 from cam_callbacks.records.files import RecordError
 from cam_callbacks.records.record import Alert, Judged, Maps, Record
-from cam_callbacks.records.store import LOOK, MANIFEST, PROBE, RecordStore, free_folder, is_record_file
+from cam_callbacks.records.store import LOOK, MANIFEST, PROBE, RecordStore, free_folder, is_record_file, own_store
 
 __all__ = [
     "LOOK",
@@ -16,4 +16,5 @@ __all__ = [
     "RecordStore",
     "free_folder",
     "is_record_file",
+    "own_store",
 ]

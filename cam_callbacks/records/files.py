@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import stat
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 
 SCHEMA = 1
-LARGEST = 2**30  # bytes that a file may unpack to
+LARGEST = 2**30  # bytes that a file may have, and unpack to
+LARGEST_TEXT = 2**24  # bytes of a file of JSON
 WITH_NAN = ("metrics", "aggregates", "reference", "user_metrics")  # parts of a header in which null is NaN
 
 
@@ -23,12 +25,14 @@ class RecordError(ValueError):
     """A file of records that cannot be read: damaged, not one of ours, or of a newer schema."""
 
 
-def write_atomically(path: Path, data: bytes, flush: bool = True) -> Path:
-    """Write to a temporary name beside ``path``, flush to disk, rename."""
+def write_atomically(path: Path, data: bytes, flush: bool = True, private: bool = False) -> Path:
+    """Write to a temporary name beside ``path``, flush to disk, rename. ``private``: readable by its owner alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with open(temporary, "wb") as file:
+            if private:
+                os.chmod(temporary, 0o600)
             file.write(data)
             if flush:
                 file.flush()
@@ -38,6 +42,48 @@ def write_atomically(path: Path, data: bytes, flush: bool = True) -> Path:
         with suppress(OSError):  # one in the way of the error that matters
             temporary.unlink(missing_ok=True)
     return path
+
+
+def read_file(path: Path, most: int = LARGEST) -> bytes:
+    """The content of a regular file. A folder of records may come from anywhere: what is none is not opened, what is too large
+    not read, and a link, which may lead anywhere, not followed.
+
+    Raises:
+        RecordError: One of these.
+        OSError: It cannot be read.
+    """
+    status = os.lstat(path)  # opening a FIFO would wait for a writer, and a device may do something
+    if not stat.S_ISREG(status.st_mode):
+        raise RecordError(f"{path} is no regular file; links, devices and the like are not read.")
+    if status.st_size > most:
+        raise RecordError(f"{path} has {status.st_size >> 20} MiB; at most {most >> 20} MiB are read.")
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
+        return file.read(most)
+
+
+def write_new(path: Path, data: bytes) -> bool:
+    """Write a file that is not there yet, atomically; of several processes that try, one succeeds.
+
+    Returns:
+        Whether it was this one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.new")
+    try:
+        write_atomically(temporary, data)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links
+            with suppress(FileExistsError), open(path, "xb") as file:
+                file.write(data)
+                return True
+            return False
+        return True
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def to_npz(arrays: Mapping[str, Any]) -> bytes:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cam_callbacks.records.checking import check_names, numbers, numbers_by_name, references, whole
 from cam_callbacks.records.files import SCHEMA, check_schema, from_json, open_npz, to_json, to_npz
+from cam_callbacks.text_table import printable
 
 Maps = dict[tuple[str, str], NDArray[np.float32]]
 
@@ -48,8 +50,16 @@ class Alert:
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Alert:
         """From a record's header; what a later version wrote besides is left out."""
-        known = {f.name: values[f.name] for f in fields(cls)}
-        return cls(**known | {"images": tuple(known["images"])})
+        look, epoch, since_look, since_epoch = (
+            whole(values[k]) for k in ("look", "epoch", "since_look", "since_epoch")
+        )
+        name, method, layer, measured, advice = (
+            printable(str(values[k])) for k in ("name", "method", "layer", "measured", "advice")
+        )
+        images = tuple(map(printable, check_names(values["images"], 1, "an alert")))
+        return cls(
+            name, method, layer, look, epoch, since_look, since_epoch, bool(values["new"]), measured, images, advice
+        )
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,9 @@ class Judged:
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Judged:
         """From a record's header, where NaN and infinity are null."""
-        rule, method, layer, state, words = (str(values[k]) for k in ("rule", "method", "layer", "state", "words"))
+        rule, method, layer, state, words = (
+            printable(str(values[k])) for k in ("rule", "method", "layer", "state", "words")
+        )
         statistic, threshold = (
             float("nan") if values[k] is None else float(values[k]) for k in ("statistic", "threshold")
         )
@@ -125,6 +137,13 @@ class Record:
     exchange_pairs: NDArray[np.int64] | None = None
     exchanged: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays in memory."""
+        return sum(
+            a.nbytes for arrays in (self.maps, self.per_image, self.t_maps, self.exchanged) for a in arrays.values()
+        )
+
     def to_bytes(self) -> bytes:
         """The record as an npz file; arrays under numbered names, what they are in a JSON header."""
         header = {
@@ -170,31 +189,53 @@ class Record:
         with open_npz(data, source, damaged="is damaged or is no record") as file:
             header = from_json(_numbers(file, "header", 1).tobytes().decode())
             check_schema(header, source)
-            return cls(
-                look=header["look"],
-                epoch=header["epoch"],
-                step=header["step"],
-                metrics=header["metrics"],
-                aggregates=header["aggregates"],
-                reference=header["reference"],
-                user_metrics=header["user_metrics"],
-                seconds=header["seconds"],
-                time=header["time"],
-                maps={(m, layer): _numbers(file, f"map_{i}", 3) for i, (m, layer) in enumerate(header["maps"])},
-                per_image={name: _numbers(file, f"image_{i}", 1) for i, name in enumerate(header["per_image"])},
+            record = cls(
+                look=whole(header["look"], 0),
+                epoch=whole(header["epoch"]),
+                step=whole(header["step"]),
+                metrics=numbers(header["metrics"]),
+                aggregates=numbers_by_name(header["aggregates"]),
+                reference=references(header["reference"]),
+                user_metrics=numbers(header["user_metrics"]),
+                seconds=float(header["seconds"]),
+                time=float(header["time"]),
+                maps={
+                    (m, layer): _numbers(file, f"map_{i}", 3)
+                    for i, (m, layer) in enumerate(check_names(header["maps"], 2, source))
+                },
+                per_image={
+                    name: _numbers(file, f"image_{i}", 1)
+                    for i, name in enumerate(check_names(header["per_image"], 1, source))
+                },
                 predictions=_numbers_or_none(file, "predictions"),
                 confidences=_numbers_or_none(file, "confidences"),
                 scores=_numbers_or_none(file, "scores"),
                 targets=_numbers_or_none(file, "targets"),
                 # Not in the first records of this schema:
-                t_maps={(m, layer): _numbers(file, f"t_{i}") for i, (m, layer) in enumerate(header.get("t_maps", ()))},
+                t_maps={
+                    (m, layer): _numbers(file, f"t_{i}", 2)
+                    for i, (m, layer) in enumerate(check_names(header.get("t_maps", []), 2, source))
+                },
                 alerts=tuple(map(Alert.from_plain, header.get("alerts", ()))),
                 judged=tuple(map(Judged.from_plain, header.get("judged", ()))),
                 exchange_pairs=_numbers(file, "exchange_pairs", 2) if "exchange_pairs" in file.files else None,
                 exchanged={
-                    part: _numbers(file, f"exchanged_{i}", 1) for i, part in enumerate(header.get("exchanged", ()))
+                    part: _numbers(file, f"exchanged_{i}", 1)
+                    for i, part in enumerate(check_names(header.get("exchanged", []), 1, source))
                 },
             )
+            record._check_lengths()
+            return record
+
+    def _check_lengths(self) -> None:
+        """Raise ValueError where two arrays speak of different numbers of images or pairs."""
+        of_images: list[NDArray[Any]] = [*self.maps.values(), *self.per_image.values()]
+        of_images += [a for a in (self.predictions, self.confidences, self.scores, self.targets) if a is not None]
+        pairs = [] if self.exchange_pairs is None else [self.exchange_pairs]
+        lengths = ({len(array) for array in of_images}, {len(array) for array in [*pairs, *self.exchanged.values()]})
+        for each in lengths:
+            if len(each) > 1:
+                raise ValueError("its arrays are of different numbers of images")
 
 
 def _numbers(file: Any, name: str, dimensions: int | None = None) -> Any:

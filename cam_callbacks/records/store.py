@@ -2,6 +2,7 @@
 
     manifest.json      schema version, and what the looks have in common (probe, methods, layers, target, versions)
     probe.npz          the probe images as a person sees them, labels, masks
+    params.json        what the run had logged to MLflow as parameters, where it did
     look-000000.npz    one file a look: maps, per-image numbers, and a JSON header with everything else
     look-000000.user.json    what else the trainer had logged by the end of that validation, which is later than the look
 
@@ -22,15 +23,20 @@ from typing import Any, overload
 
 from numpy.typing import NDArray
 
+from cam_callbacks.records.checking import check_manifest, check_probe
 from cam_callbacks.records.files import (
+    LARGEST,
+    LARGEST_TEXT,
     SCHEMA,
     RecordError,
     check_schema,
     from_json,
     open_npz,
+    read_file,
     to_json,
     to_npz,
     write_atomically,
+    write_new,
 )
 from cam_callbacks.records.record import Record
 
@@ -38,9 +44,10 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 PROBE = "probe.npz"
+PARAMS = "params.json"
 LOOK = re.compile(r"look-(\d{6,})\.npz")
 UNWRITTEN_LOOKS = 16  # kept in memory while the disk is full
-_FILE = re.compile(rf"{re.escape(MANIFEST)}|{re.escape(PROBE)}|look-\d{{6,}}\.(?:npz|user\.json)")
+_FILE = re.compile(rf"{re.escape(MANIFEST)}|{re.escape(PROBE)}|{re.escape(PARAMS)}|look-\d{{6,}}\.(?:npz|user\.json)")
 
 
 class RecordStore:
@@ -92,6 +99,11 @@ class RecordStore:
         path = self.path(look)
         return [name for name in (path.name, _annotation(path).name) if self.has(name)]
 
+    @property
+    def size(self) -> int:
+        """Bytes of the looks on disk."""
+        return sum(os.lstat(self.path(look)).st_size for look in self.looks if self.path(look).exists())
+
     def read(self, look: int) -> Record:
         """Read the record of a look (not an index: looks may have gaps), with what :meth:`annotate` put beside it.
 
@@ -140,13 +152,29 @@ class RecordStore:
             return {}
         try:
             manifest: dict[str, Any] = from_json(self.data(MANIFEST).decode())
-        except ValueError as error:
+        except RecordError:
+            raise
+        except (ValueError, RecursionError) as error:
             raise RecordError(f"{path} is damaged ({error}).") from error
         check_schema(manifest, str(path))
-        return manifest
+        return check_manifest(manifest, str(path))
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> Path:
-        return self._write(MANIFEST, to_json({"schema": SCHEMA, **manifest}, indent=1).encode())
+        return self._write(MANIFEST, _manifest_bytes(manifest))
+
+    def claim(self, manifest: Mapping[str, Any]) -> bool:
+        """Write the manifest where there is none, and make the folder this run's: of several processes that try, one succeeds.
+
+        Where the disk refuses, the folder is taken to be this run's, and the manifest waits in memory as looks do.
+
+        Returns:
+            Whether the folder is this run's.
+        """
+        try:
+            return write_new(self.folder / MANIFEST, _manifest_bytes(manifest))
+        except OSError:
+            self.write_manifest(manifest)
+            return True
 
     @property
     def probe(self) -> dict[str, NDArray[Any]]:
@@ -155,10 +183,35 @@ class RecordStore:
         if not self.has(PROBE):
             return {}
         with open_npz(self.data(PROBE), str(path)) as file:
-            return {name: file[name] for name in file.files}
+            return check_probe({name: file[name] for name in file.files}, str(path))
 
     def write_probe(self, arrays: Mapping[str, Any]) -> Path:
         return self._write(PROBE, to_npz(arrays))
+
+    @property
+    def params(self) -> dict[str, str]:
+        """What :meth:`write_params` kept; {} where it is not there or damaged."""
+        if not self.has(PARAMS):
+            return {}
+        try:
+            content = from_json(self.data(PARAMS).decode())
+            check_schema(content, PARAMS)
+            return {str(name): str(value) for name, value in content["params"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            log.warning("cam-callbacks: %s is damaged and left out (%s)", self.folder / PARAMS, error)
+            return {}
+
+    def write_params(self, params: Mapping[str, str]) -> Path:
+        """Keep a run's parameters with its records, so that runs can be told apart by them.
+
+        Safe beside :meth:`write` in another thread: what a disk refuses is not kept in memory.
+        """
+        content = to_json({"schema": SCHEMA, "params": dict(params)}, indent=1).encode()
+        try:
+            return write_atomically(self.folder / PARAMS, content)
+        except OSError as error:
+            log.warning("cam-callbacks: %s could not be written (%s)", self.folder / PARAMS, error)
+            return self.folder / PARAMS
 
     def has(self, name: str) -> bool:
         """Is there a file of that name, on disk or still in memory?"""
@@ -167,7 +220,8 @@ class RecordStore:
     def data(self, name: str) -> bytes:
         """The content of a file, from disk or from memory."""
         unwritten = self._unwritten.get(name)
-        return (self.folder / name).read_bytes() if unwritten is None else unwritten
+        most = LARGEST if name.endswith(".npz") else LARGEST_TEXT
+        return read_file(self.folder / name, most) if unwritten is None else unwritten
 
     def _user_metrics(self, path: Path) -> dict[str, float]:
         """What :meth:`annotate` wrote; a damaged file is said once, and costs these numbers but no look."""
@@ -175,7 +229,7 @@ class RecordStore:
             content = from_json(self.data(path.name).decode())
             check_schema(content, str(path))
             return {str(key): float(value) for key, value in content["user_metrics"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, OSError) as error:
             if path.name not in self._warned_of:
                 log.warning("cam-callbacks: %s is damaged; the look has no numbers of the trainer's (%s)", path, error)
                 self._warned_of.add(path.name)
@@ -205,6 +259,10 @@ class RecordStore:
         return self.folder / name
 
 
+def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
+    return to_json({"schema": SCHEMA, **manifest}, indent=1).encode()
+
+
 def is_record_file(name: str) -> bool:
     """Is this the name of a file that a :class:`RecordStore` writes?"""
     return _FILE.fullmatch(name) is not None
@@ -215,9 +273,22 @@ def _annotation(record: Path) -> Path:
     return record.with_suffix(".user.json")
 
 
+def own_store(store: RecordStore, manifest: Mapping[str, Any]) -> RecordStore:
+    """The store, or one in a folder beside it where another run has that; claimed for the run of this manifest."""
+    wanted = store.folder
+    while True:
+        free = free_folder(wanted)
+        own = store if free == wanted else RecordStore(free)
+        if own.claim(manifest):  # another process may have been faster
+            break
+    if own is not store:
+        log.warning("cam-callbacks: %s holds the records of another run; these go to %s", wanted, own.folder)
+    return own
+
+
 def free_folder(folder: Path) -> Path:
-    """The folder, or the first of ``<folder>-2``, ``<folder>-3``, … where it already holds records."""
+    """The folder, or the first of ``<folder>-2``, ``<folder>-3``, … where it is already a run's."""
     free, number = folder, 2
-    while len(RecordStore(free)):
+    while len(RecordStore(free)) or (free / MANIFEST).exists():
         free, number = folder.with_name(f"{folder.name}-{number}"), number + 1
     return free

@@ -29,6 +29,7 @@ class Tab {
   pages = element("div", { class: "pages" });
   search = element("input", { type: "search", placeholder: "filter runs", "aria-label": "Filter runs" });
   runs = [];
+  known = new Set(); // names of runs that were there at any time
   chosen = null; // a Set of names, once there are runs
   shown = ""; // the query of what the frame shows
   frame = null;
@@ -58,6 +59,10 @@ class Tab {
   /** The runs as a row of check boxes. */
   list() {
     const good = this.runs.filter((run) => !run.problem).map((run) => run.name);
+    for (const name of good) {
+      if (this.chosen && !this.known.has(name) && this.chosen.size < MOST) this.chosen.add(name); // a run that has just begun
+      this.known.add(name);
+    }
     const lost = this.chosen?.size && ![...this.chosen].some((name) => good.includes(name)); // their folders are gone
     if (good.length && (!this.chosen || lost)) this.chosen = new Set(good.slice(0, MOST));
     const words = this.search.value.toLowerCase();
@@ -111,12 +116,11 @@ class Tab {
     try {
       dark = parent.document.body.classList.contains("dark-mode");
     } catch { /* a parent of another origin: its own choice stays unknown */ }
-    this.scheme = dark ? "dark" : "light";
-    let shown = this.scheme;
-    if (this.frame) {
-      this.frame.style.colorScheme = this.scheme; // not every browser hands that on to the page, and then the bar goes with the page
-      shown = this.frame.contentWindow.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-    }
-    document.documentElement.style.colorScheme = shown;
+    const scheme = dark ? "dark" : "light";
+    document.documentElement.style.colorScheme = scheme;
+    const page = this.frame?.contentDocument?.documentElement;
+    if (!page || page.dataset.theme === scheme) return;
+    page.dataset.theme = scheme;
+    this.frame.contentWindow.dispatchEvent(new Event("themechange"));
   }
 }

@@ -15,7 +15,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cam_callbacks.compare.run import LoadError, Run, hyperparameters, read_store
+from cam_callbacks.compare.run import LoadError, Run, hyperparameters, logged_params, name_below, read_store
 from cam_callbacks.compare.select import folders_below
 from cam_callbacks.records import LOOK, MANIFEST, PROBE, Record, RecordError, RecordStore, is_record_file
 from cam_callbacks.records.files import to_json
@@ -96,7 +96,7 @@ class Watched(RecordStore):
         gone = self._read.keys() - set(self.looks)
         for look in gone:
             del self._read[look]
-        params = hyperparameters(self.folder, top=self.root)
+        params = logged_params(self) | hyperparameters(self.folder, top=self.root)
         return read_store(self, source=self.name, name=self.name, params=params)
 
 
@@ -187,14 +187,9 @@ def roots(logdir: str | None) -> Mapping[Path, str]:
 
 def _below(root: Path, group: str) -> list[Watched]:
     return [
-        Watched(folder, "/".join(filter(None, (group, _name(folder.relative_to(root).as_posix())))) or ".", root)
+        Watched(folder, "/".join(filter(None, (group, name_below(folder, root)))) or ".", root)
         for folder in folders_below(root)
     ]
-
-
-def _name(relative: str) -> str:
-    """As TensorBoard calls the run: without the folder ``cam`` that a callback makes in its log folder."""
-    return relative.removesuffix("cam").rstrip("/") if relative.rpartition("/")[2] == "cam" else relative
 
 
 def _row(watched: Watched) -> dict[str, object]:

@@ -8,7 +8,7 @@ from cam_engine.exchange.follows import Followed, ObjectShare, count_followed, f
 from cam_engine.exchange.mixing import Mixer
 from cam_engine.exchange.pairs import draw_pairs
 from cam_engine.exchange.parts import Part, available_parts, default_parts, get_part, register_part
-from cam_engine.exchange.predicted import predicted_classes
+from cam_engine.exchange.predicted import predicted_classes, predicted_inside
 
 __all__ = [
     "Followed",
@@ -23,5 +23,6 @@ __all__ = [
     "get_part",
     "object_share",
     "predicted_classes",
+    "predicted_inside",
     "register_part",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cam_engine.capture import Forward, rescore
 from cam_engine.exchange.mixing import Mixer
 from cam_engine.exchange.pairs import draw_pairs
-from cam_engine.exchange.predicted import predicted_classes
+from cam_engine.exchange.predicted import predicted_classes, predicted_inside
 from cam_engine.metrics.pooled import ratio_interval
 
 
@@ -70,7 +70,9 @@ def follows(
     seed: int = 0,
     batch_size: int = 64,
     forward: Forward | None = None,
+    receiving: Callable[[list[int]], Forward | None] | None = None,
     output: Callable[[Any], Tensor] | None = None,
+    inside: Any = None,
 ) -> dict[str, Followed]:
     """Take a part of each image from another one, ask the model, and count whose prediction comes out.
 
@@ -78,7 +80,7 @@ def follows(
     mode without gradients and is left as it was; the mixtures of all parts share its batches, made as they are needed.
 
     Args:
-        model: A classifier: scores (N, K), or one logit (N,) or (N, 1).
+        model: A classifier: scores (N, K), or one logit (N,) or (N, 1). With ``inside`` a segmenter, (N, K, h, w).
         images: (N, C, H, W) as the model gets them.
         predictions: (N,) int, the class that the model names for each image (:func:`predicted_classes`); −1 for none.
         parts: Names of :func:`available_parts`. One that needs maps is tested for each method, as ``"focus/gradcam"``.
@@ -90,7 +92,11 @@ def follows(
         seed: Of pairs, moves and intervals; equal calls give equal results.
         batch_size: Mixtures in one forward, and in memory.
         forward: ``(model, images) -> outputs`` for a model that is not called with the images alone.
+        receiving: In its place, for a model that takes more than the images: from the receivers of a batch of mixtures, the
+            forward that has theirs.
         output: Picks the scores out of what the model returns.
+        inside: (N, H, W) bool, where a segmenter's class of each image is read (:func:`predicted_inside`): of a mixture in the
+            donor's region where its object was put in, else in the receiver's.
 
     Raises:
         ValueError: An unknown part, one that lacks what it needs, or inputs that do not fit the images.
@@ -120,8 +126,10 @@ def follows(
     for start in range(0, len(jobs), batch_size):
         chunk = jobs[start : start + batch_size]
         groups = [(key, [i for _, i in group]) for key, group in groupby(chunk, lambda job: job[0])]
-        outputs = rescore(model, _as_model(model, torch.cat([mixer(*group) for group in groups])), forward=forward)
-        classes = predicted_classes(outputs if output is None else output(outputs)).cpu().numpy()
+        call = forward if receiving is None else receiving([int(pairs[i, 1]) for _, i in chunk])
+        outputs = rescore(model, _as_model(model, torch.cat([mixer(*group) for group in groups])), forward=call)
+        scores = outputs if output is None else output(outputs)
+        classes = (predicted_classes(scores) if inside is None else _inside(scores, inside, pairs, chunk)).cpu().numpy()
         for (key, i), found in zip(chunk, classes, strict=True):
             predicted[key][i] = found
     return {key: count_followed(key, pairs, named, predicted[key], seed) for key in mixer.keys}
@@ -164,6 +172,12 @@ def count_followed(
     receivers = pairs[counts, 1]
     interval = ratio_interval(_sums(hits, receivers), _sums(np.ones_like(hits), receivers), seed=seed)
     return Followed(part, pairs, followed, predicted, *interval, n=int(counts.sum()))
+
+
+def _inside(scores: Tensor, regions: Any, pairs: NDArray[np.int64], mixtures: Sequence[tuple[str, int]]) -> Tensor:
+    """The class of each mixture, (part, pair), where its object lies."""
+    holders = [pairs[i, 0 if part == "object" else 1] for part, i in mixtures]
+    return predicted_inside(scores, torch.as_tensor(regions)[holders])[0]
 
 
 def _sums(values: NDArray[np.float64], receivers: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -1,10 +1,11 @@
-"""The one class that a classifier names for each image."""
+"""The one class that a model names for each image: a classifier of the whole, a segmenter of a region."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -25,3 +26,29 @@ def predicted_classes(outputs: Any) -> Tensor:
     scores = outputs.detach()[:, None] if outputs.ndim == 1 else outputs.detach()
     classes = (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(1)
     return torch.where(scores.isnan().any(1), -1, classes)
+
+
+def predicted_inside(outputs: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
+    """Class that a segmenter names for most of a region, int64 (N,), and its mean probability there, float64 (N,).
+
+    −1 and NaN where a region is empty or a score in it is NaN.
+
+    Args:
+        outputs: (N, K, h, w) scores, or (N, 1, h, w) logits of class 1.
+        regions: (N, H, W), bool or coverage in [0, 1]; brought to the size of the outputs by averaging.
+    """
+    weights = F.adaptive_avg_pool2d(regions.to(outputs.device, torch.float64), (outputs.shape[-2], outputs.shape[-1]))
+    logits = outputs.detach().double()
+    if logits.shape[1] == 1:
+        ones = logits.sigmoid()
+        probabilities = torch.cat([1 - ones, ones], 1)
+        classes = (logits[:, 0] > 0).long()
+    else:
+        probabilities, classes = logits.softmax(1), logits.argmax(1)
+    votes = torch.zeros(probabilities.shape[:2], dtype=torch.float64, device=outputs.device)
+    votes.scatter_add_(1, classes.flatten(1), weights.flatten(1))
+    predicted = votes.argmax(1)
+    own = probabilities.gather(1, predicted[:, None, None, None].expand(-1, 1, *weights.shape[1:])).squeeze(1)
+    mean = (own * weights).sum((1, 2)) / weights.sum((1, 2))
+    unknown = (weights.sum((1, 2)) == 0) | (logits.isnan().any(1) & (weights > 0)).any((1, 2))
+    return torch.where(unknown, -1, predicted), torch.where(unknown, torch.nan, mean)

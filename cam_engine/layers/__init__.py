@@ -7,7 +7,7 @@
 * `taps.py`: where a chosen layer's output is captured, and how it is seen as maps
 """
 
-from cam_engine.layers.auto import auto_layer
+from cam_engine.layers.auto import auto_layer, encoder_layer
 from cam_engine.layers.choosing import LayerSpec, layers_within, resolve_layers
 from cam_engine.layers.listing import LayerInfo, available_layers
 from cam_engine.layers.naming import module_names
@@ -18,6 +18,7 @@ __all__ = [
     "LayerSpec",
     "auto_layer",
     "available_layers",
+    "encoder_layer",
     "layers_within",
     "module_names",
     "resolve_layers",

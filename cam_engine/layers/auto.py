@@ -13,11 +13,13 @@ from cam_engine import _tree
 from cam_engine.capture import Captured, Forward, capture, gradients
 from cam_engine.grids import GridError, GridView, infer_grid
 from cam_engine.guard import random_streams
-from cam_engine.layers.listing import available_layers, inside_attention
+from cam_engine.layers.listing import LayerInfo, available_layers, inside_attention
 from cam_engine.layers.naming import named_modules
 from cam_engine.layers.taps import taps_of, views_of
 
 _PASSED_OVER = ("Pool", "Dropout", "DropPath", "Identity", "Flatten", "Softmax", "Permute")
+_ENCODERS = ("encoder", "backbone")
+_FEWEST_CELLS = 16  # of a grid that shows a place
 _NEAR_THE_END = 32  # candidates that are tried before all of them are
 
 
@@ -29,7 +31,8 @@ def auto_layer(
     Pooling, dropout, identity and permuting layers are passed over, and what is inside an attention layer. Of the rest,
     the last is taken that has a gradient on its cells (prefix tokens do not count) in more than one channel (a single
     one is a map of the explained score itself: a segmentation's logits), and that is not the same in all cells. Where no
-    layer is like that, because the model cannot be differentiated, the last one is taken as it comes.
+    layer is like that, because the model cannot be differentiated, the last one is taken as it comes, if there is one of more
+    than one channel.
 
     The gradient is that of one image of seeded noise: the choice depends on the model and on the size of the images,
     not on what they show.
@@ -43,17 +46,8 @@ def auto_layer(
     Raises:
         ValueError: The model has no layer with a spatial grid larger than 1×1.
     """
-    noise = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(0))[None].to(images)
-    modules, inner = named_modules(model), inside_attention(model)
-    listed = [info for info in available_layers(model, noise, forward=forward) if info.name in modules]
-    usable = [info for info in listed if not any(word in info.type for word in _PASSED_OVER)]
-    if not usable:
-        raise ValueError(
-            f'layers="auto" found no layer of {type(model).__name__} with a spatial grid larger than 1x1 for images of shape '
-            f"{tuple(images.shape)}. Class activation maps need one: name a layer and pass reshape= if its output can be "
-            "turned into (B, C, h, w)."
-        )
-    usable = [info for info in usable if modules[info.name] not in inner] or usable
+    noise = _noise(images)
+    modules, usable = named_modules(model), _usable(model, noise, forward)
     names = [info.name for info in usable]
 
     def explained(names: list[str]) -> list[tuple[str, bool]]:
@@ -69,7 +63,59 @@ def auto_layer(
     good = [name for name, several in dependent if several] or [name for name, _ in dependent]
     # A model may return the very tensor that one of its layers made; then only a look at it alone tells them apart.
     alone = (name for name in reversed(good[-_NEAR_THE_END:]) if filled or explained([name]))
-    return next(alone, (good or names)[-1])
+    features = [info.name for info in usable if 1 not in info.shape[1:]]
+    return next(alone, (good or features or names)[-1])
+
+
+def encoder_layer(model: nn.Module, images: Tensor, *, forward: Forward | None = None) -> str:
+    """Name of the last layer before a model's grids grow again, for one that returns an image and no score.
+
+    Where parts are called an encoder or a backbone, the layer is one of theirs. A grid below 4×4 shows no place: the last layer
+    before it that is finer is taken.
+
+    Args:
+        model: Any module; left as it was.
+        images: (B, C, H, W); of the values only dtype and device are used.
+        forward: As in :func:`available_layers`.
+
+    Raises:
+        ValueError: The model has no layer with a spatial grid larger than 1×1.
+    """
+    usable = _usable(model, _noise(images), forward)
+    usable = [info for info in usable if _is_in_encoder(info.name)] or usable
+    sizes = [info.grid[0] * info.grid[1] for info in usable]
+    end = sizes.index(min(sizes))
+    while end + 1 < len(sizes) and sizes[end + 1] == sizes[end]:
+        end += 1
+    fine = [info for info, size in zip(usable[: end + 1], sizes, strict=False) if size >= _FEWEST_CELLS]
+    return (fine or usable[: end + 1])[-1].name
+
+
+def _noise(images: Tensor) -> Tensor:
+    """(1, C, H, W), seeded."""
+    return torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(0))[None].to(images)
+
+
+def _usable(model: nn.Module, image: Tensor, forward: Forward | None) -> list[LayerInfo]:
+    """Layers of features, in the order in which they finish.
+
+    Raises:
+        ValueError: There is none.
+    """
+    modules, inner = named_modules(model), inside_attention(model)
+    listed = [info for info in available_layers(model, image, forward=forward) if info.name in modules]
+    usable = [info for info in listed if not any(word in info.type for word in _PASSED_OVER)]
+    if not usable:
+        raise ValueError(
+            f'layers="auto" found no layer of {type(model).__name__} with a spatial grid larger than 1x1 for images of shape '
+            f"{tuple(image.shape)}. Class activation maps need one: name a layer and pass reshape= if its output can be "
+            "turned into (B, C, h, w)."
+        )
+    return [info for info in usable if modules[info.name] not in inner] or usable
+
+
+def _is_in_encoder(name: str) -> bool:
+    return any(word in name.lower() and "decoder" not in name.lower() for word in _ENCODERS)
 
 
 def _depended_on(

@@ -23,7 +23,8 @@ def import_model(name: str, *, pretrained: bool = False, num_classes: int | None
 
     Args:
         name: A file of ultralytics; ``timm:NAME``, ``torchvision:NAME``; ``hf:FOLDER`` of a transformers model; or
-            ``package.module:name`` of an object, or of a function or class, which is called. The current folder is searched too.
+            ``package.module:name`` of an object, or of a function or class, which is called. The current folder is searched too,
+                last: a file of it that has the name of a package does not hide that.
         pretrained: Of timm and torchvision, with the weights that the library downloads.
         num_classes: Of timm and torchvision, with a head of so many classes.
 
@@ -104,7 +105,7 @@ def _imported(path: str) -> Any:
     if not colon or not module_name or not attribute:
         raise ValueError(f"MODEL is {FORMS}; not {path!r}.")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+        sys.path.append(str(Path.cwd()))
     named: Any = importlib.import_module(module_name)
     for part in attribute.split("."):
         if not hasattr(named, part):

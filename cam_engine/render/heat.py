@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ def colorize(heatmap: ArrayLike, colormap: str = DEFAULT_COLORMAP) -> NDArray[np
         ValueError: A value is outside [0, 1] or NaN (use ``unit_scale``), or the colour map is unknown.
     """
     values = _as_map(heatmap)
-    code = _code(colormap)
+    table = _table(colormap)
     slack = 1e-6  # float32 interpolation may land just outside
     if not (values.min() >= -slack and values.max() <= 1 + slack):
         raise ValueError(
@@ -113,8 +114,7 @@ def colorize(heatmap: ArrayLike, colormap: str = DEFAULT_COLORMAP) -> NDArray[np
             "scale with unit_scale first"
         )
     levels = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
-    bgr = np.asarray(cv2.applyColorMap(levels, code), np.uint8)
-    return np.ascontiguousarray(bgr[..., ::-1])
+    return table[levels]
 
 
 def overlay(
@@ -197,7 +197,7 @@ def check_blend(alpha: float, colormap: str) -> None:
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is the share of the colour, 0 to 1, got {alpha}")
-    _code(colormap)
+    _table(colormap)
 
 
 def _as_map(heatmap: ArrayLike) -> NDArray[np.float64]:
@@ -216,7 +216,11 @@ def _as_size(size: tuple[int, int]) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _code(colormap: str) -> int | NDArray[np.uint8]:
+@functools.lru_cache(maxsize=len(_CODES))
+def _table(colormap: str) -> NDArray[np.uint8]:
+    """The 256 colours of a map, (256, 3) uint8 RGB. OpenCV makes them anew at every call, which takes longer than a lookup."""
     if colormap not in _CODES:
         raise ValueError(f"unknown colormap {colormap!r}; known: {', '.join(COLORMAPS)}")
-    return _CODES[colormap]
+    levels: Any = np.arange(256, dtype=np.uint8)[:, None]
+    bgr = np.asarray(cv2.applyColorMap(levels, _CODES[colormap]), np.uint8)
+    return np.ascontiguousarray(bgr[:, 0, ::-1])

@@ -92,6 +92,13 @@ def draw_tile(tile: Tile, size: tuple[int, int], *, alpha: float, colormap: str,
     return picture
 
 
+def shrunk(image: NDArray[np.uint8], longer_side: int) -> NDArray[np.uint8]:
+    """The picture (H, W, 3) uint8 RGB, smaller if it must be, so that its longer side has at most so many pixels."""
+    scale = longer_side / max(image.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    return image if scale >= 1 else _resize(check_image(image), (height, width))
+
+
 def _resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     height, width = size
     shrinks = height * width < image.shape[0] * image.shape[1]

@@ -3,34 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from cam_engine.targets.scores import class_scores
 
+Together = Literal["sum", "mean", "max"]
+
 
 class MultiLabelTarget:
-    """The sum of the logits of several classes for each image: ``(outputs) -> Tensor (B,)``.
+    """The logits of several classes for each image as one score: ``(outputs) -> Tensor (B,)``.
 
     Args:
         classes: Class indices for all images, ``[2, 5]``; B lists of them, ``[[2, 5], [], [1]]``; a bool tensor
             (B, classes), true where a class counts; or None for the predicted classes, those with a logit above 0.
+        together: ``"sum"`` of them, their ``"mean"``, or ``"max"``: the one that the model is most certain of.
 
     An image without a class has a score of 0 without gradient, and so an invalid map.
+
+    Raises:
+        ValueError: ``together`` is none of the three.
     """
 
-    def __init__(self, classes: Sequence[int] | Sequence[Sequence[int]] | Tensor | None = None) -> None:
+    def __init__(
+        self, classes: Sequence[int] | Sequence[Sequence[int]] | Tensor | None = None, together: Together = "sum"
+    ) -> None:
+        if together not in get_args(Together):
+            raise ValueError(f"together={together!r} is none of {', '.join(get_args(Together))}.")
         self.classes = classes
+        self.together = together
 
     def __call__(self, outputs: Any) -> Tensor:
         logits = class_scores(outputs)
-        return torch.where(self.chosen(logits), logits, 0.0).sum(1)
+        chosen = self.chosen(logits)
+        if self.together == "max":
+            largest = torch.where(chosen, logits, -torch.inf).amax(1)
+            return torch.where(chosen.any(1), largest, 0.0)
+        total = torch.where(chosen, logits, 0.0).sum(1)
+        return total / chosen.sum(1).clamp(min=1) if self.together == "mean" else total
 
     def fixed(self, outputs: Any) -> MultiLabelTarget:
         """This target with the predicted classes settled by ``outputs``."""
-        return self if self.classes is not None else MultiLabelTarget(class_scores(outputs).detach() > 0)
+        if self.classes is not None and self.together != "max":
+            return self
+        logits = class_scores(outputs).detach()
+        chosen = self.chosen(logits)
+        if self.together == "max":  # which of them is the largest is the model's own choice, too
+            best = torch.where(chosen, logits, -torch.inf).argmax(1, keepdim=True)
+            chosen = chosen & torch.zeros_like(chosen).scatter(1, best, True)
+        return MultiLabelTarget(chosen, self.together)
 
     def chosen(self, logits: Tensor) -> Tensor:
         """Which classes count, bool (B, classes), on the device of the logits.

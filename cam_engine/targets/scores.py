@@ -34,6 +34,26 @@ def class_scores(outputs: Any) -> Tensor:
     return outputs
 
 
+def pick_scores(outputs: Any, output: Any) -> Any:
+    """What ``output``, a key, index, name or callable, picks out of what a model returned; everything where it is None.
+
+    Raises:
+        ValueError: It is not there.
+    """
+    if output is None:
+        return outputs
+    if callable(output):
+        return output(outputs)
+    try:
+        attribute = not isinstance(outputs, dict) and hasattr(outputs, str(output))
+        return getattr(outputs, output) if attribute else outputs[output]
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(
+            f"output={output!r} is not in what the model returned ({type(outputs).__name__}"
+            f"{' with keys ' + str(list(outputs)) if isinstance(outputs, dict) else ''})."
+        ) from error
+
+
 def checked_classes(classes: Classes, batch: int) -> Tensor:
     """The classes as a tensor (batch,); empty for the predicted class.
 
@@ -72,7 +92,10 @@ def class_indices(classes: Classes, logits: Tensor) -> Tensor:
     most = max(count, 2)
     # The check reads the caller's own numbers; only where they already live on a device does it have to wait for it.
     if index.numel() and (int(index.min()) < 0 or int(index.max()) >= most):
-        raise ValueError(f"targets= holds class {index.tolist()}, but the model has classes 0 to {most - 1}.")
+        wrong = sorted({i for i in index.tolist() if not 0 <= i < most})
+        raise ValueError(
+            f"targets= holds class {', '.join(map(str, wrong[:5]))}, but the model has classes 0 to {most - 1}."
+        )
     return index.long().to(logits.device)
 
 

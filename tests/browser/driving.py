@@ -24,7 +24,15 @@ def pixels(page, run, image):
 
 
 def choose(page, label, value):
+    if label in ("Colours", "Scale"):
+        open_display(page)
     page.get_by_label(label, exact=True).select_option(value)
+
+
+def open_display(page):
+    """What is behind the gear: colours, scale, opacity, cells, outlines."""
+    if not page.locator(".gear").evaluate("gear => gear.open"):
+        page.locator(".gear > summary").click()
 
 
 def settle(page):

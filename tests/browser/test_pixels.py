@@ -1,32 +1,36 @@
-"""What the browser draws is what cam_engine.render draws."""
+"""What the browser draws: the colours and the interpolation of cam_engine.render, as opaque as the map is high."""
 
 import cv2
 import numpy as np
 import pytest
 from driving import pixels, show_images, shown_images
 
-from cam_engine.render import overlay
+from cam_engine.render import colorize, unit_scale, upsample
 
 pytestmark = pytest.mark.browser
 
 
-def drawn_here(run, image, side, **options):
-    """The overlay of :func:`cam_engine.render.overlay` on the picture enlarged as a browser enlarges it."""
+def drawn_here(run, image, side, colormap, alpha, cells):
+    """(1 - alpha h) picture + alpha h colour, of a map's height h in [0, 1], on the picture enlarged as a browser enlarges it."""
     picture = cv2.resize(run.probe["pictures"][image], (side, side), interpolation=cv2.INTER_LINEAR)
-    return overlay(picture, run.records[-1].maps["gradcam", "features"][image], **options)
+    scaled = unit_scale(run.records[-1].maps["gradcam", "features"][image])
+    at = ((np.arange(side) + 0.5) * 12 / side).astype(int)  # the cell that each pixel's centre lies in
+    large = scaled[np.ix_(at, at)] if cells else upsample(scaled, (side, side))
+    share = alpha * large[..., None]
+    return (1 - share) * picture + share * colorize(large, colormap)
 
 
 @pytest.mark.parametrize(
     ("colormap", "alpha", "cells"),
     [("inferno", 0.5, False), ("jet", 0.5, False), ("inferno", 0.8, True), ("viridis", 1, False), ("turbo", 0, False)],
 )
-def test_an_overlay_is_pythons_overlay(colormap, alpha, cells, two, runs, open_page):
+def test_an_overlay_is_as_opaque_as_its_map_is_high(colormap, alpha, cells, two, runs, open_page):
     page = open_page(two, hash=f"#outlines=0&colormap={colormap}&opacity={alpha}&cells={int(cells)}")
     show_images(page)
     for index, run in enumerate(runs):
         for image in shown_images(page)[1:4]:
             here = pixels(page, index, image).astype(int)
-            there = drawn_here(run, image, here.shape[0], colormap=colormap, alpha=alpha, cells=cells).astype(int)
+            there = drawn_here(run, image, here.shape[0], colormap, alpha, cells).astype(int)
             assert here.shape == there.shape
             off = np.abs(here - there)
             assert off.mean() < 1.2

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from driving import choose, pixels, place, settle, show_images, shown_images
+from driving import choose, open_display, pixels, place, settle, show_images, shown_images
 
 from cam_callbacks.compare import load_run, page_data, render_page, write_page
 from cam_engine.metrics import jensen_shannon
@@ -18,11 +18,12 @@ pytestmark = pytest.mark.browser
 
 def test_the_summary_is_read_without_touching_anything(two, runs, open_page):
     page = open_page(two)
-    text = page.locator("section.summary").inner_text()
+    text = page.locator("section.summary .main-numbers").inner_text()
     last = runs[1].records[-1]
     assert f"{last.metrics['cam/nuisance_enrichment/gradcam']:.3f}" in text
     assert f"{last.user_metrics['val_acc']:.3f}" in text
     apart = jensen_shannon(*[run.records[-1].maps["gradcam", "features"] for run in runs])
+    page.locator("section.summary").get_by_text("All numbers").click()
     assert f"{np.nanmean(apart):.3f}" in page.locator(".distances").inner_text()
     assert "Same probe" in page.locator("header.top").inner_text()
 
@@ -89,7 +90,7 @@ def test_a_look_that_a_run_lacks_is_a_gap(gapped, open_page):
     page.keyboard.press("ArrowRight")
     settle(page)
     assert "gap" not in panel.get_attribute("class")
-    readout = page.locator(".plot[data-metric='entropy'] .readout")
+    readout = page.locator(".plot[data-metric='consensus'] .readout")
     assert "–" not in readout.inner_text()
     page.keyboard.press("ArrowLeft")
     assert re.search(r"\d\.\d+\s*–", readout.inner_text())
@@ -119,9 +120,12 @@ def test_curves_of_the_worst_images_and_a_metric_beside(two, runs, open_page):
     assert plot.locator(".u-axis").count() == axes + 1
 
 
-def test_a_fixed_scale_is_the_same_at_every_epoch(two, runs, open_page):
+def test_a_fixed_scale_is_the_same_at_every_epoch(runs, tmp_path, open_page):
     """Of each map: the brightest cell is at the scale's end at every look. Fixed: colours follow the share of the focus."""
-    page = open_page(two, hash="#outlines=0&opacity=1&cells=1&sort=probe&colormap=viridis")
+    bare = [replace(run, probe={k: v for k, v in run.probe.items() if k != "pictures"}) for run in runs]
+    page = open_page(
+        write_page(bare, tmp_path / "page.html"), hash="#outlines=0&opacity=1&cells=1&sort=probe&colormap=viridis"
+    )
     show_images(page)
     shares = [run.records[-1].maps["gradcam", "features"] for run in runs]
     shares = [maps / maps.sum((1, 2), keepdims=True) for maps in shares]
@@ -142,6 +146,7 @@ def test_a_fixed_scale_is_the_same_at_every_epoch(two, runs, open_page):
 def test_images_are_sorted_and_filtered(two, runs, open_page):
     page = open_page(two)
     last = [run.records[-1] for run in runs]
+    choose(page, "Sort", "drift")
     drift = np.fmax.reduce([r.per_image["drift_ref/gradcam"] for r in last])
     assert shown_images(page) == [-1, *np.argsort(-drift, kind="stable")]
 
@@ -183,7 +188,7 @@ def test_predictions_that_flipped_since_the_reference(two, runs, open_page):
 
 
 def test_images_keep_their_places_while_the_slider_moves(two, runs, open_page):
-    page = open_page(two)
+    page = open_page(two, hash="#sort=drift")
     before = shown_images(page)
     page.locator("h1").click()
     page.keyboard.press("ArrowLeft")
@@ -197,6 +202,7 @@ def test_images_keep_their_places_while_the_slider_moves(two, runs, open_page):
 def test_the_difference_to_a_run_is_centred_at_zero(two, runs, open_page):
     page = open_page(two)
     choose(page, "Show", "run:0")
+    open_display(page)
     page.get_by_label("Cells").check()
     page.get_by_label("Outlines").uncheck()
     show_images(page)
@@ -301,8 +307,11 @@ def test_dark_mode(two, open_page):
 
 def test_a_choice_keeps_the_keyboards_focus(two, open_page):
     page = open_page(two)
+    open_display(page)
     for label in ("Method", "Scale", "Sort", "Lines"):
         box = page.get_by_label(label, exact=True)
+        if label == "Scale":
+            open_display(page)
         box.focus()
         before = box.input_value()
         page.keyboard.press("ArrowUp" if label == "Method" else "ArrowDown")
@@ -329,11 +338,24 @@ def test_everything_is_reached_by_keyboard_and_has_a_name(two, open_page):
 
 def test_alerts_are_marked_in_summary_and_curves(runs, tmp_path, open_page):
     data = page_data(runs)
-    data["runs"][1]["alerts"] = [{"name": "off target", "text": "enrichment 0.4 <b>below</b> 1", "places": [2, 3, 4]}]
+    alert = {
+        "rule": "off_target",
+        "name": "off target",
+        "method": "",
+        "layer": "",
+        "places": [2, 3, 4],
+        "advice": "Look.",
+    }
+    alert |= {"raised": "enrichment 0.4 <b>below</b> 1", "now": "enrichment 0.6", "cleared": None}
+    data["runs"][1]["alerts"] = [alert]
     path = tmp_path / "page.html"
     path.write_text(render_page(data), encoding="utf-8")
     page = open_page(path)
-    assert "off target" in page.locator(".alerts").inner_text()
+    page.locator(".more > summary").click()
+    said = page.locator(".alerts").inner_text()
+    assert (
+        "off target" in said and "when raised: enrichment 0.4 <b>below</b> 1" in said and "now: enrichment 0.6" in said
+    )
     mark = page.locator(".plot[data-metric='on_target_enrichment'] .alert")
     over = page.locator(".plot[data-metric='on_target_enrichment'] .u-over").bounding_box()
     box = mark.bounding_box()

@@ -86,7 +86,7 @@ def test_an_error_of_ours_ends_no_training_and_monitors_see_neutral_values(net, 
     adapter = OddAdapter(trainer, probe, tmp_path / "looks", methods="gradcam", layers="nowhere")
     with pytest.warns(UserWarning, match="OddAdapter: look skipped; training goes on.*no layer 'nowhere'") as caught:
         trainer.run()
-    assert trainer.steps == 15 and sum("look skipped" in str(w.message) for w in caught) == 3  # then it rests
+    assert trainer.steps == 15 and sum("look skipped" in str(w.message) for w in caught) == 1
     values = adapter.watcher.values()
     assert (values["cam/failed_looks"], values["cam/drift_ref/gradcam"], values["cam/valid_frac/gradcam"]) == (3, 0, 0)
 

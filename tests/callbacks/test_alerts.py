@@ -340,12 +340,13 @@ def test_nan_weights_raise_an_alert_and_training_goes_on(fit, make_module, pl, d
     assert logged["cam/alert/collapsed"] == 1 and np.isfinite(list(logged.values())).all()
 
     events = EventAccumulator(board.log_dir).Reload()
-    assert [e.value for e in events.Scalars("cam/alert/collapsed")] == flags
+    assert [e.value for e in events.Scalars("cam/alert/collapsed")] == [1, 1, 1]  # from the look on at which it fired
+    assert [tag for tag in events.Tags()["scalars"] if tag.startswith("cam/alert/")] == ["cam/alert/collapsed"]
     (text,) = {e.tensor_proto.string_val[0].decode() for e in events.Tensors("cam/alert/collapsed/text_summary")[:1]}
     assert "0% of the images have a valid map; since epoch 1" in text
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/m.db")
     tag = client.get_run(flow.run_id).data.tags["cam.alert.collapsed"]
-    assert "valid map" in tag and [line.split()[1] for line in tag.splitlines()] == ["(eigencam", "(gradcam"]
+    assert tag == "since epoch 1"  # no longer than MLflow shows
     assert (tmp_path / "a" / flow.run_id / "artifacts/cam/alerts/look-000001.txt").read_text().count("collapsed") == 2
 
 

@@ -42,6 +42,17 @@ class Branch(nn.Module):
         return self.head(self.used(x).mean((2, 3)))
 
 
+class Dictionary(nn.Module):
+    """Class scores in a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": self.net(x)}
+
+
 def probe(images: torch.Tensor = X, *arguments: Any, **known: Any) -> Any:
     from cam_callbacks import ProbeSet
 
@@ -211,6 +222,8 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "a layer without a grid": lambda _: look(layers="4"),
     "a target that is no target": lambda _: callback(target="lable"),
     "a class that the model does not have": lambda _: look(target=7),
+    "a label that the model does not have": lambda _: look(given=probe(X, [0, 1, 5, 2])),
+    "an output that is no tensor of class scores": lambda _: look(Dictionary()),
     "a negative class": lambda _: explain(targets=-1),
     "classes for another number of images": lambda _: look(target=[0, 1]),
     "a target that returns the wrong shape": lambda _: look(target=lambda out: out.sum()),

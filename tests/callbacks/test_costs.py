@@ -36,7 +36,7 @@ def test_out_of_memory_halves_the_batch_and_remembers(probe, net, caplog):
 
     small = CAMMonitor(probe, "gradcam", layers="1.8", batch_size=8)
     record = small.look(torch.nn.Sequential(Device(), net))
-    assert sizes[:3] == [8, 4, 2] and max(sizes[3:]) == 2 and small.batches.size == 2
+    assert sizes[:4] == [2, 8, 4, 2] and max(sizes[4:]) == 2  # the first two tell the task and small.batches.size == 2
     assert caplog.text.count("out of memory") == 2
     plain = CAMMonitor(probe, "gradcam", layers="8").look(net)
     np.testing.assert_allclose(record.maps["gradcam", "1.8"], plain.maps["gradcam", "8"], atol=1e-6)

@@ -24,6 +24,37 @@ def test_an_error_skips_the_look_and_training_goes_on(fit, pl):
     )
 
 
+def ours(caught) -> list[str]:
+    return [str(w.message) for w in caught if "CAMCallback" in str(w.message)]
+
+
+def test_one_cause_is_told_once_by_whatever_way_it_comes(fit, package):
+    """At the set-up and at three looks, which are the last; and again in the next fit."""
+    callback = CAMCallback(layers="nowhere")
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="no layer 'nowhere'") as caught:
+            trainer = fit(callback, epochs=5, package=package)
+        (told,) = ours(caught)
+        assert "After 3 failed looks in a row there are no more in this training." in told
+        assert trainer.current_epoch == 5 and callback.failed_looks == 3
+
+
+def test_every_other_cause_is_told_too(fit, monkeypatch):
+    class Break(CAMCallback):
+        def on_validation_batch_start(self, trainer, pl_module, *rest):
+            def broken(x):
+                raise (ZeroDivisionError if trainer.current_epoch == 0 else OverflowError)(f"at {id(x)}")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(pl_module.net[0], "forward", broken)
+                super().on_validation_batch_start(trainer, pl_module, *rest)
+
+    with pytest.warns(UserWarning, match="look skipped") as caught:
+        fit(Break(methods="gradcam"), epochs=3)
+    first, second = ours(caught)
+    assert "ZeroDivisionError: at" in first and "OverflowError: at" in second
+
+
 def test_a_wrong_argument_is_an_error_at_once(data, tmp_path):
     """Also with ``probe="val"``, which is not known before the fit."""
     for wrong, message in (
@@ -49,7 +80,7 @@ def test_a_validation_set_without_an_index_stops_no_monitor(make_module, pl, dat
     stop = pl.callbacks.EarlyStopping("cam/on_target_enrichment/gradcam", patience=50, check_finite=True)
     trainer = pl.Trainer(max_epochs=2, accelerator="cpu", callbacks=[stop, CAMCallback()], logger=False,
                          default_root_dir=tmp_path, enable_checkpointing=False, enable_progress_bar=False)  # fmt: skip
-    with pytest.warns(UserWarning, match="look skipped; training goes on.*cannot be read by index"):
+    with pytest.warns(UserWarning, match="training goes on.*cannot be read by index"):
         trainer.fit(make_module(), DataLoader(data, 16), DataLoader(Stream(), 8))
     assert trainer.current_epoch == 2
     assert float(trainer.callback_metrics["cam/failed_looks"]) == 2

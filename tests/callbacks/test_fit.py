@@ -105,7 +105,14 @@ def test_the_environment_switches_it_off(fit, monkeypatch):
     assert callback.store is None and not any(k.startswith("cam/") for k in trainer.callback_metrics)
 
 
-def test_fast_dev_run(fit):
+def test_fast_dev_run_looks_and_writes_nothing(fit, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    callback = CAMCallback(on_error="raise")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*CAMCallback.*")
-        fit(CAMCallback(on_error="raise"), fast_dev_run=True)
+        trainer = fit(callback, fast_dev_run=True)
+    assert callback.watcher.monitor.looks == 1 and "cam/drift_ref/gradcam" in trainer.callback_metrics
+    assert callback.store is None and not list(tmp_path.iterdir())
+    kept = CAMCallback(on_error="raise", folder=tmp_path / "kept")
+    fit(kept, fast_dev_run=True)
+    assert len(kept.store) == 1  # where a folder was asked for

@@ -32,12 +32,14 @@ def test_a_look_in_inference_mode(package, pl, make_module, data, tmp_path, stag
     assert len(events.Images("cam/gradcam/sheet")) == 1
 
 
-def test_without_being_asked_it_does_not_look(pl, make_module, data, tmp_path):
+def test_without_being_asked_it_does_not_look_and_says_how_to_ask(pl, make_module, data, tmp_path, caplog):
     pl = pl("pytorch_lightning")
     callback = CAMCallback()
     trainer = pl.Trainer(accelerator="cpu", logger=False, callbacks=[callback], enable_progress_bar=False,
                          enable_checkpointing=False, default_root_dir=tmp_path)  # fmt: skip
-    trainer.validate(make_module(), DataLoader(data, 16), verbose=False)
+    with caplog.at_level("INFO"):
+        trainer.validate(make_module(), DataLoader(data, 16), verbose=False)
+    assert caplog.text.count('for trainer.validate pass CAMCallback(on=("validate",))') == 1
     assert callback.store is None and not any(key.startswith("cam/") for key in trainer.callback_metrics)
     with pytest.raises(ValueError, match='on= takes "fit", "validate" and "test"'):
         CAMCallback(on="training")

@@ -9,6 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cam_callbacks import CAMCallback, ProbeSet, RecordStore
+from cam_callbacks.compare.verdict import verdict_of
 
 
 def test_pictures_and_numbers_reach_tensorboard_and_mlflow(package, pl, fit, data, masks, tmp_path, mlflow_logger):
@@ -32,9 +33,13 @@ def test_pictures_and_numbers_reach_tensorboard_and_mlflow(package, pl, fit, dat
     events = EventAccumulator(board.log_dir, size_guidance={"images": 0})
     events.Reload()
     for key, value in records[-1].metrics.items():
+        if key.startswith("cam/alert/") and not any(record.metrics[key] for record in records):
+            assert key not in events.Tags()["scalars"]  # it never fired
+            continue
         assert events.Scalars(key)[-1].value == pytest.approx(value, rel=1e-5), key
     tags = events.Tags()["images"]
-    wanted = [f"cam/{m}/{i}" for m in ("eigencam", "gradcampp") for i in ("0", "2", "3", "5", "sheet", "film_strip")]
+    drawn = ("0", "2", "3", "5", "sheet", "film_strip", "under_the_focus")
+    wanted = [f"cam/{m}/{i}" for m in ("eigencam", "gradcampp") for i in drawn]
     assert sorted(tags) == sorted(wanted)
     assert [image.step for image in events.Images("cam/gradcampp/0")] == [0, 1, 2]
     assert len({image.encoded_image_string for image in events.Images("cam/gradcampp/sheet")}) == 3
@@ -46,6 +51,9 @@ def test_pictures_and_numbers_reach_tensorboard_and_mlflow(package, pl, fit, dat
     )
     assert run.data.tags["cam.probe_fingerprint"] == probe.fingerprint
     assert run.data.tags["cam.methods"] == "eigencam, gradcam++" and run.data.tags["cam.layers"] == "net.8"
+    said = verdict_of(callback.store)
+    assert said.startswith(("run one: validation accuracy ", "run one: cannot judge"))
+    assert run.data.tags["mlflow.note.content"] == run.data.tags["cam.verdict"] == said
     assert {f.path for f in client.list_artifacts(flow.run_id)} >= {
         "cam",
         "cam_report.html",
@@ -67,7 +75,7 @@ def test_each_of_two_tensorboards_gets_every_picture(fit, pl, tmp_path, image_ta
     boards = [pl("pytorch_lightning").loggers.TensorBoardLogger(tmp_path, name) for name in ("one", "two")]
     fit(CAMCallback(methods="eigencam", max_images=2, on_error="raise"), logger=boards, epochs=1)
     tags = [image_tags(board) for board in boards]
-    assert len(tags[0]) == 4 and tags[0] == tags[1]
+    assert len(tags[0]) == 5 and tags[0] == tags[1]
 
 
 def test_max_images_0_draws_nothing_and_logs_the_rest(fit, pl, tmp_path, caplog, mlflow_logger, image_tags):

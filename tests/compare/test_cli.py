@@ -30,6 +30,17 @@ def test_compare_as_a_process(write_run, tmp_path):
     assert (tmp_path / "page.html").is_file()
 
 
+def test_a_reader_that_stops_early_costs_no_page(write_run, tmp_path):
+    page = tmp_path / "page.html"
+    read, written = os.pipe()
+    os.close(read)  # as `| head` does when it has seen enough
+    command = [sys.executable, "-m", "cam_callbacks.cli", "compare", str(write_run("clean")), "-o", str(page)]
+    done = subprocess.run(command, stdout=written, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(written)
+    assert page.stat().st_size > 10_000
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_a_mistake_is_one_line_and_exit_code_2(write_run, tmp_path, capsys):
     good = str(write_run("clean", epochs=1))
     mistakes = {

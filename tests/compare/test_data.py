@@ -173,10 +173,14 @@ def test_alerts_and_shifts_come_from_the_records(two):
     (run,) = page_data([replace(two[0], records=records)])["runs"]
     assert run["alerts"] == [
         {
+            "rule": "off_target",
             "name": "off target (gradcam)",
             "method": "gradcam",
             "layer": "layer4",
-            "text": "enrichment is 0.4. Look.",
+            "raised": "enrichment is 0.4",
+            "now": None,
+            "cleared": 7,
+            "advice": "Look.",
             "places": [5, 6],
         }
     ]

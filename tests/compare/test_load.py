@@ -8,6 +8,7 @@ import pytest
 from cam_callbacks.compare import LoadError, load_run, load_runs, select_runs
 from cam_callbacks.keys import Key
 from cam_callbacks.records import RecordError, RecordStore
+from cam_callbacks.tensorboard_plugin.watch import Watch
 
 
 def test_a_folder_of_records_is_read_whole(write_run, probe_arrays):
@@ -51,6 +52,17 @@ def test_equal_names_become_unique(write_run):
         "a (2)",
         "a (2) (2)",
     ]
+
+
+def test_runs_called_by_their_folder_are_named_as_in_tensorboards_list(write_run, tmp_path):
+    """As a CAMLoop in ``<run>/cam`` calls itself; a name that somebody gave stays."""
+    for run in ("a/first", "a/second", "b/first"):
+        write_run("cam", folder=tmp_path / "logs" / run / "cam")
+    write_run("own", folder=tmp_path / "logs" / "third" / "cam")
+    names = [run.name for run in select_runs([tmp_path / "logs"]).runs]
+    assert names == ["a/first", "a/second", "b/first", "own"]
+    assert names[:3] == sorted(Watch(str(tmp_path / "logs")).runs())[:3]
+    assert [run.name for run in select_runs([tmp_path / "logs" / "a" / "second"]).runs] == ["second"]
 
 
 def test_a_damaged_look_is_left_out_and_said(write_run):

@@ -70,7 +70,8 @@ def test_nothing_is_fetched_and_nothing_else_may_run(two):
     _, script = read.inside["script"]
     (style,) = read.inside["style"]
     assert read.policy == (
-        f"default-src 'none'; img-src data:; style-src {content_hash(style)}; script-src {content_hash(script)}"
+        f"default-src 'none'; img-src data:; style-src {content_hash(style)}; script-src {content_hash(script)}; "
+        "base-uri 'none'; form-action 'none'"
     )
     for _, attrs in read.elements:
         assert not {"src", "href", "action", "srcset", "style"} & set(attrs)
@@ -90,7 +91,7 @@ def test_hostile_names_stay_inside_the_data(write_run):
     data = json.loads(read.inside["script"][0])
     assert data["runs"][0]["name"] == HOSTILE[0]
     assert "\x00" not in read.inside["script"][0]
-    assert data["runs"][4]["name"] == "n�ul � �[31m"
+    assert data["runs"][4]["name"] == "n\\x00ul \\ud800 \\x1b[31m"
 
 
 def test_a_page_that_fetches_its_data_may_ask_its_own_server_alone():

@@ -207,6 +207,16 @@ def test_alerts_are_said(write_run):
     assert comparison.numbers()["runs"][0]["alerts"][0]["places"] == [1]
 
 
+def test_an_alert_says_what_was_measured_when_raised_and_what_is_now(write_run):
+    store = RecordStore(write_run("clean", epochs=3))
+    for look, measured in ((1, "entropy 0.97"), (2, "entropy 0.99")):
+        alert = Alert("diffuse", "gradcam", "layer4", look, look, 1, 1, look == 1, measured, (), "Look at them.")
+        store.write(replace(store.read(look), alerts=(alert,)))
+    text = compare_runs(store.folder).text()
+    assert "since epoch 1: entropy 0.97. Now: entropy 0.99. Look at them." in text
+    assert "\nclean: validation accuracy 0.600, but diffuse; " in text
+
+
 def test_table_and_json_encode_no_map_and_round_no_number(write_run, monkeypatch):
     encoded = []
 

@@ -14,4 +14,5 @@ def test_a_cell_is_cut_to_its_width():
 def test_wide_and_combining_characters_count_as_a_terminal_counts_them():
     assert columns("漢字") == 4 and columns("e\u0301") == 1
     assert shorten("漢字漢字", 5) == "漢字…"
-    assert printable("\x1b[31mred\n line\ud800") == "\ufffd[31mred line\ufffd"
+    assert printable("\x1b[31mred\n line\ud800") == "\\x1b[31mred line\\ud800"
+    assert printable("invoice\u202egpj.exe") == "invoice\\u202egpj.exe"

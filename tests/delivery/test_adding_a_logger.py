@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from pytorch_lightning.loggers import Logger
-from small_training import callback, train
+from small_training import callback, data, train
+from torch.utils.data import DataLoader
 
 from cam_callbacks import RecordStore
 from cam_callbacks.delivery.sync import sync
@@ -85,6 +87,33 @@ def test_a_training_delivers_its_looks_to_it(registered, tmp_path):
         assert np.ptp(np.asarray(Image.open(folder / "cam-gradcam-0-0.png"))) > 100
     delivered = json.loads((tmp_path / "records" / "delivered.json").read_text())
     assert delivered["looks"] == {"folder-1": [0, 1, 2], "folder-2": [0, 1, 2]}
+
+
+@pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
+def test_a_logger_that_takes_pictures_by_log_image_needs_no_class(package, tmp_path, caplog):
+    """With W&B's signature. The second fit of the same trainer shows nothing twice."""
+
+    class Gallery(importlib.import_module(f"{package}.loggers").Logger):
+        name, version = "gallery", 3
+        log_hyperparams = log_metrics = lambda *_, **__: None
+
+        def __init__(self):
+            super().__init__()
+            self.shown = []
+
+        def log_image(self, key, images, step=None, **options):
+            self.shown += [(key, step, np.ptp(np.asarray(image)) > 100) for image in images]
+
+    gallery, records = Gallery(), tmp_path / "records"
+    trainer = train(package, gallery, callback(folder=records))
+    tags = [f"cam/gradcam/{name}" for name in (0, 1, 2, "sheet")]
+    looks = {(tag, epoch, True) for tag in tags for epoch in range(3)}
+    assert len(gallery.shown) == 13 and set(gallery.shown) == looks | {("cam/gradcam/film_strip", 2, True)}
+    assert list(json.loads((records / "delivered.json").read_text())["looks"]) == ["Gallery:gallery/3"]
+    assert "shows pictures" not in caplog.text
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(trainer.lightning_module, DataLoader(data(), 8), DataLoader(data(), 8))
+    assert set(gallery.shown[13:]) == {(tag, 3, True) for tag in (*tags, "cam/gradcam/film_strip")}
 
 
 def test_what_it_could_not_take_is_delivered_later_from_its_address(registered, tmp_path, caplog):

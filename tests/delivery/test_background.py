@@ -230,7 +230,7 @@ class TestOutbox:
         client.log_param(run, "lr", 3)
         box.deliver()
         assert box.waiting() == []
-        assert "00000001.json is damaged" in caplog.text and "MLflow refused log_batch" in caplog.text
+        assert "00000001.json is damaged" in caplog.text and "MLflow refused param lr" in caplog.text
         assert MlflowClient(uri).get_run(box.run["run_id"]).data.metrics == {"loss": 1.0}
 
     def test_many_points_are_sent_together(self, box, monkeypatch):

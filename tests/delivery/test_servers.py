@@ -62,7 +62,7 @@ def test_a_server_that_is_down_comes_back_and_dies(server, tmp_path, monkeypatch
         assert torch.equal(ours, theirs)
     assert logger.run_id.startswith("queued-") and len(logger.experiment.queue.waiting()) > 20
     drawn = pictures(board.log_dir)
-    assert set(drawn.values()) == {1} and sum(step == 2 for _, step in drawn) == 5  # 3 images, sheet, film strip
+    assert set(drawn.values()) == {1} and sum(step == 2 for _, step in drawn) == 6  # 3 images, sheet, wall, film strip
     assert main(["sync", str(tmp_path)]) == 2
     assert "no MLflow server answers" in capsys.readouterr().err
 

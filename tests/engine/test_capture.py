@@ -773,3 +773,24 @@ def test_a_look_at_a_compiled_model_does_not_make_it_compile_again(make_cnn, pho
     CAM(net, ONE_PASS, ["stage1", "stage2"])(photos, 1)
     net(photos)
     assert len(graphs) == compiled
+
+
+def test_one_call_may_have_a_forward_of_its_own():
+    """Variants of images come side by side, so that what belongs to an image can be repeated with it."""
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
+    images, beside = torch.rand(3, 1, 8, 8), torch.tensor([1.0, -2.0, 3.0])
+    counts = []
+
+    def forward(model, given):
+        counts.append(len(given))
+        rows = torch.arange(3).repeat_interleave(len(given) // 3) if len(given) % 3 == 0 else torch.arange(len(given))
+        close = [(given[i] - images[r]).abs().max() <= 1 for i, r in enumerate(rows.tolist())]
+        assert all(close)
+        return model(given) * beside[rows][:, None]
+
+    cam = CAM(net, ["gradcam", "scorecam", "ablationcam"], "1", batch_size=6)
+    plain = cam(images, 1)
+    scaled = cam(images, 1, forward=forward)
+    assert max(counts) > 3
+    torch.testing.assert_close(scaled.scores, plain.scores * beside)
+    assert torch.equal(cam(images, 1).scores, plain.scores)

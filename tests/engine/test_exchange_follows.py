@@ -269,3 +269,25 @@ def test_focus_against_random_tells_whether_the_map_shows_what_decides(taught):
         assert focus.high < moved.low + 0.05
     else:
         assert focus.low > moved.high
+
+
+def test_mixtures_keep_the_other_inputs_of_their_receivers():
+    """A model that adds what else belongs to an image: a mixture is scored with its receiver's."""
+    images = torch.rand(6, 1, 8, 8)
+    beside = torch.arange(6)
+    asked = []
+
+    def receiving(rows):
+        asked.extend(rows)
+
+        def forward(model, mixtures):
+            assert len(mixtures) == len(rows)
+            return torch.nn.functional.one_hot(beside[rows], 6).float()
+
+        return forward
+
+    net = torch.nn.Flatten()
+    of = follows(net, images, range(6), ["frame", "colour"], batch_size=4, receiving=receiving)
+    for result in of.values():
+        assert result.predicted.tolist() == result.pairs[:, 1].tolist()
+    assert len(asked) == sum(result.n for result in of.values())

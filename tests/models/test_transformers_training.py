@@ -63,4 +63,4 @@ def test_weights_are_as_without_and_the_best_checkpoint_can_be_chosen_by_focus(t
         assert torch.equal(ours, theirs)
     enrichment = [r.metrics[key.removeprefix("eval_")] for r in watch.store]
     assert watched.state.best_metric == pytest.approx(max(enrichment))
-    assert watch.store.folder == tmp_path / "watched" / "cam"
+    assert watch.store.folder == tmp_path / "watched" / "cam" and watch.failed_looks == 0

@@ -6,6 +6,7 @@ import { shown } from "./format.js";
 
 const HEIGHT = 190;
 const FEW_PLACES = 40; // up to as many have a dot each
+const DRIFTS = ["drift_ref", "focus_drift", "centroid_shift"]; // measured from the reference
 const LINES = { mean: "mean", worst_tenth: "worst tenth", worst_class: "worst class" };
 const DASHES = { mean: [], worst_tenth: [6, 3], worst_class: [2, 3] };
 const FONT = "11px system-ui, sans-serif";
@@ -63,7 +64,7 @@ export class Chart {
       series: [{}, ...series],
       hooks: {
         drawClear: [(plot) => this.#drawBands(plot)],
-        draw: [(plot) => this.#drawMark(plot)],
+        draw: [(plot) => this.#drawMark(plot), (plot) => this.#drawSettled(plot)],
         setCursor: [(plot) => this.#showValues(plot.cursor.idx)],
       },
     };
@@ -217,6 +218,34 @@ export class Chart {
     ctx.restore();
   }
 
+  /** Where a run's reference is set, a drift jumps: it is measured from another look from then on. */
+  #drawSettled(plot) {
+    const { ctx, bbox } = plot;
+    if (!DRIFTS.includes(this.metric.key)) return;
+    ctx.save();
+    ctx.setLineDash([2, 3]);
+    ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+    for (const [i, run] of this.#drawnRuns().entries()) {
+      const set = run.seriesOf("reference_set", this.state.method, this.state.layer)?.mean ?? [];
+      const look = set.findIndex((value) => value === 1);
+      if (look <= 0) continue;
+      const x = plot.valToPos(run.places[look], "x", true);
+      ctx.strokeStyle = ctx.fillStyle = runColor(run);
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+      const isLate = x > bbox.left + bbox.width * 0.7;
+      ctx.textAlign = isLate ? "right" : "left";
+      ctx.fillText(
+        "reference set",
+        x + (isLate ? -4 : 4) * devicePixelRatio,
+        bbox.top + (12 + 13 * i) * devicePixelRatio,
+      );
+    }
+    ctx.restore();
+  }
+
   /** A mark above the chart where an alert of a run began. */
   #alerts() {
     const { method, layer } = this.state;
@@ -226,7 +255,7 @@ export class Chart {
 
   #alertMark(run, alert) {
     const start = alert.places[0];
-    const title = `${run.name}: ${alert.name}, from ${this.data.axis} ${start}. ${alert.text}`;
+    const title = `${run.name}: ${alert.name}, from ${this.data.axis} ${start}. ${alert.raised}`;
     return h("span", { class: `alert run-${run.index % 10}`, title, data: { place: start } }, "▼");
   }
 

@@ -5,6 +5,7 @@ import { divergingBytes } from "./paint.js";
 import { fixedLimit } from "./view.js";
 
 const STEP_MS = 450; // between two places while playing
+const PARTS = { Verdict: ".first", Curves: ".curves", Images: ".images", Numbers: ".summary" };
 
 export function controls(data, state) {
   const { places } = data;
@@ -45,25 +46,38 @@ export function controls(data, state) {
     play.setAttribute("aria-label", timer ? "pause" : "play");
   }
 
+  const original = (on) => state.set({ original: on });
   const onKey = (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey || isEditing(event.target)) return;
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (by && !event.target.closest?.(".scroll")) step(by);
+    if (event.key === "o" || event.key === "O") original(true);
+    else if (by && !event.target.closest?.(".scroll")) step(by);
     else if (event.key === " " && !event.target.closest?.("button, a, summary, .scroll")) timer ? stop() : start();
     else return;
     event.preventDefault();
   };
+  const onKeyUp = (event) => (event.key === "o" || event.key === "O") && original(false);
+  const away = () => original(false);
 
-  const choices = h("div", { class: "choices" });
+  const chosen = h("div", { class: "choices" });
+  const display = h("div", { class: "choices popover" });
+  const gear = h(
+    "details",
+    { class: "gear" },
+    h("summary", { title: "Colours, scale, cells, opacity", "aria-label": "Display" }, "⚙"),
+    display,
+  );
+  const outside = (event) => gear.open && !gear.contains(event.target) && (gear.open = false);
   state.listen((keys) => {
     write();
-    if (["method", "layer", "show", "probe", "colormap", "scale"].some((key) => keys.has(key)))
-      refill(choices, fields(data, state));
-    else if (keys.has("place")) choices.querySelector(".pin")?.replaceChildren(pinText(data, state));
+    if (["method", "layer", "show", "probe", "colormap", "scale"].some((key) => keys.has(key))) {
+      refill(chosen, fields(data, state));
+      refill(display, looks(data, state));
+    }
   });
-  choices.append(...fields(data, state));
+  chosen.append(...fields(data, state));
+  display.append(...looks(data, state));
   write();
-  const narrow = innerWidth < 900;
   const bar = h(
     "div",
     { class: "bar", role: "region", "aria-label": "What is shown" },
@@ -72,47 +86,65 @@ export function controls(data, state) {
       { class: "time" },
       play,
       h("button", { type: "button", class: "icon", "aria-label": `${data.axis} before`, onclick: () => step(-1) }, "‹"),
-      slider,
+      h("span", { class: "rail" }, slider, onsets(data)),
       h("button", { type: "button", class: "icon", "aria-label": `next ${data.axis}`, onclick: () => step(1) }, "›"),
       where,
     ),
+    chosen,
+    gear,
     h(
       "nav",
       { class: "jumps", "aria-label": "Parts of the page" },
-      ["Summary", "Curves", "Images"].map((part) =>
+      Object.entries(PARTS).map(([part, place]) =>
         h(
           "button",
           {
             type: "button",
             class: "jump",
-            onclick: () => document.querySelector(`.${part.toLowerCase()}`).scrollIntoView({ block: "start" }),
+            onclick: () => document.querySelector(place).scrollIntoView({ block: "start" }),
           },
           part,
         ),
       ),
     ),
-    h("details", { class: "display", open: !narrow }, h("summary", {}, "Display"), choices),
   );
   document.addEventListener("keydown", onKey);
+  document.addEventListener("keyup", onKeyUp);
+  document.addEventListener("pointerdown", outside);
+  addEventListener("blur", away);
   const resized = new ResizeObserver(() =>
     document.documentElement.style.setProperty("--bar", `${bar.offsetHeight}px`),
   );
   resized.observe(bar);
-  return { element: bar, stop: () => (stop(), resized.disconnect(), document.removeEventListener("keydown", onKey)) };
+  const end = () => {
+    stop();
+    resized.disconnect();
+    document.removeEventListener("keydown", onKey);
+    document.removeEventListener("keyup", onKeyUp);
+    document.removeEventListener("pointerdown", outside);
+    removeEventListener("blur", away);
+  };
+  return { element: bar, stop: end };
 }
 
+/** A tick below the slider where an alert began. */
+function onsets(data) {
+  const last = Math.max(1, data.places.length - 1);
+  const ticks = data.runs.flatMap((run) =>
+    run.alerts.map((alert) => {
+      const at = data.places.findIndex((place) => place >= alert.places[0]);
+      const title = `${run.name}: ${alert.name} since ${data.axis} ${alert.places[0]}`;
+      return h("i", { class: `run-${run.index % 10}`, title, vars: { at: (at < 0 ? last : at) / last } });
+    }),
+  );
+  return h("span", { class: "onsets", "aria-hidden": "true" }, ticks);
+}
+
+/** Which maps: in sight. */
 function fields(data, state) {
-  const runs = data.runs.filter((run) => run.probeIndex === state.probe);
   const layers = data.layers(state.method);
-  const shows = [
-    ["maps", "maps"],
-    ...(runs.length > 1 ? runs.map((run) => [`run:${run.index}`, `difference to ${run.name}`]) : []),
-  ];
-  if (data.places.length > 1) {
-    const pinned = state.show.startsWith("epoch:") ? state.show : `epoch:${data.places[0]}`;
-    shows.push([pinned, `difference to ${data.axis} ${pinned.slice(6)}`]);
-  }
   const probes = data.probes.map((probe, i) => [String(i), `${probe.ids.length} images, ${probe.fingerprint}`]);
+  const remark = untrusted(data, state.method, state.layer);
   return [
     data.probes.length > 1 &&
       select("Probe", probes, String(state.probe), (it) =>
@@ -120,10 +152,11 @@ function fields(data, state) {
       ),
     select(
       "Method",
-      data.methods.map((it) => [it, it]),
+      data.methods.map((it) => [it, untrusted(data, it, state.layer) ? `${it} (not to be trusted)` : it]),
       state.method,
       (method) =>
         state.set({ method, layer: data.layers(method).includes(state.layer) ? state.layer : data.layers(method)[0] }),
+      remark,
     ),
     layers.length > 1 &&
       select(
@@ -132,20 +165,20 @@ function fields(data, state) {
         state.layer,
         (layer) => state.set({ layer }),
       ),
-    shows.length > 1 &&
-      select(
-        "Show",
-        shows,
-        state.show,
-        (show) => state.set({ show }),
-        "Maps, or the maps minus those of another run or epoch",
-      ),
-    state.show.startsWith("epoch:") &&
-      h(
-        "button",
-        { type: "button", class: "pin", onclick: () => state.set({ show: `epoch:${state.place}` }) },
-        pinText(data, state),
-      ),
+  ].filter(Boolean);
+}
+
+/** Why a method's maps show nothing, of the runs in which they do not; undefined where all is well. */
+function untrusted(data, method, layer) {
+  const said = data.runs.flatMap((run) =>
+    run.untrusted.filter((it) => it.method === method && it.layer === layer).map((it) => `${run.name}: ${it.text}`),
+  );
+  return said.length ? said.join(". ") : undefined;
+}
+
+/** How maps are drawn: behind the gear. */
+function looks(data, state) {
+  return [
     select(
       "Colours",
       Object.keys(data.colormaps).map((it) => [it, it]),
@@ -165,7 +198,7 @@ function fields(data, state) {
     ),
     h(
       "label",
-      { class: "field" },
+      { class: "field", title: "Of the hottest cell; cold ones stay the photograph" },
       h("span", {}, "Opacity"),
       h("input", {
         type: "range",
@@ -184,11 +217,9 @@ function fields(data, state) {
       (outlines) => state.set({ outlines }),
       "Solid: where it should look. Dashed: what it is suspected to look at",
     ),
-    legend(data, state),
-  ].filter(Boolean);
+    h("span", { class: "muted" }, "Hold O: the originals"),
+  ];
 }
-
-const pinText = (data, state) => `subtract ${data.axis} ${state.place}`;
 
 const check = (text, checked, choose, hint) =>
   h(
@@ -197,6 +228,38 @@ const check = (text, checked, choose, hint) =>
     h("input", { type: "checkbox", checked, onchange: (event) => choose(event.target.checked) }),
     h("span", {}, text),
   );
+
+/** What is drawn: maps, or differences; beside it the colours from end to end. */
+export function shows(data, state) {
+  const runs = data.runs.filter((run) => run.probeIndex === state.probe);
+  const choices = [
+    ["maps", "maps"],
+    ...(runs.length > 1 ? runs.map((run) => [`run:${run.index}`, `difference to ${run.name}`]) : []),
+  ];
+  if (data.places.length > 1) {
+    const pinned = state.show.startsWith("epoch:") ? state.show : `epoch:${data.places[0]}`;
+    choices.push([pinned, `difference to ${data.axis} ${pinned.slice(6)}`]);
+  }
+  return [
+    choices.length > 1 &&
+      select(
+        "Show",
+        choices,
+        state.show,
+        (show) => state.set({ show }),
+        "Maps, or the maps minus those of another run or epoch",
+      ),
+    state.show.startsWith("epoch:") &&
+      h(
+        "button",
+        { type: "button", class: "pin", onclick: () => state.set({ show: `epoch:${state.place}` }) },
+        pinText(data, state),
+      ),
+    legend(data, state),
+  ];
+}
+
+export const pinText = (data, state) => `subtract ${data.axis} ${state.place}`;
 
 /** The colours from end to end, and what the ends stand for. */
 function legend(data, state) {

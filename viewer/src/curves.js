@@ -1,6 +1,7 @@
 // Numbers over time: a small chart for each, those that matter most in sight.
 import { Chart } from "./chart.js";
-import { h, named, refill, select, swatch } from "./dom.js";
+import { h, named, onTheme, refill, select, swatch } from "./dom.js";
+import { afterPaint, inSight } from "./sight.js";
 
 const REBUILT_BY = ["method", "layer", "hidden", "lines", "beside"]; // choices that change what the charts hold
 const LINE_CHOICES = [
@@ -14,12 +15,12 @@ export function curves(data, state) {
   const places = [...new Set(data.runs.flatMap((run) => run.places))].sort((a, b) => a - b);
   const first = h("div", { class: "plots" });
   const rest = h("div", { class: "plots" });
-  const more = h("details", { ontoggle: () => more.open && build() }, h("summary", {}, "More numbers"), rest);
+  const more = h("details", { ontoggle: () => more.open && build() }, h("summary", {}, "All numbers"), rest);
   const chosen = h("div", { class: "choices" });
   let charts = [];
 
   const destroy = () => charts.forEach((chart) => chart.plot.destroy());
-  const move = () => charts.forEach((chart) => chart.move());
+  const move = () => sight.draw();
 
   function build() {
     destroy();
@@ -59,17 +60,18 @@ export function curves(data, state) {
     if (REBUILT_BY.some((key) => keys.has(key))) build();
     else if (keys.has("place")) move();
   });
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  dark.addEventListener("change", build);
+  const deaf = onTheme(build);
   const resized = new ResizeObserver(() => charts.forEach((chart) => chart.resize()));
-  queueMicrotask(() => {
+  const sight = inSight(section, () => charts.forEach((chart) => chart.move()));
+  afterPaint(() => {
     build();
     resized.observe(section);
   });
 
   function stop() {
-    dark.removeEventListener("change", build);
+    deaf();
     resized.disconnect();
+    sight.stop();
     destroy();
   }
   return { element: section, stop };

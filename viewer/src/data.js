@@ -22,8 +22,9 @@ function lazy(compute) {
 
 /** The maps of one method on one layer of a run, and each image's numbers. */
 export class Field {
-  constructor(raw, images) {
-    Object.assign(this, { method: raw.method, layer: raw.layer, grid: raw.grid, images });
+  /** @param shown `images`: those that the mean is over, or null for all */
+  constructor(raw, images, shown) {
+    Object.assign(this, { method: raw.method, layer: raw.layer, grid: raw.grid, images, shown });
     this.cells = raw.grid[0] * raw.grid[1];
     this.codes = lazy(() => bytes(raw.codes));
     this.low = lazy(() => floats(raw.low));
@@ -74,8 +75,10 @@ export class Field {
 
   meanOf(frame) {
     if (frame < 0) return null;
+    if (this.over !== this.shown.images) [this.over, this.means] = [this.shown.images, new Map()];
     if (!this.means.has(frame)) {
-      const valid = Array.from({ length: this.images }, (_, image) => this.density(frame, image)).filter(Boolean);
+      const images = this.over ?? Array.from({ length: this.images }, (_, image) => image);
+      const valid = images.map((image) => this.density(frame, image)).filter(Boolean);
       this.means.set(frame, valid.length ? maths.mean(valid) : null);
     }
     return this.means.get(frame);
@@ -89,9 +92,9 @@ export class Field {
 }
 
 export class Run {
-  constructor(raw, index, probe) {
+  constructor(raw, index, probe, shown) {
     Object.assign(this, raw, { index, probeIndex: raw.probe, probe, images: probe.ids.length });
-    this.fields = raw.maps.map((it) => new Field(it, this.images));
+    this.fields = raw.maps.map((it) => new Field(it, this.images, shown));
     this.framePlaces = raw.frames.map((look) => raw.places[look]);
     this.frameOf = new Map(this.framePlaces.map((place, frame) => [place, frame]));
     this.predicted = raw.predictions && lazy(() => integers(raw.predictions));
@@ -120,8 +123,13 @@ export class Run {
     };
   }
 
+  /** Do the maps of a method not show what decides? */
+  isUntrusted(method, layer) {
+    return this.untrusted.some((it) => it.method === method && it.layer === layer);
+  }
+
   seriesOf(metric, method, layer) {
-    return this.series.find((it) => it.metric === metric && (it.user || (it.method === method && it.layer === layer)));
+    return this.series.find((it) => it.metric === metric && (!it.method || (it.method === method && it.layer === layer)));
   }
 }
 
@@ -129,7 +137,8 @@ export class Dataset {
   constructor(raw) {
     if (raw?.format !== 1) throw new Error(`This viewer reads data of format 1, not ${raw?.format}.`);
     Object.assign(this, raw);
-    this.runs = raw.runs.map((run, index) => new Run(run, index, raw.probes[run.probe]));
+    this.shown = { images: null }; // those that pass the filter, which the mean map is over
+    this.runs = raw.runs.map((run, index) => new Run(run, index, raw.probes[run.probe], this.shown));
     const pairs = this.runs.flatMap((run) => run.fields.map(({ method, layer }) => [method, layer]));
     this.methods = [...new Set(pairs.map(([method]) => method))];
     this.layers = (method) => [...new Set(pairs.filter(([it]) => it === method).map(([, layer]) => layer))];
@@ -142,7 +151,7 @@ export class Dataset {
   }
 
   imageName(probe, image) {
-    if (image === MEAN) return `mean of ${probe.ids.length} images`;
+    if (image === MEAN) return `mean of ${this.shown.images?.length ?? probe.ids.length} images`;
     const id = probe.ids[image];
     return /^\d+$/.test(id) ? `#${id}` : id;
   }

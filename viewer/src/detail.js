@@ -1,4 +1,4 @@
-// One image: all methods and layers of all runs at one epoch, its predictions over time, and the mean over all images.
+// One image: all methods and layers of all runs at one epoch, and its predictions over time; of the mean, where the focus moved.
 import { MEAN } from "./data.js";
 import { h, named, shorten, swatch } from "./dom.js";
 import { percent, shown } from "./format.js";
@@ -6,6 +6,7 @@ import { order } from "./order.js";
 import { divergingBytes, label, outlineCells, overlay, table as colours } from "./paint.js";
 import { Panel } from "./panel.js";
 import { pixels } from "./pictures.js";
+import { saveGif } from "./share.js";
 
 export function detail(data, state) {
   const title = h("h2", { id: "detail-title" });
@@ -28,15 +29,17 @@ export function detail(data, state) {
       {},
       title,
       where,
+      h("button", { type: "button", class: "tool", onclick: () => turn(-1) }, "‹ image before"),
+      h("button", { type: "button", class: "tool", onclick: () => turn(1) }, "next image ›"),
       h(
         "button",
-        { type: "button", class: "icon", "aria-label": "image before", title: "image before", onclick: () => turn(-1) },
-        "‹",
-      ),
-      h(
-        "button",
-        { type: "button", class: "icon", "aria-label": "next image", title: "next image", onclick: () => turn(1) },
-        "›",
+        {
+          type: "button",
+          class: "tool",
+          title: "This image over time, as an animation",
+          onclick: () => saveGif(data, state, state.detail),
+        },
+        "GIF",
       ),
       h("button", { type: "button", class: "close", onclick: () => dialog.close() }, "Close"),
     ),
@@ -61,20 +64,13 @@ export function detail(data, state) {
         matrix(runs, pairs, (run, pair) => add(new Panel(data, local(pair), run, image, () => {}, pair))),
       ),
       ...(image === MEAN
-        ? []
+        ? shifts(runs, pairs, add)
         : [
-            section(
-              "All images together: the mean map",
-              matrix(runs, pairs, (run, pair) =>
-                add(new Panel(data, local(pair), run, MEAN, () => state.set({ detail: MEAN }), pair)),
-              ),
-            ),
             section(
               "Prediction over time",
               runs.map((run) => add(new Outcomes(data, state, run, image))),
             ),
           ]),
-      ...shifts(runs, pairs, add),
     );
     body.classList.toggle("few", runs.length <= 2);
     if (!dialog.open) dialog.showModal();

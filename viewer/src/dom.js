@@ -22,6 +22,20 @@ export function named(text, longest = 60) {
   return h("bdi", { title: text }, shorten(text, longest));
 }
 
+const SHORT = 12; // letters that always have room
+
+/** A name on one line that loses letters before its end where there is too little room: its last ones often tell it apart. */
+export function tailed(element, text) {
+  const letters = text.length > SHORT ? [...text] : [];
+  const isLong = letters.length > SHORT;
+  element.classList.toggle("tailed", isLong);
+  if (!isLong) return void (element.textContent = text);
+  element.replaceChildren(
+    h("span", { class: "start" }, letters.slice(0, -6).join("")),
+    h("span", { class: "end" }, letters.slice(-6).join("")),
+  );
+}
+
 export function shorten(text, longest) {
   const letters = [...text];
   if (letters.length <= longest) return text;
@@ -44,6 +58,17 @@ export function select(label, options, value, choose, hint) {
 export const swatch = (index) =>
   h("span", { class: `swatch run-${index % 10}`, "aria-hidden": "true" }, String(index + 1));
 
+/** `listener()` is called when the colours change from light to dark or back; returns what ends that. */
+export function onTheme(listener) {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  dark.addEventListener("change", listener);
+  addEventListener("themechange", listener); // of a page around this one, which sets data-theme
+  return () => {
+    dark.removeEventListener("change", listener);
+    removeEventListener("themechange", listener);
+  };
+}
+
 /** Is the user typing or choosing, so that arrow keys are not for the slider? */
 export const isEditing = (target) =>
   target instanceof Element && target.matches("input:not([type=checkbox]), select, textarea");
@@ -54,6 +79,9 @@ export function refill(box, children) {
   box.replaceChildren(...children);
   if (active)
     [...box.querySelectorAll(active.tagName)]
-      .find((it) => it.ariaLabel === active.ariaLabel && it.className === active.className)
-      ?.focus();
+      .filter((it) => it.ariaLabel === active.ariaLabel && it.className === active.className)
+      .forEach((it) => {
+        it.focus();
+        if (it.type === "search") it.setSelectionRange(it.value.length, it.value.length);
+      });
 }

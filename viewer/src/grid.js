@@ -1,11 +1,13 @@
 // The probe images: the same image of all runs side by side, image after image.
+import { pinText, shows } from "./controls.js";
 import { MEAN } from "./data.js";
 import { h, named, refill, select, shorten, swatch } from "./dom.js";
 import { FILTERS, order, SORTS } from "./order.js";
 import { Panel } from "./panel.js";
+import { afterPaint } from "./sight.js";
 
 const TILE = 150; // pixels that a panel should have
-const RESORTS = ["sort", "filter", "class", "group", "at", "probe", "method", "layer", "hidden"];
+const RESORTS = ["sort", "filter", "class", "group", "search", "at", "probe", "method", "layer", "hidden"];
 
 export function grid(data, state, open) {
   const cards = h("div", { class: "cards" });
@@ -39,6 +41,7 @@ export function grid(data, state, open) {
     const shown = runs();
     const probe = data.probes[state.probe];
     const images = order(data, state, shown);
+    data.shown.images = images.length === probe.ids.length ? null : images;
     watcher.disconnect();
     visible.clear();
     panels.clear();
@@ -46,7 +49,7 @@ export function grid(data, state, open) {
     notice.hidden = Boolean(probe.pictures);
     none.textContent = images.length ? "" : "No image passes the filter.";
     none.hidden = images.length > 0;
-    const all = shown.length && probe.ids.length > 1 ? [MEAN, ...images] : images;
+    const all = shown.length && images.length > 1 ? [MEAN, ...images] : images;
     cards.replaceChildren(...all.map((image) => card(shown, image)));
     layout();
     for (const it of cards.children) watcher.observe(it);
@@ -112,7 +115,10 @@ export function grid(data, state, open) {
   );
   state.listen((keys) => {
     if (RESORTS.some((key) => keys.has(key))) fill();
-    else drawAll(visible);
+    else if (!keys.has("detail") || keys.size > 1) drawAll(visible);
+    if (["show", "colormap", "scale"].some((key) => keys.has(key)))
+      refill(chosen, choices(data, state, cards.children.length));
+    else if (keys.has("place")) chosen.querySelector(".pin")?.replaceChildren(pinText(data, state));
     if (keys.has("place") && state.place !== state.at) chosen.querySelector(".again")?.removeAttribute("hidden");
   });
   let known = 0;
@@ -122,11 +128,24 @@ export function grid(data, state, open) {
     layout();
     drawAll(visible);
   });
-  queueMicrotask(() => {
+  afterPaint(() => {
     fill();
     resized.observe(cards);
   });
   return { element: section, redraw: () => drawAll(visible), stop: () => (watcher.disconnect(), resized.disconnect()) };
+}
+
+/** Filters by id, class and group while it is typed. */
+function search(state) {
+  const box = h("input", {
+    type: "search",
+    class: "search",
+    placeholder: "search id, class",
+    "aria-label": "Search",
+    oninput: () => state.set({ search: box.value }),
+  });
+  box.value = state.search;
+  return box;
 }
 
 function choices(data, state, count) {
@@ -158,6 +177,7 @@ function choices(data, state, count) {
     filters.length > 1 && select("Filter", filters, state.filter, (filter) => state.set({ filter })),
     classes?.length > 1 && select("Class", [["", "all"], ...classes], state.class, (it) => state.set({ class: it })),
     groups?.length > 1 && select("Group", [["", "all"], ...groups], state.group, (group) => state.set({ group })),
+    search(state),
     h("span", { class: "muted count" }, `${count} of ${probe.ids.length} images, by ${data.axis} ${state.at}`),
     h(
       "button",
@@ -170,5 +190,6 @@ function choices(data, state, count) {
       },
       `sort by the ${data.axis} shown`,
     ),
+    ...shows(data, state),
   ].filter(Boolean);
 }

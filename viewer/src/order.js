@@ -29,15 +29,23 @@ export function order(data, state, runs) {
   const probe = data.probes[state.probe];
   const images = probe.ids
     .map((_, image) => image)
-    .filter((image) => isIn(state, probe, image) && passes(data, state, runs, image));
+    .filter((image) => isIn(data, state, probe, image) && passes(data, state, runs, image));
   if (state.sort === "probe") return images;
   const keys = new Map(images.map((image) => [image, badness(state, runs, image)]));
   return images.sort((a, b) => keys.get(b) - keys.get(a) || a - b);
 }
 
-function isIn(state, probe, image) {
+function isIn(data, state, probe, image) {
   const inClass = state.class === "" || probe.labels?.[image] === Number(state.class);
+  if (state.search && !found(data, probe, image, state.search)) return false;
   return inClass && (state.group === "" || probe.groups?.[image] === state.group);
+}
+
+/** Is a text in the image's id, or in the name of its class or group? */
+function found(data, probe, image, text) {
+  const label = probe.labels ? data.className(probe, probe.labels[image]) : "";
+  const words = [probe.ids[image], label, probe.groups?.[image] ?? ""].join("\n").toLowerCase();
+  return words.includes(text.trim().toLowerCase());
 }
 
 function passes(data, state, runs, image) {

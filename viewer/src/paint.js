@@ -47,26 +47,38 @@ function between(cells, size, smooth) {
   return positions.get(key);
 }
 
-/** Each colour's part of a blend in 1/256, red and blue in one word and green in another; with half a unit, to round. */
+/** How much of a level's colour is seen, as a share of the opacity: cold cells stay the photograph. */
+export const FADES = {
+  no: () => 1,
+  low: (level) => level / 255,
+  middle: (level) => Math.abs(level - 127.5) / 127.5, // of a difference, whose middle is no change
+};
+
+/**
+ * Of each level what is left of the picture in 1/256, and the colour's part: red and blue in one word and green in another,
+ * with half a unit, to round.
+ */
 const weighted = new WeakMap();
-function weigh(colours, alpha) {
-  if (weighted.get(colours)?.alpha !== alpha) {
-    const parts = { alpha, redBlue: new Int32Array(256), green: new Int32Array(256) };
-    for (let level = 0; level < 256; level++) {
-      const [red, green, blue] = colours.subarray(3 * level, 3 * level + 3);
-      parts.redBlue[level] = Math.imul(red | (blue << 16), alpha) + 0x800080;
-      parts.green[level] = Math.imul(green << 8, alpha) + 0x8000;
-    }
-    weighted.set(colours, parts);
+function weigh(colours, opacity, fades) {
+  const known = weighted.get(colours);
+  if (known?.opacity === opacity && known.fades === fades) return known;
+  const parts = { opacity, fades, words: new Int32Array(1024) }; // four a level, so that they are read together
+  for (let level = 0; level < 256; level++) {
+    const alpha = Math.round(opacity * FADES[fades](level) * 256);
+    const [red, green, blue] = colours.subarray(3 * level, 3 * level + 3);
+    parts.words[4 * level] = 256 - alpha;
+    parts.words[4 * level + 1] = Math.imul(red | (blue << 16), alpha) + 0x800080;
+    parts.words[4 * level + 2] = Math.imul(green << 8, alpha) + 0x8000;
   }
-  return weighted.get(colours);
+  weighted.set(colours, parts);
+  return parts;
 }
 
 /**
- * Draw a picture and, over it, a map: (1 − alpha) × picture + alpha × colour.
+ * Draw a picture and, over it, a map: (1 − alpha) × picture + alpha × colour; alpha is the opacity times the share of the level.
  * @param canvas its width and height are the size in pixels
  * @param picture RGBA bytes of that size, opaque
- * @param map { levels, grid, colours (from `table`), opacity, cells }, or null for the picture alone
+ * @param map { levels, grid, colours (from `table`), opacity, fades (of `FADES`), cells }, or null for the picture alone
  */
 export function overlay(canvas, picture, map) {
   const { width, height } = canvas;
@@ -76,9 +88,8 @@ export function overlay(canvas, picture, map) {
   brush(canvas).putImageData(drawn, 0, 0);
 }
 
-function blend(out, under, width, height, { levels, grid, colours, opacity, cells }) {
-  const alpha = Math.round(opacity * 256);
-  const { redBlue, green } = weigh(colours, alpha);
+function blend(out, under, width, height, { levels, grid, colours, opacity, fades = "no", cells }) {
+  const { words } = weigh(colours, opacity, fades);
   const across = between(grid[1], width, !cells);
   const down = between(grid[0], height, !cells);
   const row = new Float32Array(grid[1]); // levels of this row of pixels, in the columns of the grid
@@ -88,11 +99,12 @@ function blend(out, under, width, height, { levels, grid, colours, opacity, cell
     for (let x = 0; x < row.length; x++) row[x] = levels[above + x] + (levels[below + x] - levels[above + x]) * down.share[y] + 0.5;
     for (let x = 0; x < width; x++, i++) {
       const left = row[across.first[x]];
-      const level = (left + (row[across.second[x]] - left) * across.share[x]) | 0;
+      const at = ((left + (row[across.second[x]] - left) * across.share[x]) | 0) << 2;
       const pixel = under[i];
+      const rest = words[at];
       out[i] = 0xff000000
-        | (((Math.imul(pixel & 0xff00ff, 256 - alpha) + redBlue[level]) >>> 8) & 0xff00ff)
-        | (((Math.imul(pixel & 0xff00, 256 - alpha) + green[level]) >>> 8) & 0xff00);
+        | (((Math.imul(pixel & 0xff00ff, rest) + words[at + 1]) >>> 8) & 0xff00ff)
+        | (((Math.imul(pixel & 0xff00, rest) + words[at + 2]) >>> 8) & 0xff00);
     }
   }
 }

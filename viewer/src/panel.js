@@ -1,22 +1,27 @@
 // One panel: a canvas with its picture and map, its words, and the tooltip over its cells.
 import { MEAN } from "./data.js";
-import { h } from "./dom.js";
+import { h, tailed } from "./dom.js";
 import { label, lay, overlay } from "./paint.js";
 import { lines, pixels } from "./pictures.js";
 import { cellWords, numberWords, outcomeWords, view, words } from "./view.js";
 
+const REST_MS = 100; // that the slider has to rest
 const tip = h("div", { class: "tip", hidden: true, "aria-hidden": "true" });
 
 /** What panels show is put into words when the slider rests: nobody can be told forty pictures in a moment. */
 const undescribed = new Set();
-let resting;
+let [resting, changed] = [null, 0];
 function describeSoon(panel) {
   undescribed.add(panel);
-  clearTimeout(resting);
-  resting = setTimeout(() => {
-    for (const it of undescribed) it.describe();
-    undescribed.clear();
-  }, 100);
+  changed = performance.now();
+  resting ??= setTimeout(describe, REST_MS);
+}
+
+function describe() {
+  if (performance.now() - changed < REST_MS - 5) return void (resting = setTimeout(describe, REST_MS));
+  resting = null;
+  for (const it of undescribed) it.describe();
+  undescribed.clear();
 }
 
 export class Panel {
@@ -76,7 +81,13 @@ export class Panel {
     const bare = image === MEAN || !run.probe.pictures;
     // Of a difference the picture is only context: half of the slider's way is enough.
     const opacity = bare ? 1 : it.change ? 0.5 + state.opacity / 2 : state.opacity;
-    overlay(canvas, background, it.invalid ? null : { ...it, opacity, cells: state.cells });
+    overlay(
+      canvas,
+      background,
+      it.invalid || state.original
+        ? null
+        : { ...it, opacity, fades: bare ? "no" : it.change ? "middle" : "low", cells: state.cells },
+    );
     if (state.outlines && image !== MEAN) lay(canvas, lines(run.probe, image, width, height));
     if (it.invalid) label(canvas, "no focus");
   }
@@ -91,7 +102,8 @@ export class Panel {
     said.className = outcome.wrong ? "said wrong" : "said";
     said.title = `${outcome.wrong ? "wrongly " : ""}predicted ${outcome.name}`;
     sign.textContent = outcome.wrong ? "✗ " : "→ ";
-    name.textContent = outcome.name;
+    if (this.named !== outcome.name) tailed(name, outcome.name);
+    this.named = outcome.name;
     sure.textContent = ` ${outcome.sure}`;
   }
 

@@ -7,18 +7,23 @@ const MOST_KEPT = 1500;
 
 /** Pixels (RGBA bytes) of an image's picture at a size, in colour or in grey; a promise until it is decoded. */
 export function pixels(probe, image, grey, width, height) {
-  const source = probe.pictures?.[image];
-  if (!source)
+  const element = decodedPicture(probe, image);
+  if (element instanceof Promise) return element;
+  if (element === null)
     return keep(`plain ${width} ${height}`, () =>
       new Uint8ClampedArray(4 * width * height).map((_, i) => (i % 4 === 3 ? 255 : 128)),
     );
-  if (!decoded.has(source)) decoded.set(source, decode(source));
-  const element = decoded.get(source);
-  if (element instanceof Promise) return element;
-  if (element === null) return pixels({}, image, grey, width, height);
-  return keep(`${source.length} ${probe.fingerprint} ${image} ${grey} ${width} ${height}`, () =>
+  return keep(`${probe.pictures[image].length} ${probe.fingerprint} ${image} ${grey} ${width} ${height}`, () =>
     scaled(element, grey, width, height),
   );
+}
+
+/** An image's picture as an element to draw; a promise until it is decoded, null where there is none that can be read. */
+export function decodedPicture(probe, image) {
+  const source = probe.pictures?.[image];
+  if (!source) return null;
+  if (!decoded.has(source)) decoded.set(source, decode(source));
+  return decoded.get(source);
 }
 
 /** The outlines of an image's regions at a size, as a canvas. */

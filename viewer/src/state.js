@@ -4,9 +4,10 @@
 const KINDS = {
   place: Number, at: Number, probe: Number, opacity: Number,
   method: String, layer: String, colormap: String, scale: String, show: String,
-  sort: String, filter: String, class: String, group: String, lines: String, beside: String,
+  sort: String, filter: String, search: String, section: String, class: String, group: String, lines: String, beside: String,
   cells: (text) => text === "1", outlines: (text) => text === "1",
   detail: (text) => (text === "" ? null : Number(text)),
+  original: () => false, // as long as a key is held
   hidden: (text) => new Set(text.split(",").filter(Boolean).map(Number)),
 };
 const written = (value) =>
@@ -29,7 +30,7 @@ export class State {
     if (!changed.length) return;
     Object.assign(this, changes);
     clearTimeout(this.#writing); // browsers take only so many addresses a minute, and a slider can be dragged
-    this.#writing = setTimeout(() => this.#write(), 200);
+    this.#writing = setTimeout(() => this.write(), 200);
     const keys = new Set(changed);
     for (const listener of this.#listeners) listener(keys);
   }
@@ -39,9 +40,10 @@ export class State {
     this.#listeners.push(listener);
   }
 
-  #write() {
+  /** Into the address, which is otherwise done when the user pauses. */
+  write() {
     const parts = new URLSearchParams();
-    for (const key of Object.keys(KINDS)) {
+    for (const key of Object.keys(KINDS).filter((key) => key !== "original")) {
       if (written(this[key]) !== written(this.defaults[key])) parts.set(key, written(this[key]));
     }
     try {

@@ -4,63 +4,47 @@ import { shown } from "./format.js";
 
 const SIDE_BY_SIDE = 3; // up to as many runs are columns; more are rows
 
-export function summary(data) {
-  return h(
+/** The few numbers that say most, of the chosen method; all others on demand. */
+export function summary(data, state) {
+  const main = h("div", { class: "main-numbers" });
+  const fill = () => main.replaceChildren(numbers(data, chosen(data, state)));
+  state.listen((keys) => (keys.has("method") || keys.has("layer")) && fill());
+  fill();
+  const element = h(
     "section",
     { class: "summary", "aria-label": "Summary" },
     h("h2", {}, data.runs.length > 1 ? "Final values" : "Final values of this run"),
-    alerts(data),
-    h(
-      "div",
-      { class: "tables" },
-      data.summary.map((group) => numbers(data, group)),
-    ),
+    main,
     h(
       "p",
       { class: "muted" },
       `↑ more is better, ↓ less is better; best @ ${data.axis}. ` +
         "A number without an arrow is a magnitude and no verdict: stable is not the same as right.",
     ),
-    data.parts.some((part) => part.jsd) && distances(data),
     data.tables.map(extra),
     facts(data),
+    h(
+      "details",
+      { class: "all-numbers" },
+      h("summary", {}, "All numbers"),
+      h(
+        "div",
+        { class: "tables" },
+        data.summary.map((group) => numbers(data, group)),
+      ),
+      data.parts.some((part) => part.jsd) && distances(data),
+    ),
   );
+  return { element };
 }
 
-function alerts(data) {
-  const raised = data.runs.filter((run) => run.alerts.length);
-  const silent = data.runs.filter((run) => !run.alerts.length && run.series.some((it) => it.metric === "alert"));
-  const quiet =
-    silent.length > 0 &&
-    h(
-      "p",
-      { class: "muted quiet" },
-      "No alert in ",
-      silent.map((run, i) => [i > 0 && ", ", swatch(run.index), named(run.name, 40)]),
-      ".",
-    );
-  if (!raised.length) return quiet || null;
-  return [
-    h(
-      "ul",
-      { class: "alerts", "aria-label": "Alerts" },
-      raised.flatMap((run) =>
-        run.alerts.map((alert) =>
-          h(
-            "li",
-            {},
-            h("b", { class: "word" }, "▲ ", named(alert.name, 40)),
-            " ",
-            swatch(run.index),
-            named(run.name, 40),
-            ` since ${data.axis} ${alert.places[0]}. `,
-            named(alert.text, 300),
-          ),
-        ),
-      ),
-    ),
-    quiet,
-  ];
+/** One table of what is in sight at once: the trainer's accuracy, and the headlines of the chosen method and of the looks. */
+function chosen(data, state) {
+  const part = data.parts.find((it) => it.method === state.method && it.layer === state.layer);
+  const of = (group) => !group.method || (part ? group.title === part.title : group.method === state.method);
+  const isMain = (key) => (data.numbers[key]?.user ? key === data.accuracy : data.numbers[key]?.headline);
+  const rows = data.summary.filter(of).flatMap((group) => group.rows.filter((row) => isMain(row.key)));
+  return { title: part?.title ?? state.method, rows };
 }
 
 /** One method's numbers: runs in columns, or, where there are many, in rows. */

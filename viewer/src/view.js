@@ -87,10 +87,12 @@ export function outcomeWords(data, run, frame, image) {
 export function numberWords({ field, frame, image, divergence: jsd }) {
   if (jsd !== undefined) return `JSD ${shown(jsd)}`;
   const target = field.number("on_target_enrichment", frame, image);
+  const nuisance = field.number("nuisance_enrichment", frame, image);
   const drift = field.number("drift_ref", frame, image);
-  return [target === undefined ? "" : `target ${times(target)}`, drift === undefined ? "" : `drift ${drift.toFixed(2)}`]
-    .filter(Boolean)
-    .join(" · ");
+  const words = [target === undefined ? "" : `target ${times(target)}`];
+  if (nuisance !== undefined) words.push(`suspect ${times(nuisance)}`);
+  else if (drift !== undefined) words.push(`drift ${drift.toFixed(2)}`);
+  return words.filter(Boolean).join(" · ");
 }
 
 /** The panel for those who do not see it. */

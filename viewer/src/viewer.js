@@ -1,14 +1,21 @@
 // Starts the page: finds its data, in the page itself or at an address, and puts the parts together.
+import { annotator } from "./annotate.js";
 import { controls } from "./controls.js";
 import { curves } from "./curves.js";
 import { Dataset, MEAN } from "./data.js";
 import { detail } from "./detail.js";
 import { h, named } from "./dom.js";
 import { grid } from "./grid.js";
+import { follows } from "./follows.js";
 import { FILTERS, SORTS } from "./order.js";
+import { printed } from "./print.js";
+import { sharing } from "./share.js";
 import { State } from "./state.js";
 import { summary } from "./summary.js";
+import { trails } from "./trails.js";
+import { SORT_OF, verdicts } from "./verdict.js";
 import "./viewer.css";
+import { wall } from "./wall.js";
 
 const MOST = 10; // runs side by side at first; `data.notes` says so
 const root = document.getElementById("cam-viewer");
@@ -19,6 +26,7 @@ let text = null; // of the data that is shown
 
 /** Show data, keeping what the user has chosen; a slider at the last place stays at the last. */
 function show(raw) {
+  if (!raw.runs?.length && raw.probes?.length) return annotateOnly(raw);
   const data = new Dataset(raw);
   const last = data.places.at(-1);
   const again = state !== null;
@@ -34,17 +42,20 @@ function show(raw) {
       layer: data.layers(method).at(-1) ?? "",
       colormap: "inferno",
       scale: "map",
-      opacity: 0.5,
+      opacity: 0.6,
       cells: false,
       outlines: true,
       show: "maps",
-      sort: "drift",
+      sort: firstSort(data),
       filter: "all",
       class: "",
       group: "",
       lines: data.runs.length > 1 ? "mean" : "all",
       beside: "",
       detail: null,
+      original: false,
+      search: "",
+      section: "",
       hidden: new Set(data.runs.slice(MOST).map((run) => run.index)),
     },
     state,
@@ -59,17 +70,81 @@ function show(raw) {
   const bar = controls(data, state);
   const pictures = grid(data, state, (it) => state.set({ detail: it }));
   const charts = data.runs.length ? curves(data, state) : null;
-  parts = [bar, pictures, charts];
+  const crops = wall(data, state, (it) => state.set({ detail: it }));
+  const decides = follows(data, state);
+  const ways = trails(data, state, () => marking.open());
+  const values = summary(data, state);
+  const probe = data.probes[state.probe];
+  const marking = annotator(probe, (it) => imageTitle(data, probe, it));
+  const paper = printed(data, state);
+  parts = [bar, pictures, charts, crops, decides, ways, paper];
   root.replaceChildren(
-    header(data),
+    header(data, state, () => marking.open()),
     bar.element,
-    h("main", {}, summary(data), charts.element, pictures.element),
+    h(
+      "main",
+      {},
+      h(
+        "section",
+        { class: "first", "aria-label": "Verdict" },
+        verdicts(data, state),
+        h("div", { class: data.runs.length > 2 ? "pair-of wide" : "pair-of" }, crops.element, decides.element),
+      ),
+      h("div", { class: "beside" }, h("section", {}, ways.element), values.element),
+      charts.element,
+      pictures.element,
+      paper.element,
+    ),
     h("footer", {}, footer(data)),
     image.element,
+    marking.element,
   );
-  if (!again) return;
+  if (!again) return void toSection(state.section);
   for (const it of root.querySelectorAll("details > summary")) it.parentElement.open = opened.has(it.textContent);
   queueMicrotask(() => scrollTo(0, scroll));
+}
+
+/** Class and name of an image. */
+function imageTitle(data, probe, image) {
+  const label = probe.labels ? `${data.className(probe, probe.labels[image])} · ` : "";
+  return `${label}${data.imageName(probe, image)}`;
+}
+
+/** A page for drawing boxes alone: data without runs. */
+function annotateOnly(raw) {
+  const data = new Dataset(raw);
+  const [probe] = data.probes;
+  const marking = annotator(probe, (it) => imageTitle(data, probe, it));
+  root.replaceChildren(
+    h("header", { class: "top" }, h("h1", {}, raw.title)),
+    h(
+      "p",
+      {},
+      h("button", { type: "button", class: "tool", onclick: marking.open }, "Draw boxes"),
+      ` on ${probe.n} images.`,
+    ),
+    marking.element,
+  );
+  marking.open();
+}
+
+/** An address may say which part of the page is meant. */
+function toSection(section) {
+  const known = section && [...root.querySelectorAll("main section")].find((it) => it.classList[0] === section);
+  if (known && section !== "first") setTimeout(() => known.scrollIntoView({ block: "start" }), 50);
+}
+
+/** The images that the first alert is about come first. */
+function firstSort(data) {
+  const raised = data.runs.flatMap((run) => run.alerts).map((alert) => SORT_OF[alert.rule]);
+  const has = (name) => data.runs.some((run) => run.fields.some((field) => name in field.numbers));
+  const needs = {
+    target: "on_target_enrichment",
+    nuisance: "nuisance_enrichment",
+    drift: "drift_ref",
+    entropy: "entropy",
+  };
+  return raised.find((sort) => sort && has(needs[sort])) ?? "drift";
 }
 
 /** Choices from an address that this data does not have. */
@@ -102,7 +177,7 @@ function mend(state, data) {
   if (!(state.opacity >= 0 && state.opacity <= 1)) state.opacity = defaults.opacity;
 }
 
-function header(data) {
+function header(data, state, mark) {
   const probe = data.probes[0];
   const facts = [
     `${probe.n} probe image${probe.n === 1 ? "" : "s"} of ${probe.height}×${probe.width}`,
@@ -118,7 +193,7 @@ function header(data) {
     "header",
     { class: "top" },
     h("h1", {}, data.runs.length === 1 ? named(data.runs[0].name, 120) : `Where ${data.runs.length} runs look`),
-    h("p", { class: "facts" }, facts.join(" · "), badge),
+    h("p", { class: "facts" }, facts.join(" · "), badge, sharing(data, state, mark)),
     data.notes.length > 0 &&
       h(
         "details",

@@ -1,0 +1,265 @@
+"""What watching costs a training, all in: the same training alone, with the callback, and with each logger.
+
+    .venv-peers/bin/python benchmarks/watching.py                      # ResNet-18, 128 px, epochs of some seconds
+    .venv-peers/bin/python benchmarks/watching.py --network resnet50   # 224 px
+    .venv-peers/bin/python benchmarks/watching.py --device cuda --network resnet50
+
+Every training runs in a process of its own, and the rows take turns. Processor time is that of the whole process with its
+children, from the start of fit to its end; wall-clock time leaves out the first epoch, whose look makes what later ones keep.
+The median of the rounds is shown, and their range in brackets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import aligned, machine, markdown
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+ROWS = ("bare", "callback", "tensorboard", "mlflow", "both", "both-without-exchange", "durable")
+SIZES = {"resnet18": 128, "resnet50": 224}
+CLASSES = 10
+Figures = dict[str, Any]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", choices=SIZES, default="resnet18")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--images", type=int, default=256, help="training images an epoch")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="write the tables as markdown to this file too")
+    parser.add_argument("--row", choices=ROWS, help="one training in this process; its figures as JSON")
+    given = parser.parse_args()
+    if given.row is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(train(given, Path(folder))))
+        return 0
+    rounds: list[dict[str, Figures]] = []
+    for number in range(given.rounds):
+        order = ROWS if number % 2 == 0 else ROWS[::-1]
+        rounds.append({row: in_a_process(row, sys.argv[1:]) for row in order})
+    tables = [table(rounds), bars(rounds)]
+    notes = [f"{given.network}, {given.images} images of {SIZES[given.network]} px an epoch, {given.epochs} epochs"]
+    notes += ["16 probe images × 2 methods, a look an epoch", f"{given.rounds} rounds", *machine(given.device)]
+    print("\n".join(notes), *(aligned(head, cells) for head, cells in tables), sep="\n\n")
+    if given.out is not None:
+        text = "\n\n".join(markdown(head, cells) for head, cells in tables)
+        given.out.write_text(text + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n", encoding="utf-8")
+    return 0
+
+
+def in_a_process(row: str, options: Sequence[str]) -> Figures:
+    print(f"training: {row} …", file=sys.stderr, flush=True)
+    command = [sys.executable, __file__, *options, "--row", row]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the training {row!r} failed:\n{done.stderr[-2000:]}")
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
+    print("   ", figures, file=sys.stderr, flush=True)
+    return figures
+
+
+# One training
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def train(given: argparse.Namespace, folder: Path) -> Figures:
+    """Figures of one training: seconds, and what it left."""
+    import pytorch_lightning as pl
+
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(given.threads)
+    pl.seed_everything(0, verbose=False)
+    ends: list[float] = []
+    callbacks: list[Any] = [pl.callbacks.LambdaCallback(on_train_epoch_end=lambda *_: ends.append(time.perf_counter()))]
+    watching = None
+    if given.row != "bare":
+        from cam_callbacks import CAMCallback
+
+        exchange = [] if given.row.endswith("without-exchange") else "auto"
+        watching = CAMCallback(on_error="raise", folder=folder / "records", wait=60, exchange=exchange)
+        callbacks.append(watching)
+    accelerator = "gpu" if given.device == "cuda" else "cpu"
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = pl.Trainer(
+        max_epochs=given.epochs, callbacks=callbacks, logger=loggers(given.row, folder), accelerator=accelerator, devices=1,
+        num_sanity_val_steps=0, **quiet,
+    )  # fmt: skip
+    module = classifier(given.network)
+    train_set, val_set = (images(n, SIZES[given.network]) for n in (given.images, 64))
+    before, started = processor_seconds(), time.perf_counter()
+    trainer.fit(module, DataLoader(train_set, 32, shuffle=True), DataLoader(val_set, 32))
+    ended = time.perf_counter()
+    figures = {
+        "wall": ended - started,
+        "settled": ended - ends[0],  # without the first epoch
+        "processor": processor_seconds() - before,
+        "end": ended - ends[-1],
+    }
+    if watching is not None and watching.store is not None:
+        records = list(watching.store)
+        figures["looks"] = len(records)
+        figures["first"] = records[0].seconds
+        figures["later"] = statistics.median(record.seconds for record in records[1:])
+        figures["overhead"] = statistics.median(record.metrics["cam/overhead"] for record in records[1:])
+        events = sum(file.stat().st_size for file in folder.rglob("*tfevents*"))
+        figures["bytes"] = events / len(records)
+    return figures
+
+
+def loggers(row: str, folder: Path) -> Any:
+    from pytorch_lightning.loggers import MLFlowLogger, TensorBoardLogger
+
+    from cam_callbacks.loggers import DurableMLFlowLogger
+
+    uri = f"sqlite:///{folder}/mlflow.db"
+    made = {
+        "tensorboard": lambda: [TensorBoardLogger(folder / "tb")],
+        "mlflow": lambda: [MLFlowLogger(tracking_uri=uri, artifact_location=str(folder / "artifacts"))],
+        "both": lambda: [
+            TensorBoardLogger(folder / "tb"),
+            MLFlowLogger(tracking_uri=uri, artifact_location=str(folder / "artifacts")),
+        ],
+        "durable": lambda: [
+            DurableMLFlowLogger(tracking_uri=uri, artifact_location=str(folder / "artifacts"), queue=folder / "queue")
+        ],
+    }
+    kind = row.removesuffix("-without-exchange")
+    return made[kind]() if kind in made else False
+
+
+def classifier(network: str) -> Any:
+    import pytorch_lightning as pl
+    import torchvision
+
+    class Classifier(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = getattr(torchvision.models, network)(num_classes=CLASSES)
+
+        def forward(self, x: Any) -> Any:
+            return self.net(x)
+
+        def training_step(self, batch: Any, _: int) -> Any:
+            loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
+            self.log("loss", loss)
+            return loss
+
+        def validation_step(self, batch: Any, _: int) -> None:
+            self.log("val_acc", (self(batch[0]).argmax(1) == batch[1]).float().mean())
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
+
+    return Classifier()
+
+
+def images(n: int, size: int) -> TensorDataset:
+    """Coloured shapes on smooth grounds: pictures that compress as photographs do."""
+    labels = torch.arange(n) % CLASSES
+    ground = nn.functional.interpolate(torch.rand(n, 3, 9, 9), size=size, mode="bicubic").clamp(0, 1)
+    detail = 0.01 * torch.randn(n, 3, size, size)
+    for image, label in zip(ground, labels.tolist(), strict=True):
+        side, place = size // 4, (label * size // 14, (label * 7 % CLASSES) * size // 14)
+        image[:, place[0] : place[0] + side, place[1] : place[1] + side] = torch.rand(3, 1, 1)
+    return TensorDataset((ground + detail).clamp(0, 1), labels)
+
+
+def processor_seconds() -> float:
+    """Of this process, with all threads, and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+# Tables
+# ----------------------------------------------------------------------------------------------------------------------
+
+Table = tuple[list[str], list[list[str]]]
+
+
+def over_bare(rounds: Sequence[dict[str, Figures]], row: str, what: str) -> list[float]:
+    return [each[row][what] / each["bare"][what] for each in rounds]
+
+
+def table(rounds: Sequence[dict[str, Figures]]) -> Table:
+    """A row a training: seconds, and the ratios to the training alone."""
+    cells = []
+    for row in ROWS:
+        figures = [each[row] for each in rounds]
+        cells.append([
+            row,
+            f"{statistics.median(f['wall'] for f in figures):.1f} s",
+            f"{statistics.median(f['processor'] for f in figures):.1f} s",
+            "" if row == "bare" else spread(over_bare(rounds, row, "settled")),
+            "" if row == "bare" else spread(over_bare(rounds, row, "processor")),
+            "" if row == "bare" else f"{statistics.median(f['overhead'] for f in figures):.3f}",
+            f"{statistics.median(f['end'] for f in figures):.1f} s",
+        ])  # fmt: skip
+    head = [
+        "training",
+        "wall",
+        "processor",
+        "wall after the first look / bare",
+        "processor / bare",
+        "cam/overhead",
+        "end of fit",
+    ]
+    return head, cells
+
+
+def bars(rounds: Sequence[dict[str, Figures]]) -> Table:
+    """What was to be reached, and whether it is."""
+
+    def median(figure: Callable[[dict[str, Figures]], float]) -> float:
+        return statistics.median(figure(each) for each in rounds)
+
+    def slower(row: str) -> float:
+        return statistics.median(over_bare(rounds, row, "settled"))
+
+    added = median(lambda r: (r["both"]["processor"] - r["callback"]["processor"]) / r["both"]["looks"])
+    lines = [
+        ("processor time a look adds in both loggers", added, 0.4, "s"),
+        ("wall time with both loggers over bare, after the first look", slower("both"), 1.05, "×"),
+        ("the same without exchange tests", slower("both-without-exchange"), 1.05, "×"),
+        ("cam/overhead against an outside clock", median(told), 1.3, "×"),
+        ("bytes a look in TensorBoard", median(lambda r: r["tensorboard"]["bytes"]) / 1e6, 0.3, "MB"),
+        ("first look over a later one", median(lambda r: r["both"]["first"] / r["both"]["later"]), 3, "×"),
+        ("end of fit, both loggers", median(lambda r: r["both"]["end"]), 2, "s"),
+    ]
+    cells = [
+        [what, f"{value:.2f} {unit}", f"≤ {bar:g} {unit}", "PASS" if value <= bar else "FAIL"]
+        for what, value, bar, unit in lines
+    ]
+    return ["what", "measured", "bar", ""], cells
+
+
+def told(of_round: dict[str, Figures]) -> float:
+    """By what factor ``cam/overhead`` is off: its share of the time against what the training took longer than alone."""
+    both, bare = of_round["both"], of_round["bare"]
+    outside = max(1e-3, 1 - bare["settled"] / both["settled"])
+    ratio = both["overhead"] / outside
+    return max(ratio, 1 / max(ratio, 1e-9))
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.2f}× ({min(values):.2f}–{max(values):.2f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

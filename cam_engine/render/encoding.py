@@ -1,0 +1,63 @@
+"""Pictures as the bytes of a file, and PNG files that appear whole or not at all.
+
+OpenCV encodes, in a quarter of Pillow's time, and releases the interpreter's lock meanwhile: a training beside it goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cam_engine.render._cv2 import cv2
+from cam_engine.render.heat import check_image
+
+JPEG_QUALITY = (
+    75  # colours at full resolution: decoded, a panel differs from the drawing by less than 2 of 255 levels on average
+)
+WEBP_QUALITY = 80
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """The picture, (H, W, 3) uint8 RGB, as the bytes of a PNG file."""
+    return _encode(".png", image, (cv2.IMWRITE_PNG_COMPRESSION, 1))
+
+
+def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
+    """The picture, (H, W, 3) uint8 RGB, as the bytes of a JPEG file: a sixth of a PNG's, and a tenth of its time."""
+    full = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444  # a quarter of the colours would blur coloured words and small tags
+    quality = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
+    return _encode(".jpg", image, (*quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, full))
+
+
+def encode_webp(image: NDArray[np.uint8]) -> bytes:
+    """The picture, (H, W, 3) uint8 RGB, as the bytes of a lossy WebP file."""
+    return _encode(".webp", image, (cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY))
+
+
+def write_png(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
+    """Write the picture, (H, W, 3) uint8 RGB, to ``path``, replacing what is there.
+
+    A reader sees the old file or the new one, never half of one: the bytes go to a temporary file in the same
+    folder, which then takes the name. A missing folder is an error (FileNotFoundError), as for ``open``.
+    """
+    target = Path(path)
+    data = encode_png(image)
+    # Not tempfile: its files are readable by their owner alone, and a logger's server may be another user.
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _encode(suffix: str, image: NDArray[np.uint8], options: Sequence[int]) -> bytes:
+    done, data = cv2.imencode(suffix, cv2.cvtColor(check_image(image), cv2.COLOR_RGB2BGR), options)
+    if not done:
+        raise ValueError(f"a picture of shape {image.shape} could not be encoded as {suffix[1:]}.")
+    return data.tobytes()
