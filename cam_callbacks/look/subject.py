@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cam_callbacks.look.batches import Batches
-from cam_callbacks.look.calling import Calling, calling_of
+from cam_callbacks.look.batches import Batches, out_of_memory
+from cam_callbacks.look.calling import Calling, calling_of, failed_call
 from cam_callbacks.look.detection import ProbeBoxTarget
 from cam_callbacks.look.judgement import FEWEST_CELLS
 from cam_callbacks.look.options import LookOptions
@@ -134,7 +134,12 @@ def coarse_words(subject: Subject, images: Tensor, coarse: Mapping[str, tuple[in
 def _task_of(model: nn.Module, probe: ProbeSet, options: LookOptions, calling: Calling) -> Task:
     """Told by one recorded forward of a few images."""
     images = _as_it_takes(model, probe.images[:FEW])
-    outputs = capture(model, images, [], record="from_images", forward=calling.of(range(len(images)))).outputs
+    try:
+        outputs = capture(model, images, [], record="from_images", forward=calling.of(range(len(images)))).outputs
+    except Exception as error:  # of any kind: it is the model's
+        if out_of_memory(error):
+            raise
+        raise failed_call(model, probe, options.forward, error) from error
     scores = scores_of(outputs, probe, len(images), options.output)
     losses = [type(module).__name__ for module in model.modules() if "loss" in type(module).__name__.lower()]
     return recognise(scores, probe, options.target, losses)
