@@ -17,7 +17,7 @@ from cam_callbacks import lightning_trainer, processes
 from cam_callbacks.delivery import WAIT, Sink
 from cam_callbacks.delivery.sink import SinkOptions
 from cam_callbacks.keys import ALERT, fired, plain_key
-from cam_callbacks.lightning_batches import early_probe, loaded_probe, mismatch
+from cam_callbacks.lightning_batches import early_probe, loaded_probe, mismatch, naming_a_batch
 from cam_callbacks.loggers.registry import sinks_of
 from cam_callbacks.look.alerts import names_of
 from cam_callbacks.look.judgement import Rule
@@ -340,7 +340,8 @@ class CAMCallback(Base):
         model = lightning_trainer.explained_module(pl_module, self.model, self.options.look.forward is not None)
         if not self.watcher.begun:
             run, folder = lightning_trainer.run_of(trainer, self.folder, self.name)
-            self.watcher.begin(run, folder, model, lightning_trainer.tracking_uri(trainer))
+            with naming_a_batch(trainer, pl_module, self.probe):
+                self.watcher.begin(run, folder, model, lightning_trainer.tracking_uri(trainer))
         return model
 
     def _sinks(self, trainer: Any) -> list[Sink]:

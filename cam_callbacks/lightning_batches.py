@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from cam_callbacks.batches import images_in, read_batch
+from cam_callbacks.inputs import describe
 from cam_callbacks.loaders import Drawn, draw, first_loader
+from cam_callbacks.look.calling import ForwardError
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.unchanged import unchanged
 from cam_engine.guard import untouched
@@ -42,6 +44,26 @@ def early_probe(trainer: Any, module: Any, split: str) -> ProbeSet | None:
         except Exception:  # such as data, or what a hook needs, that are made in a hook that is still to come
             return None
         return _probe_of(drawn, loader, trainer.datamodule, module)
+
+
+@contextmanager
+def naming_a_batch(trainer: Any, module: Any, probe: Any) -> Iterator[None]:
+    """Where a model cannot be called with a probe of images alone, say what a batch of the validation holds beside them.
+
+    Raises:
+        ForwardError: As inside.
+    """
+    try:
+        yield
+    except ForwardError as error:
+        drawn = None
+        if isinstance(probe, ProbeSet) and probe.inputs is None:
+            with suppress(Exception):  # a help, and no more
+                drawn = early_probe(trainer, module, "val")
+        if drawn is None or drawn.inputs is None:
+            raise
+        held = describe(drawn.inputs.batch)
+        raise ForwardError(f"{error} A batch of the validation holds {held}.") from error.__cause__
 
 
 def loaded_probe(trainer: Any, module: Any, split: str, batch: Any) -> ProbeSet:

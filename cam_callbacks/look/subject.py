@@ -136,7 +136,12 @@ def coarse_words(subject: Subject, images: Tensor, coarse: Mapping[str, tuple[in
 def _task_of(model: nn.Module, probe: ProbeSet, options: LookOptions, calling: Calling) -> Task:
     """Told by one recorded forward of a few images."""
     images = _as_it_takes(model, probe.images[:FEW])
-    outputs = capture(model, images, [], record="from_images", forward=calling.of(range(len(images)))).outputs
+    try:
+        outputs = capture(model, images, [], record="from_images", forward=calling.of(range(len(images)))).outputs
+    except Exception as error:  # of any kind: it is the model's
+        if out_of_memory(error):
+            raise
+        raise failed_call(model, probe, options.forward, error) from error
     scores = scores_of(outputs, probe, len(images), options.output)
     losses = [type(module).__name__ for module in model.modules() if "loss" in type(module).__name__.lower()]
     return recognise(scores, probe, options.target, losses, _nothing_to_predict(probe))
