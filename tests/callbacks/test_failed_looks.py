@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from cam_callbacks import CAMCallback, ProbeSet
