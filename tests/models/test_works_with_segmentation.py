@@ -41,7 +41,7 @@ def check(seen, own, classes=4):
     ]
     assert np.mean(agree) > 0.85  # a border of cells that lie half inside counts otherwise
     np.testing.assert_array_equal(seen.store.probe["masks"], regions)
-    assert np.isfinite(seen.record.metrics["cam/on_target_enrichment/gradcam"])
+    assert np.isfinite(seen.record.metrics["cam/on_target_enrichment/eigencam"])
     assert {"cam/follows_object", "cam/follows_background"} <= set(seen.record.metrics)
 
 
