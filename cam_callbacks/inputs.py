@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -113,6 +114,8 @@ def row_of(tree: Any, n: int, row: int) -> Any:
     if is_per_image(tree, n):
         return tree[row]
     items = {key: row_of(child, n, row) for key, child in _tree.children(tree)}
+    if dataclasses.is_dataclass(tree):  # one of a batch checks its fields, and refuses those of an item
+        return items
     return _tree.rebuild(tree, items) if items else tree
 
 

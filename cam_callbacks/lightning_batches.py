@@ -135,11 +135,11 @@ def _validating(trainer: Any) -> Iterator[None]:
         trainer.state.stage = before
 
 
-def mismatch(probe: ProbeSet, batch: Any) -> str | None:
+def mismatch(probe: ProbeSet, batch: Any, given: bool) -> str | None:
     """How the probe's pixels differ from those of a batch that the model gets; None where they are of one kind.
 
     Of one kind are images whose means and standard deviations differ by no more than those of images do among themselves:
-    another normalisation, or a scale of 0 to 255, is beyond that.
+    another normalisation, or a scale of 0 to 255, is beyond that. ``given``: the probe is the user's, not the trainer's.
     """
     try:
         images = images_in(batch)[1].detach().float().cpu()
@@ -156,10 +156,15 @@ def mismatch(probe: ProbeSet, batch: Any) -> str | None:
     beyond_chance = (ours.mean(1) - theirs.mean(1)).abs() > 4 * error
     if not far or not bool(beyond_chance.any()) or ours.shape[1] == theirs.shape[1] == 1:
         return None
+    advice = (
+        'Normalise the probe alike, or take probe="val".'
+        if given
+        else "Pass ProbeSet(images, labels) as the model gets them."
+    )
     return (
         f"the probe's images have mean {our_mean:.3g} and standard deviation {our_std:.3g}, those of the first validation batch "
-        f"{their_mean:.3g} and {their_std:.3g}. Where these should be alike, the maps are of pictures that the model never "
-        'sees: normalise the probe as the batch is, or leave probe= at "val", which goes through the trainer\'s own pipeline.'
+        f"{their_mean:.3g} and {their_std:.3g}. Where these should be alike, the maps are of pictures that the model never sees. "
+        f"{advice}"
     )
 
 

@@ -37,7 +37,7 @@ Every method on three photographs: torchvision's MobileNetV2 with ImageNet weigh
 - The network saw the middle of each photograph; what is hatched it never saw, and no map says anything about it.
 - The grid is 7×7: a cell is 37 pixels of the cat, and a map cannot be finer than that. `fullgrad` works at the pixels.
 - Behind global pooling and one linear layer `gradcam`, `xgradcam`, `hirescam`, `shapleycam` and `cam` are one map, as they must be.
-- On the rocket the class named is the second best; for the best, "drilling platform", they light the pad and its towers.
+- On the rocket the class explained is the second best, after "drilling platform" with 35 %; `target="space shuttle"` asks for it.
 - `eigencam`, `kpcacam` and `fem` ask for no class: they show what stands out in the layer.
 - `finercam` shows what tells a class from those next to it, which may be a small part of the object.
 - `randomcam` is the floor: random weights of the same channels. On the cat it lies on the cat too, as anything would there: a map

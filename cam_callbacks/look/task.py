@@ -114,6 +114,7 @@ class MultiLabel(Task):
     """Any number of classes an image: (B, K) logits, each for itself."""
 
     kind = "multilabel"
+    signed = True
 
     def read(self, scores: Any, images: Sequence[int]) -> Answer:
         logits = self.logits(_columns(scores)).cpu()
@@ -148,6 +149,7 @@ class Segmentation(Task):
     """
 
     kind = "segmentation"
+    signed = True
     exchanges = True
 
     @property

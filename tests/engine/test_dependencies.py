@@ -14,7 +14,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # Where a package is imported as something else.
 DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 # Imported only for a user who has it: its own objects come in, or a file of its own is read.
-BROUGHT_BY_THE_USER = {"lightning", "transformers", "safetensors"}
+BROUGHT_BY_THE_USER = {"lightning", "transformers", "safetensors", "timm", "torchvision", "ultralytics"}
 
 
 def imported() -> set[str]:
@@ -32,7 +32,8 @@ def imported() -> set[str]:
 
 
 def test_every_package_that_is_imported_is_declared():
-    declared = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["demo"]]
+    extras = PROJECT["project"]["optional-dependencies"]
+    declared = [*PROJECT["project"]["dependencies"], *extras["demo"], *extras["wandb"]]
     names = {re.match(r"[\w-]+", line)[0].lower() for line in declared}
     found = {DISTRIBUTIONS.get(name, name).lower().replace("_", "-") for name in imported()}
     assert {"torch", "werkzeug", "pandas", "pyyaml"} <= found

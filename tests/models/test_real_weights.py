@@ -118,20 +118,23 @@ RECOMMENDED = ("gradcam", "eigencam", "layercam", "hirescam", "gradcam++")  # by
 
 
 @pytest.fixture(scope="module")
-def carried(nets, images):
-    """Exchange tests among nine photographs, each with four others."""
+def kept(nets, images):
+    """How often a photograph keeps its class where a tenth of it is exchanged, among nine, each with four others.
+
+    (With a thousand classes the donor's own class hardly ever comes out of a tenth of its picture.)
+    """
     net, count = nets["MobileNetV2"], len(images)
     result = CAM(net, RECOMMENDED, LAST["MobileNetV2"])(images)
     maps = {method: result.raw[method, result.layers[0]].numpy() for method in RECOMMENDED}
     pairs = np.array([(donor, (donor + step) % count) for donor in range(count) for step in (1, 2, 4, 5)])
-    return follows(net, images, result.outputs.argmax(1), ["focus", "random"], maps=maps, pairs=pairs)
+    named = result.outputs.argmax(1)
+    followed = follows(net, images, named, ["focus", "random"], maps=maps, pairs=pairs)
+    return {key: float((of.predicted == named.numpy()[pairs[:, 1]]).mean()) for key, of in followed.items()}
 
 
 @pytest.mark.parametrize("method", RECOMMENDED)
-def test_the_focus_carries_the_class_and_a_random_place_does_not(carried, method):
-    focus, elsewhere = carried[f"focus/{method}"], carried[f"random/{method}"]
-    assert focus.n == elsewhere.n >= 30
-    assert focus.share >= elsewhere.share + 0.1, (focus.share, elsewhere.share)
+def test_the_class_goes_with_the_focus_more_than_with_a_random_place(kept, method):
+    assert kept[f"focus/{method}"] <= kept[f"random/{method}"] - 0.1, kept
 
 
 GRAD_CAM = {"gradcam": "GradCAM", "xgradcam": "XGradCAM", "hirescam": "HiResCAM", "layercam": "LayerCAM",

@@ -115,7 +115,7 @@ def test_ultralytics(tmp_path):
         torch.manual_seed(0)
         yolo = ultralytics.YOLO("yolov8n-cls.yaml")
         watch = attach(yolo, on_error="raise", tensorboard=False) if watched else None
-        yolo.train(data=str(tmp_path / "shapes"), project=str(tmp_path), name=name, imgsz=64, batch=8, workers=0,
+        yolo.train(data=str(tmp_path / "shapes"), project=str(tmp_path), name=name, epochs=2, imgsz=64, batch=8, workers=0,
                    amp=False, plots=False, verbose=False, seed=3)  # fmt: skip
         return yolo, watch
 
