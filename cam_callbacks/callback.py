@@ -199,7 +199,8 @@ class CAMCallback(Base):
         self._set_up = True
         if not self._enabled or stage not in self.on:
             if self._enabled and self._trainer is None and stage in ("validate", "test"):
-                rank_zero_info(f'CAMCallback looks at a fit; for trainer.{stage} pass CAMCallback(on=("{stage}",)).')
+                named = getattr(stage, "value", stage)
+                rank_zero_info(f'CAMCallback looks at a fit; for trainer.{named} pass CAMCallback(on=("{named}",)).')
             return
         lightning_trainer.refuse_twins(self, [c for c in trainer.callbacks if isinstance(c, CAMCallback)])
         if self._trainer is None or self._trainer() is not trainer:  # another trainer is another run
@@ -254,7 +255,7 @@ class CAMCallback(Base):
             for key, value in values.items():  # monitors find every alert; loggers get those that have fired
                 pl_module.log(
                     key, value, on_step=False, on_epoch=True, batch_size=1, add_dataloader_idx=False,
-                    logger=key not in alerts,
+                    logger=bool(trainer.loggers) and key not in alerts,  # without one Lightning would warn of each key
                 )  # fmt: skip
             with self.watcher.failures.guarded("could not log an alert"):
                 lightning_trainer.log_metrics(trainer, fired(alerts, self.name, self._fired))

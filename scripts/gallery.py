@@ -40,8 +40,8 @@ Every method on three photographs: torchvision's MobileNetV2 with ImageNet weigh
 - On the rocket the class explained is the second best, after "drilling platform" with 35 %; `target="space shuttle"` asks for it.
 - `eigencam`, `kpcacam` and `fem` ask for no class: they show what stands out in the layer.
 - `finercam` shows what tells a class from those next to it, which may be a small part of the object.
-- `randomcam` is the floor: random weights of the same channels. On the cat it lies on the cat too, as
-  anything would there: a map that looks right proves little. `cam-callbacks sanity` and the exchange tests ask further.
+- `randomcam` is the floor: random weights of the same channels. On the cat it lies on the cat too, as anything would there: a map
+  that looks right proves little. `cam-callbacks sanity` and the exchange tests ask further.
 """
 
 

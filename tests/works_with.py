@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from cam_callbacks import CAMCallback, RecordStore
+from cam_callbacks.callback import Base
 from cam_callbacks.drawing import Drawing
 
 KINDS = ("square", "disc", "cross")
@@ -63,17 +65,16 @@ def scene(seed: int, several: bool = False) -> Scene:
     return Scene(tensors[0], int(first), there, tensors[1], tensors[2], halves[0] / 10)
 
 
-def shapes(item: Any, several: bool = False) -> tuple[Shapes, Shapes]:
+def shapes(item: Any, several: bool = False, classes: tuple[str, ...] = KINDS) -> tuple[Shapes, Shapes]:
     """To train on and to validate with: what ``item`` makes of each scene."""
-    return Shapes(96 if ROWS in os.environ else 16, item, 0, several), Shapes(8, item, 1000, several)
+    return Shapes(96 if ROWS in os.environ else 16, item, 0, several, classes), Shapes(8, item, 1000, several, classes)
 
 
 class Shapes(Dataset):
     """Scenes as items: what ``item`` makes of each. ``classes``: their names, as torchvision's data sets have them."""
 
-    classes = KINDS
-
-    def __init__(self, n: int, item: Any, seed: int = 0, several: bool = False) -> None:
+    def __init__(self, n: int, item: Any, seed: int, several: bool, classes: tuple[str, ...]) -> None:
+        self.classes = list(classes)
         self.items = [item(scene(seed + i, several)) for i in range(n)]
 
     def __len__(self) -> int:
@@ -103,17 +104,19 @@ class Module(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), self.lr)
 
 
-class Witness(pl.Callback):
-    """Keeps what a module was given and what it returned in the first batch of each validation, after the look."""
+class Witness(Base):
+    """Keeps what a module was given and returned at its first call in the first batch of each validation, after the look."""
 
     def __init__(self, name: str = "") -> None:
         self.name, self.given, self.returned, self._handle = name, None, None, None
 
     def on_validation_batch_start(self, trainer, module, batch, batch_idx, dataloader_idx=0):
         def keep(_module, inputs, outputs):
-            self.given, self.returned = inputs[0], outputs
+            if self.given is None:
+                self.given, self.returned = inputs[0], outputs
 
         if batch_idx == 0 and not trainer.sanity_checking:
+            self.given = None
             self._handle = module.get_submodule(self.name).register_forward_hook(keep)
 
     def on_validation_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0):
@@ -148,7 +151,8 @@ def train(make: Any, data: tuple[Any, Any], folder: Path, *callbacks: Any, epoch
     """A short fit of ``make()``, which is seeded, on (train, val) data sets."""
     pl.seed_everything(0, verbose=False)
     module = make()
-    trainer = pl.Trainer(
+    package = pl if isinstance(module, pl.LightningModule) else lightning.pytorch
+    trainer = package.Trainer(
         max_epochs=epochs, callbacks=list(callbacks), logger=False, accelerator="cpu", enable_progress_bar=False,
         enable_model_summary=False, enable_checkpointing=False, default_root_dir=folder, num_sanity_val_steps=1,
     )  # fmt: skip

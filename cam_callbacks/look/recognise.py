@@ -93,6 +93,8 @@ def _dense(scores: Scores, probe: ProbeSet, target: Target) -> Task:
     channels, maps = scores.tensor.shape[1], _class_maps(probe, scores.tensor.shape[1])
     if maps is not None:
         most = int(maps.max())
+        if channels == 1 and most > 1:  # heights, depths: values of places, which are no classes
+            return _no_score(scores, probe)
         if most >= max(channels, 2):
             raise ValueError(
                 f"the probe's class maps hold class {most}, and the model returned {channels} channels ({scores.returned}); "

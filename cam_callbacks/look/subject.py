@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from cam_callbacks.inputs import leaves
 from cam_callbacks.look.batches import Batches
 from cam_callbacks.look.calling import Calling, calling_of
 from cam_callbacks.look.detection import ProbeBoxTarget
@@ -137,7 +139,15 @@ def _task_of(model: nn.Module, probe: ProbeSet, options: LookOptions, calling: C
     outputs = capture(model, images, [], record="from_images", forward=calling.of(range(len(images)))).outputs
     scores = scores_of(outputs, probe, len(images), options.output)
     losses = [type(module).__name__ for module in model.modules() if "loss" in type(module).__name__.lower()]
-    return recognise(scores, probe, options.target, losses)
+    return recognise(scores, probe, options.target, losses, _nothing_to_predict(probe))
+
+
+def _nothing_to_predict(probe: ProbeSet) -> bool:
+    """Does the training's batch hold images and no numbers that could be a target?"""
+    if probe.inputs is None:
+        return False
+    others = [leaf for path, leaf in leaves(probe.inputs.batch, probe.inputs.n) if path != probe.inputs.path]
+    return not any(isinstance(leaf, Tensor) and leaf.ndim <= 2 for leaf in others)
 
 
 def _detection(probe: ProbeSet, family: Family, options: LookOptions) -> Task:
@@ -165,10 +175,12 @@ def _methods_for(task: Task, options: LookOptions) -> list[str]:
 
 
 def _detector_in(model: nn.Module) -> Family | None:
-    try:
-        return family_of(model)
-    except TypeError:
-        return None
+    """The detector that a model is, holds as its ``.model``, or as its only network under another name."""
+    networks = [child for child in model.children() if any(True for _ in child.parameters())]
+    for candidate in (model, *networks) if len(networks) == 1 else (model,):
+        with suppress(TypeError):
+            return family_of(candidate)
+    return None
 
 
 def _as_it_takes(model: nn.Module, images: Tensor) -> Tensor:

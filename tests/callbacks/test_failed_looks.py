@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from cam_callbacks import CAMCallback, ProbeSet
 
@@ -70,18 +69,18 @@ def test_a_wrong_argument_is_an_error_at_once(data, tmp_path):
         CAMCallback(ProbeSet(data.tensors[0][:4]), target=[0, 1, 2, 3, 0, 1])
 
 
-def test_a_validation_set_without_an_index_stops_no_monitor(make_module, pl, data, tmp_path):
+def test_a_validation_set_without_images_stops_no_monitor(make_module, pl, data, tmp_path):
     pl = pl("pytorch_lightning")
+    volumes = TensorDataset(data.tensors[0][:16, None], data.tensors[1][:16])
 
-    class Stream(torch.utils.data.IterableDataset):
-        def __iter__(self):
-            return iter([data[i] for i in range(16)])
+    def validation_step(self, batch, index):
+        self.net(batch[0][:, 0])
 
     stop = pl.callbacks.EarlyStopping("cam/on_target_enrichment/gradcam", patience=50, check_finite=True)
     trainer = pl.Trainer(max_epochs=2, accelerator="cpu", callbacks=[stop, CAMCallback()], logger=False,
                          default_root_dir=tmp_path, enable_checkpointing=False, enable_progress_bar=False)  # fmt: skip
-    with pytest.warns(UserWarning, match="training goes on.*cannot be read by index"):
-        trainer.fit(make_module(), DataLoader(data, 16), DataLoader(Stream(), 8))
+    with pytest.warns(UserWarning, match="training goes on.*volumes, or series of images, are not supported"):
+        trainer.fit(make_module(validation_step=validation_step), DataLoader(data, 16), DataLoader(volumes, 8))
     assert trainer.current_epoch == 2
     assert float(trainer.callback_metrics["cam/failed_looks"]) == 2
     assert float(trainer.callback_metrics["cam/on_target_enrichment/gradcam"]) == 1

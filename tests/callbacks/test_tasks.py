@@ -68,6 +68,7 @@ Item = namedtuple("Item", "anomaly_map pred_label pred_score")
         ("regression", torch.randn(N, 1), {"labels": [3, 40, 18, 0, 1, 99]}),
         ("no score", torch.randn(N, 3, SIZE, SIZE), {}),
         ("no score", torch.randn(N, 64, 4, 4), {"labels": [0, 1] * 3}),
+        ("no score", torch.randn(N, 1, SIZE, SIZE), {"class_maps": 9 * maps()}),  # values of places
         ("no score", torch.randn(N, 50, 32), {}),
         ("no score", torch.nn.functional.normalize(torch.randn(N, 8)), {"labels": [0, 1] * 3}),
         ("anomaly", Item(torch.rand(N, 1, 4, 4), torch.ones(N), torch.rand(N)), {"labels": [0, 1] * 3}),

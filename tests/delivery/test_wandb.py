@@ -113,7 +113,8 @@ WandbSink.deliver = lambda sink, record, drawing: time.sleep(600) if record.look
 replace = os.replace
 def killing(source, target):
     while "look-000002" in str(target):
-        if Path("records/delivered.json").exists():
+        written = any(b"cam/gradcam/sheet" in file.read_bytes() for file in Path().rglob("*.wandb"))
+        if written and Path("records/delivered.json").exists():  # W&B writes its file every some seconds
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.1)
     replace(source, target)

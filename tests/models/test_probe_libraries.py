@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("torchgeo", reason="make test-models runs this in .venv-peers")
 import kornia.augmentation as K
-import pytorch_lightning as pl
+import lightning.pytorch as pl
 import timm
 import torchvision.transforms as v1
 import torchvision.transforms.v2 as v2
@@ -89,7 +89,8 @@ def test_torchgeo_normalises_on_the_device(task, tmp_path):
         return module, ScenesData("mask")
 
     module, data = make()
-    watch = CAMCallback(methods="eigencam", exchange=[], folder=tmp_path, on_error="raise")
+    target = "label" if task == "classification" else lambda logits: logits[:, 0].mean((1, 2))
+    watch = CAMCallback(methods="eigencam", target=target, exchange=[], folder=tmp_path, on_error="raise")
     fit(module, data, watch)
     plain, data = make()
     fit(plain, data)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from works_with import Module, row, shapes, watch
+from works_with import KINDS, Module, row, shapes, watch
 
 pytestmark = [pytest.mark.models, pytest.mark.timeout(900)]
 pytest.importorskip("timm", reason="make test-models runs this in .venv-peers")
@@ -126,7 +126,7 @@ def test_a_detector(tmp_path):
     def together(items):
         return tuple(map(list, zip(*items, strict=True)))
 
-    seen = watch(make, shapes(item), tmp_path, collate_fn=together)
+    seen = watch(make, shapes(item, classes=("background", *KINDS)), tmp_path, collate_fn=together)
     assert seen.task.kind == "detection" and seen.record.predictions is None
     np.testing.assert_array_equal(seen.record.targets, seen.probe.labels)
     layer = seen.store.manifest["layers"][0]

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from works_with import SIZE, Module, row, shapes, watch
+from works_with import KINDS, SIZE, Module, row, shapes, watch
 
 from cam_engine.targets import MaskTarget
 
 pytestmark = [pytest.mark.models, pytest.mark.timeout(900)]
 pytest.importorskip("torchvision", reason="make test-models runs this in .venv-peers")
+
+
+PLACES = ("background", *KINDS)
 
 
 def with_border(mask):
@@ -51,7 +54,7 @@ def test_torchvision(tmp_path):
     def make():
         return Module(lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4), loss)
 
-    seen = watch(make, shapes(lambda s: (s.image, with_border(s.mask))), tmp_path)
+    seen = watch(make, shapes(lambda s: (s.image, with_border(s.mask)), classes=PLACES), tmp_path)
     check(seen, seen.returned["out"])
     row("torchvision", 'semantic segmentation, `{"out": …}`, 255 ignored', "", seen.store, "torchvision_segmentation")
 
@@ -62,7 +65,7 @@ def test_segmentation_models_pytorch(tmp_path):
     def make():
         return Module(smp.Unet("resnet18", encoder_weights=None, classes=4), F.cross_entropy)
 
-    seen = watch(make, shapes(lambda s: (s.image, s.mask)), tmp_path)
+    seen = watch(make, shapes(lambda s: (s.image, s.mask), classes=PLACES), tmp_path)
     check(seen, seen.returned)
     row("segmentation_models_pytorch", "semantic segmentation with a U-Net", "", seen.store, "smp_unet")
 
@@ -74,7 +77,9 @@ def test_one_channel(tmp_path):
         net = smp.Unet("resnet18", encoder_weights=None, classes=1)
         return Module(net, smp.losses.DiceLoss("binary", from_logits=True))
 
-    seen = watch(make, shapes(lambda s: (s.image, (s.mask > 0)[None].float())), tmp_path)
+    seen = watch(
+        make, shapes(lambda s: (s.image, (s.mask > 0)[None].float()), classes=("background", "shape")), tmp_path
+    )
     check(seen, seen.returned, classes=2)
     row("segmentation_models_pytorch", "one channel, (1, H, W) masks", "", seen.store, "smp_binary")
 
@@ -105,7 +110,7 @@ def test_segformer(tmp_path):
         )  # fmt: skip
         return Dictionaries(transformers.SegformerForSemanticSegmentation(config), F.cross_entropy, 5e-3)
 
-    seen = watch(make, shapes(lambda s: {"image": s.image, "mask": s.mask}), tmp_path)
+    seen = watch(make, shapes(lambda s: {"image": s.image, "mask": s.mask}, classes=PLACES), tmp_path)
     assert seen.returned.logits.shape[-1] == SIZE // 4
     check(seen, seen.returned.logits)
     row("transformers", "SegFormer, logits at a quarter of the size", "", seen.store, "transformers_segformer")
@@ -120,7 +125,7 @@ def test_monai(tmp_path):
         )
         return Dictionaries(net, F.cross_entropy)
 
-    seen = watch(make, shapes(lambda s: {"image": s.image, "mask": s.mask}), tmp_path)
+    seen = watch(make, shapes(lambda s: {"image": s.image, "mask": s.mask}, classes=PLACES), tmp_path)
     check(seen, seen.returned)
     row("MONAI", "UNet, dictionaries", "", seen.store, "monai_unet")
 
@@ -133,6 +138,6 @@ def test_torchgeo(tmp_path):
             model="unet", backbone="resnet18", in_channels=3, num_classes=4, loss="ce", ignore_index=255, lr=2e-3
         )
 
-    seen = watch(make, shapes(lambda s: {"image": s.image, "mask": with_border(s.mask)}), tmp_path)
+    seen = watch(make, shapes(lambda s: {"image": s.image, "mask": with_border(s.mask)}, classes=PLACES), tmp_path)
     check(seen, seen.returned)
     row("torchgeo", "SemanticSegmentationTask", "", seen.store, "torchgeo_segmentation")
