@@ -138,8 +138,14 @@ def _task_of(model: nn.Module, probe: ProbeSet, options: LookOptions, calling: C
     images = _as_it_takes(model, probe.images[:FEW])
     outputs = capture(model, images, [], record="from_images", forward=calling.of(range(len(images)))).outputs
     scores = scores_of(outputs, probe, len(images), options.output)
-    losses = [type(module).__name__ for module in model.modules() if "loss" in type(module).__name__.lower()]
-    return recognise(scores, probe, options.target, losses, _nothing_to_predict(probe))
+    return recognise(scores, probe, options.target, _losses_of(model), _nothing_to_predict(probe))
+
+
+def _losses_of(model: nn.Module) -> list[str]:
+    """Names of the losses that a module holds, without those that are parts of one."""
+    if "loss" in type(model).__name__.lower():
+        return [type(model).__name__]
+    return [name for child in model.children() for name in _losses_of(child)]
 
 
 def _nothing_to_predict(probe: ProbeSet) -> bool:

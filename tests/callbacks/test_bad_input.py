@@ -42,15 +42,15 @@ class Branch(nn.Module):
         return self.head(self.used(x).mean((2, 3)))
 
 
-class Dictionary(nn.Module):
-    """Class scores in a dictionary."""
+class Words(nn.Module):
+    """A network whose forward keeps its scores to itself."""
 
     def __init__(self) -> None:
         super().__init__()
         self.net = net()
 
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"logits": self.net(x)}
+    def forward(self, x: torch.Tensor) -> dict[str, list[str]]:
+        return {"classes": ["cat" for _ in self.net(x)]}
 
 
 def probe(images: torch.Tensor = X, *arguments: Any, **known: Any) -> Any:
@@ -223,7 +223,8 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "a target that is no target": lambda _: callback(target="lable"),
     "a class that the model does not have": lambda _: look(target=7),
     "a label that the model does not have": lambda _: look(given=probe(X, [0, 1, 5, 2])),
-    "an output that is no tensor of class scores": lambda _: look(Dictionary()),
+    "an output without a score": lambda _: look(Words()),
+    'target="all" of images with one label': lambda _: look(target="all"),
     "a negative class": lambda _: explain(targets=-1),
     "classes for another number of images": lambda _: look(target=[0, 1]),
     "a target that returns the wrong shape": lambda _: look(target=lambda out: out.sum()),
