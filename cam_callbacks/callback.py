@@ -17,7 +17,7 @@ from cam_callbacks import lightning_trainer, processes
 from cam_callbacks.delivery import WAIT, Sink
 from cam_callbacks.delivery.sink import SinkOptions
 from cam_callbacks.keys import ALERT, fired, plain_key
-from cam_callbacks.lightning_batches import early_probe, loaded_probe, mismatch
+from cam_callbacks.lightning_batches import early_probe, loaded_probe, mismatch, naming_a_batch
 from cam_callbacks.loggers.registry import sinks_of
 from cam_callbacks.look.alerts import names_of
 from cam_callbacks.look.judgement import Rule
@@ -49,8 +49,8 @@ class CAMCallback(Base):
     mode="max")`` works), records to disk. The training itself is never changed.
 
     Args:
-        probe: A :class:`ProbeSet`, or ``"val"``: 16 class-balanced images of the trainer's validation dataset, ``"train"``: of
-            its training dataset. A probe that does not hold a cue cannot show it.
+        probe: A :class:`ProbeSet`, or ``"val"``: 16 class-balanced images of the validation data, ``"train"``: of the
+            training data, through the trainer's own pipeline (docs/probe.md). A probe that does not hold a cue cannot show it.
         methods: Names from :func:`cam_engine.available_methods`.
         layers: ``"auto"``, a dotted name, a glob, or a list of those, relative to the explained model.
         target: ``"label"``: what is true of each image, as the task has it, which is recognised: its class, its most certain one of
@@ -65,7 +65,7 @@ class CAMCallback(Base):
             ``fast_dev_run`` keeps none.
         name: Tells several of these callbacks on one trainer apart; stands in metric keys.
         model: Dotted name of the LightningModule's attribute to explain, where not the LightningModule itself.
-        forward: ``(model, images) -> outputs`` for a model that is not called with the images alone.
+        forward: ``(model, images) -> outputs``, or ``(model, images, batch)``, for a model with a call of its own (docs/probe.md).
         output: Key or index of the class scores in what the model returns, or a callable.
         reshape: Callable that turns a layer's output into (B, C, h, w).
         max_images: How many probe images are drawn into loggers; numbers and records cover the whole probe.
@@ -199,7 +199,8 @@ class CAMCallback(Base):
         self._set_up = True
         if not self._enabled or stage not in self.on:
             if self._enabled and self._trainer is None and stage in ("validate", "test"):
-                rank_zero_info(f'CAMCallback looks at a fit; for trainer.{stage} pass CAMCallback(on=("{stage}",)).')
+                named = getattr(stage, "value", stage)
+                rank_zero_info(f'CAMCallback looks at a fit; for trainer.{named} pass CAMCallback(on=("{named}",)).')
             return
         lightning_trainer.refuse_twins(self, [c for c in trainer.callbacks if isinstance(c, CAMCallback)])
         if self._trainer is None or self._trainer() is not trainer:  # another trainer is another run
@@ -323,7 +324,7 @@ class CAMCallback(Base):
         if compared or isinstance(probe, str) or self.options.look.forward is not None or processes.rank() != 0:
             return  # a forward= may normalise by itself
         with self.watcher.failures.guarded("could not compare the probe with the first validation batch"):
-            if differs := mismatch(probe, batch):
+            if differs := mismatch(probe, batch, given=isinstance(self._probe, ProbeSet)):
                 warnings.warn(f"{self.watcher.who}: {differs}", stacklevel=2)
 
     def _new_watcher(self) -> Watcher:
@@ -339,7 +340,8 @@ class CAMCallback(Base):
         model = lightning_trainer.explained_module(pl_module, self.model, self.options.look.forward is not None)
         if not self.watcher.begun:
             run, folder = lightning_trainer.run_of(trainer, self.folder, self.name)
-            self.watcher.begin(run, folder, model, lightning_trainer.tracking_uri(trainer))
+            with naming_a_batch(trainer, pl_module, self.probe):
+                self.watcher.begin(run, folder, model, lightning_trainer.tracking_uri(trainer))
         return model
 
     def _sinks(self, trainer: Any) -> list[Sink]:

@@ -38,7 +38,7 @@ class Caption:
         if kind == "multilabel" and record.targets is not None and record.targets[index] >= 0:
             return [f"{class_name(self.manifest, int(record.targets[index]))}{self._sure(index)}"]
         if record.targets is not None and record.targets[index] < 0:
-            return ["nothing to explain"]
+            return ["without that class" if kind == "segmentation" else "nothing to explain"]
         return []
 
     def wrong(self, index: int) -> bool:

@@ -36,7 +36,7 @@ def read_items(dataset: Any, n: int, seed: int) -> dict[str, Any]:
         raise ValueError(f"{type(dataset).__name__} is empty; a probe set needs at least one image.")
     chosen = choose(dataset_labels(dataset, seed), len(dataset), n, seed)
     items = [parse(dataset[index]) for index in chosen]
-    images = [in_unit_range(as_image(item.picture, index)) for item, index in zip(items, chosen, strict=True)]
+    images = [in_unit_range(as_image(item, index)) for item, index in zip(items, chosen, strict=True)]
     return {"images": stacked(images), "ids": [str(index) for index in chosen], **known_of(items, images[0].shape[-2:])}
 
 

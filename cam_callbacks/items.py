@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from cam_callbacks.inputs import describe
 from cam_engine import _tree
 
 IMAGE_KEYS = ("image", "pixel_values", "img", "images", "x", "input", "inputs")
@@ -23,10 +24,11 @@ ANNOTATION_KEYS = (*LABEL_KEYS, *MASK_KEYS, *BOX_KEYS)
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """What an item holds. ``picture``: the image as it lies in the item, ``path``: where that is. ``target``: what is to be
+    """What an item, ``whole``, holds. ``picture``: the image as it lies in it, ``path``: where that is. ``target``: what is to be
     predicted, an array of any shape. ``mask``: a region, or the class of each pixel. ``boxes``: corners xyxy (n, 4), and
     ``box_labels`` their classes. None where it does not tell."""
 
+    whole: Any
     picture: Any
     path: _tree.Path
     target: NDArray[Any] | None
@@ -53,6 +55,7 @@ def parse(item: Any) -> Item:
         corners = _corners_of_shares(corners, picture.shape[-2:])  # as the processors of transformers make them
     box_labels = None if corners is None else _box_labels(known, len(corners))
     return Item(
+        whole=item,
         picture=picture,
         path=path,
         target=None if box_labels is not None else _array(target),
@@ -77,12 +80,13 @@ def image_path(item: Any) -> _tree.Path:
     return () if key is None else (key, *image_path(named[key]))
 
 
-def as_image(picture: Any, index: Any) -> Tensor:
+def as_image(item: Item, index: Any) -> Tensor:
     """(C, H, W) in the dtype that it has, of what an item holds as its image.
 
     Raises:
         ValueError: It is none; ``index`` names it.
     """
+    picture = item.picture
     if isinstance(picture, Image.Image):
         tensor = torch.from_numpy(np.asarray(picture.convert("RGB")).transpose(2, 0, 1).copy())
     elif isinstance(picture, np.ndarray):
@@ -93,8 +97,8 @@ def as_image(picture: Any, index: Any) -> Tensor:
         tensor = picture.detach().cpu()
     else:
         raise ValueError(
-            f"item {index} of the dataset holds no image that can be read (found {type(picture).__name__}); "
-            "items may be an image, (image, label), or a dictionary with an 'image'."
+            f"item {index} of the dataset holds no image that can be read, but {describe(item.whole)}; items may be an image, "
+            "(image, label), or a dictionary with an 'image'. Or take some images yourself: ProbeSet(images, labels)."
         )
     if tensor.ndim == 2:
         tensor = tensor[None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from cam_callbacks.batches import images_in, read_batch
+from cam_callbacks.inputs import describe
 from cam_callbacks.loaders import Drawn, draw, first_loader
+from cam_callbacks.look.calling import ForwardError
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.unchanged import unchanged
 from cam_engine.guard import untouched
@@ -42,6 +44,26 @@ def early_probe(trainer: Any, module: Any, split: str) -> ProbeSet | None:
         except Exception:  # such as data, or what a hook needs, that are made in a hook that is still to come
             return None
         return _probe_of(drawn, loader, trainer.datamodule, module)
+
+
+@contextmanager
+def naming_a_batch(trainer: Any, module: Any, probe: Any) -> Iterator[None]:
+    """Where a model cannot be called with a probe of images alone, say what a batch of the validation holds beside them.
+
+    Raises:
+        ForwardError: As inside.
+    """
+    try:
+        yield
+    except ForwardError as error:
+        drawn = None
+        if isinstance(probe, ProbeSet) and probe.inputs is None:
+            with suppress(Exception):  # a help, and no more
+                drawn = early_probe(trainer, module, "val")
+        if drawn is None or drawn.inputs is None:
+            raise
+        held = describe(drawn.inputs.batch)
+        raise ForwardError(f"{error} A batch of the validation holds {held}.") from error.__cause__
 
 
 def loaded_probe(trainer: Any, module: Any, split: str, batch: Any) -> ProbeSet:
@@ -113,11 +135,11 @@ def _validating(trainer: Any) -> Iterator[None]:
         trainer.state.stage = before
 
 
-def mismatch(probe: ProbeSet, batch: Any) -> str | None:
+def mismatch(probe: ProbeSet, batch: Any, given: bool) -> str | None:
     """How the probe's pixels differ from those of a batch that the model gets; None where they are of one kind.
 
     Of one kind are images whose means and standard deviations differ by no more than those of images do among themselves:
-    another normalisation, or a scale of 0 to 255, is beyond that.
+    another normalisation, or a scale of 0 to 255, is beyond that. ``given``: the probe is the user's, not the trainer's.
     """
     try:
         images = images_in(batch)[1].detach().float().cpu()
@@ -134,10 +156,15 @@ def mismatch(probe: ProbeSet, batch: Any) -> str | None:
     beyond_chance = (ours.mean(1) - theirs.mean(1)).abs() > 4 * error
     if not far or not bool(beyond_chance.any()) or ours.shape[1] == theirs.shape[1] == 1:
         return None
+    advice = (
+        'Normalise the probe alike, or take probe="val".'
+        if given
+        else "Pass ProbeSet(images, labels) as the model gets them."
+    )
     return (
         f"the probe's images have mean {our_mean:.3g} and standard deviation {our_std:.3g}, those of the first validation batch "
-        f"{their_mean:.3g} and {their_std:.3g}. Where these should be alike, the maps are of pictures that the model never "
-        'sees: normalise the probe as the batch is, or leave probe= at "val", which goes through the trainer\'s own pipeline.'
+        f"{their_mean:.3g} and {their_std:.3g}. Where these should be alike, the maps are of pictures that the model never sees. "
+        f"{advice}"
     )
 
 

@@ -96,7 +96,7 @@ def draw(loader: Any, n: int, seed: int) -> Drawn:
 def raw_pictures(items: Iterable[Any]) -> NDArray[np.uint8] | None:
     """(n, h, w, 3) uint8 RGB; None where their images are none, differ in size, or are not in [0, 1] or [0, 255]."""
     try:
-        images = [as_image(parse(item).picture, index) for index, item in enumerate(items)]
+        images = [as_image(parse(item), index) for index, item in enumerate(items)]
     except Exception:  # of whatever kind: the batch will tell
         return None
     if len({image.shape for image in images}) != 1 or not all(map(_is_displayable, images)):

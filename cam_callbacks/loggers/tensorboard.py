@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -111,7 +110,7 @@ def pictures_in(folder: Path, step: int) -> set[str]:
     """Tags of the pictures that the event files in a folder hold at a step."""
     found = set()
     for file in folder.glob("*tfevents*"):
-        with suppress(OSError, DecodeError):  # of a process that was killed: what it wrote last may be half there
+        with suppress(Exception):  # protobuf has its own: a process that was killed may have left anything
             found |= {
                 value.tag
                 for event in map(Event.FromString, _events(file))

@@ -51,7 +51,7 @@ class Batches:
             try:
                 return size, compute(size)
             except RuntimeError as error:
-                if size == 1 or not _out_of_memory(error):
+                if size == 1 or not out_of_memory(error):
                     raise
             # Out here the error is gone, and with it what its frames still held.
             if torch.cuda.is_available():
@@ -60,6 +60,6 @@ class Batches:
             self.size = size = size // 2
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    """On a device, or on the host, for which torch has no error of its own."""
+def out_of_memory(error: Exception) -> bool:
+    """Did memory run out: on a device, or on the host, for which torch has no error of its own."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -19,6 +19,11 @@ from cam_engine.capture import Forward, rescore
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 Way = Callable[[Any], Arguments]  # from a batch to the arguments of the model's forward
 
+
+class ForwardError(ValueError):
+    """A model could not be called with the probe's images, or a ``forward=`` failed with them."""
+
+
 _WHOLE = ("batch", "data", "sample", "samples", "batched_inputs", "example", "item", "pair")  # names of a whole batch
 
 
@@ -75,7 +80,8 @@ def calling_of(model: nn.Module, probe: ProbeSet, forward: Forward | None) -> Ca
         forward: The user's; None leaves it to the model's signature.
 
     Raises:
-        ValueError: It fails with the images however it is called, or ``forward`` asks for a batch that the probe has not.
+        ForwardError: It fails with the images however it is called.
+        ValueError: ``forward`` asks for a batch that the probe has not.
     """
     if forward is not None:
         if _takes_batch(forward) and probe.inputs is None:
@@ -99,10 +105,20 @@ def calling_of(model: nn.Module, probe: ProbeSet, forward: Forward | None) -> Ca
         else:
             return calling
     first = errors[0] if errors else TypeError(f"its forward takes {inspect.signature(model.forward)}")
-    raise ValueError(
-        f"{type(model).__name__} could not be called with the probe's batch, which holds {describe(probe.inputs.batch)}: "
-        f"{type(first).__name__}: {first}. Say how: forward=lambda model, images, batch: model(images, …)."
-    ) from first
+    raise failed_call(model, probe, None, first) from first
+
+
+def failed_call(model: nn.Module, probe: ProbeSet, forward: Forward | None, error: Exception) -> ForwardError:
+    """What to say of a call that failed: what was called with what, and how to say what is to be called."""
+    name, cause = type(model).__name__, f"{type(error).__name__}: {error}"
+    held = describe(probe.images if probe.inputs is None else probe.inputs.batch)
+    if forward is not None:
+        return ForwardError(f"forward= failed: {cause}. What it was called with: {held}.")
+    if probe.inputs is None:
+        how = "images alone; if it takes more, pass forward=lambda model, images: …, or ProbeSet(inputs=…)"
+    else:
+        how = "batch; say how with forward=lambda model, images, batch: model(images, …)"
+    return ForwardError(f"{name} could not be called with the probe's {how}. {cause}. The probe holds {held}.")
 
 
 def _ways(model: nn.Module, inputs: Inputs) -> list[Way]:

@@ -104,7 +104,7 @@ class Collapsed:
         without = ~np.isfinite(evidence.per_image["entropy"])
         if (expected := evidence.explainable) is not None:
             if not expected.any():
-                return cannot_judge("no image has what is explained")
+                return cannot_judge("every image is without that class")
             share, without = float((~without)[expected].mean()), without & expected
         images = np.flatnonzero(without)[:NAMED].tolist()
         return Judgement(self.below - share, f"{share:.0%} of the images have a valid map", images)

@@ -61,7 +61,7 @@ class CAMMonitor:
         folder: Where records go, or a new one beside it where it holds those of another run; None keeps nothing on disk.
         name: Stands in metric keys, ``cam/<name>/…``, where several monitors watch one training.
         run: Name of the run, for people.
-        forward: ``(model, images) -> outputs`` for a model that is not called with the images alone.
+        forward: ``(model, images) -> outputs``, or ``(model, images, batch)``, for a model called in a way of its own.
         output: Key or index of the class scores in what the model returns, or a callable.
         reshape: Callable that turns a layer's output into (B, C, h, w), for layouts that are not recognised.
         batch_size: Images explained at once.

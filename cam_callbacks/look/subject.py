@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from cam_callbacks.inputs import leaves
-from cam_callbacks.look.batches import Batches
-from cam_callbacks.look.calling import Calling, calling_of
+from cam_callbacks.look.batches import Batches, out_of_memory
+from cam_callbacks.look.calling import Calling, calling_of, failed_call
 from cam_callbacks.look.detection import ProbeBoxTarget
 from cam_callbacks.look.judgement import FEWEST_CELLS
 from cam_callbacks.look.options import LookOptions
@@ -136,16 +136,28 @@ def coarse_words(subject: Subject, images: Tensor, coarse: Mapping[str, tuple[in
 def _task_of(model: nn.Module, probe: ProbeSet, options: LookOptions, calling: Calling) -> Task:
     """Told by one recorded forward of a few images."""
     images = _as_it_takes(model, probe.images[:FEW])
-    outputs = capture(model, images, [], record="from_images", forward=calling.of(range(len(images)))).outputs
+    try:
+        outputs = capture(model, images, [], record="from_images", forward=calling.of(range(len(images)))).outputs
+    except Exception as error:  # of any kind: it is the model's
+        if out_of_memory(error):
+            raise
+        raise failed_call(model, probe, options.forward, error) from error
+    if callable(options.target) and options.output is None and not isinstance(outputs, Tensor):
+        # The user's callable takes what the model returned, whatever that is; what it predicts is then not known.
+        return Task("a score of yours: target= is explained", probe, options.target, None)
     scores = scores_of(outputs, probe, len(images), options.output)
-    return recognise(scores, probe, options.target, _losses_of(model), _nothing_to_predict(probe))
+    losses = [type(module).__name__ for module in _losses(model)]
+    return recognise(scores, probe, options.target, losses, _nothing_to_predict(probe))
 
 
-def _losses_of(model: nn.Module) -> list[str]:
-    """Names of the losses that a module holds, without those that are parts of one."""
-    if "loss" in type(model).__name__.lower():
-        return [type(model).__name__]
-    return [name for child in model.children() for name in _losses_of(child)]
+def _losses(model: nn.Module) -> list[nn.Module]:
+    """The losses that a model holds, without those that they are made of: one that compares embeddings may end in a
+    cross-entropy."""
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if "loss" in type(module).__name__.lower() and not any(name.startswith(f"{outer}.") for outer in found):
+            found[name] = module
+    return list(found.values())
 
 
 def _nothing_to_predict(probe: ProbeSet) -> bool:

@@ -42,15 +42,26 @@ class Branch(nn.Module):
         return self.head(self.used(x).mean((2, 3)))
 
 
-class Words(nn.Module):
-    """A network whose forward keeps its scores to itself."""
+class Siamese(nn.Module):
+    """Takes two images."""
 
     def __init__(self) -> None:
         super().__init__()
         self.net = net()
 
-    def forward(self, x: torch.Tensor) -> dict[str, list[str]]:
-        return {"classes": ["cat" for _ in self.net(x)]}
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return self.net(first) - self.net(second)
+
+
+class Dictionary(nn.Module):
+    """Class scores that are no tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x: torch.Tensor) -> dict[str, Any]:
+        return {"names": ["cat"] * len(x), "scores": self.net(x).tolist()}
 
 
 def probe(images: torch.Tensor = X, *arguments: Any, **known: Any) -> Any:
@@ -201,6 +212,8 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "a folder that is not there": lambda folder: from_folder(folder / "nowhere"),
     "an empty dataset": lambda _: from_dataset(TensorDataset(X[:0], torch.zeros(0).long())),
     "a probe of n=0": lambda _: from_dataset(TensorDataset(X, torch.zeros(4).long()), n=0),
+    "items that hold no image": lambda _: from_dataset([{"path": "a.png", "kind": 3, "spectrum": torch.zeros(8)}]),
+    "items of words": lambda _: from_dataset([("a.png", 3)]),
     "a dataset that cannot be indexed": lambda _: from_dataset(iter([1, 2])),
     "fewer labels than images": lambda _: probe(X, [0, 1]),
     "labels that are no integers": lambda _: probe(X, torch.rand(4)),
@@ -220,10 +233,12 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "a glob that fits no layer": lambda _: look(layers="block*"),
     "a layer that never runs in this forward": lambda _: look(Branch(), layers="unused"),
     "a layer without a grid": lambda _: look(layers="4"),
+    "a model that takes more than images": lambda _: look(Siamese()),
+    "a forward= that fails": lambda _: look(forward=lambda model, images: model.features(images)),
     "a target that is no target": lambda _: callback(target="lable"),
     "a class that the model does not have": lambda _: look(target=7),
     "a label that the model does not have": lambda _: look(given=probe(X, [0, 1, 5, 2])),
-    "an output without a score": lambda _: look(Words()),
+    "output= that is not in what the model returns": lambda _: look(Dictionary(), output="scores"),
     'target="all" of images with one label': lambda _: look(target="all"),
     "a negative class": lambda _: explain(targets=-1),
     "classes for another number of images": lambda _: look(target=[0, 1]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from cam_callbacks import CAMCallback, ProbeSet
@@ -52,6 +53,44 @@ def test_every_other_cause_is_told_too(fit, monkeypatch):
         fit(Break(methods="gradcam"), epochs=3)
     first, second = ours(caught)
     assert "ZeroDivisionError: at" in first and "OverflowError: at" in second
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_model_that_takes_more_than_images_is_told_how_to_be_called(given, data, net, pl, package, tmp_path):
+    """By a probe of images alone, and where its signature does not tell; with what a batch of the validation holds."""
+    pl = pl(package)
+    images, labels = data.tensors
+    pairs = TensorDataset(images, images.flip(0), torch.zeros(len(images), 5), labels)
+
+    class Pairs(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, *inputs, **options):
+            return self.compare(*inputs, **options)
+
+        def compare(self, first, second, *, weight):
+            return self.net(first) - weight * self.net(second)
+
+        def training_step(self, batch, index):
+            return torch.nn.functional.cross_entropy(self(*batch[:2], weight=0.5), batch[3])
+
+        validation_step = training_step
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    trainer = pl.Trainer(max_epochs=2, accelerator="cpu", logger=False, default_root_dir=tmp_path, enable_progress_bar=False,
+                         callbacks=[CAMCallback(ProbeSet(images[:4], labels[:4]) if given else "val")],
+                         enable_checkpointing=False)  # fmt: skip
+    with pytest.warns(UserWarning, match="could not be called") as caught:
+        trainer.fit(Pairs(), DataLoader(pairs, 16), DataLoader(pairs, 16))
+    (told,) = ours(caught)
+    assert "forward=lambda model, images" in told and "required" in told
+    held = "Tensor (16, 3, 24, 24) float32, Tensor (16, 3, 24, 24) float32, Tensor (16, 5) float32, Tensor (16,) int64"
+    assert held in told
+    assert trainer.current_epoch == 2 and not any("no logger configured" in str(w.message) for w in caught)
 
 
 def test_a_wrong_argument_is_an_error_at_once(data, tmp_path):

@@ -60,7 +60,7 @@ def test_an_exception_on_one_rank_leaves_none_waiting(rank, during, tmp_path):
     assert [r.epoch for r in RecordStore(tmp_path / "r")] == [0, 2]
     values, failed, said = zip(*(json.loads((tmp_path / f"r-{r}.json").read_text()) for r in (0, 1)), strict=True)
     assert values[0] == values[1] and values[0]["cam/failed_looks"] == 1 and failed == (1, 1)
-    assert all(f"failed on rank {rank}: ZeroDivisionError" in " ".join(messages) for messages in said)
+    assert "ZeroDivisionError" in " ".join(said[0]) and not said[1]  # told once, whatever the rank
 
 
 EQUAL = f"""

@@ -85,7 +85,7 @@ class TestUsedAgain:
             records = list(RecordStore(Path(board.log_dir) / "cam"))
             assert [(r.look, r.epoch) for r in records] == [(0, 0), (1, 1)]
             assert records[0].metrics["cam/drift_prev/eigencam"] == 0
-            assert len(image_tags(board)) == 3
+            assert len(image_tags(board)) == 4  # the panel, the sheet, the crops under the focus, the film strip
 
     def test_by_the_same_trainer_it_goes_on(self, fit, data):
         callback = CAMCallback(methods="eigencam", on_error="raise")

@@ -213,7 +213,8 @@ def test_a_segmentations_largest_class_in_its_true_region(tmp_path, scale):
     assert {"cam/follows_object", "cam/object_share", "cam/follows_focus/gradcam"} <= set(record.metrics)
     assert captions(tmp_path / "r")[0][0] == "class 2 · #0"
 
-    _, wanted, outputs = look(nn.Sequential(nn.Conv2d(8, 3, 1)), target=2, class_maps=maps())
+    _, wanted, outputs = look(nn.Sequential(nn.Conv2d(8, 3, 1)), tmp_path / "two", target=2, class_maps=maps())
+    assert captions(tmp_path / "two")[1][1] == "without that class"
     np.testing.assert_array_equal(wanted.targets, [2, -1] * 3)
     assert not wanted.scores[1::2].any() and not wanted.maps["gradcam", monitor.layer_names[0]][1::2].any()
     assert wanted.metrics["cam/valid_frac/eigencam"] == 1
@@ -246,7 +247,7 @@ def test_an_image_without_the_class_is_no_collapse():
     none = CAMMonitor(probe(class_maps=torch.zeros(N, SIZE, SIZE, dtype=torch.int64)), "gradcam", target=2)
     none.look(net)
     (judged,) = (j for j in none.look(net).judged if j.rule == "collapsed")
-    assert (judged.state, judged.words) == ("cannot judge", "no image has what is explained")
+    assert (judged.state, judged.words) == ("cannot judge", "every image is without that class")
 
 
 def test_a_predicted_value_is_shown_as_a_value(tmp_path):

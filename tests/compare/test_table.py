@@ -93,13 +93,13 @@ def test_another_target_is_not_compared(write_run):
 
 
 def test_another_probe_is_not_compared_but_the_others_are(write_run):
-    other = {"fingerprint": "ab" * 32, "n": 9, "image_size": [32, 32], "ids": None}
+    other = {"fingerprint": "ab" * 32, "n": 6, "image_size": [32, 32], "ids": list("abcdef")}
     comparison = compare_runs(write_run("a"), write_run("b", probe=other), write_run("c"))
 
     assert not comparison.agreed.same_probe
     assert comparison.agreed.notes[0] == (
         "The maps of 'b' are not compared with those of 'a': probe fingerprint abababababab against 5f5f5f5f5f5f "
-        "(9 against 6 images, 32×32 against 48×48 pixels)."
+        "(32×32 against 48×48 pixels)."
     )
     assert [cell is None for cell in cells(comparison, "gradcam", "entropy")] == [False, True, False]
 

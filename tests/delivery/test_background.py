@@ -205,7 +205,7 @@ class TestOutbox:
         assert files == {"d.json", "images", "notes"} and len(real.list_artifacts(found.info.run_id, "images")) == 2
 
     def test_a_crash_between_sending_and_forgetting_shows_nothing_twice(self, box, uri, monkeypatch):
-        monkeypatch.setattr(Outbox, "_remove", lambda box, number: None)
+        monkeypatch.setattr(Outbox, "_remove", lambda box, number, files=True: None)
         monkeypatch.setattr(Background, "wake", lambda background: None)
         client, run = DurableClient(box), box.run["id"]
         client.log_metric(run, "loss", 1.0, timestamp=7, step=1)

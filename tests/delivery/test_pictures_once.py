@@ -73,7 +73,7 @@ def test_a_picture_in_tensorboard_is_small_and_as_it_was_drawn(store, tmp_path):
     drawing, record = Drawing(store, IMAGES), store[1]
     TensorBoardSink(SummaryWriter(str(tmp_path))).deliver(record, drawing)
     images = shown(tmp_path)
-    assert len(images) == METHODS * (IMAGES + 1)
+    assert len(images) == METHODS * (IMAGES + 2)  # and the sheet, and the crops under the focus
     for tag, picture in drawing.panels(record):
         (event,) = images[tag]
         decoded = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB")).astype(int)

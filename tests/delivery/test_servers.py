@@ -117,7 +117,7 @@ def test_every_logger_gets_its_pictures_though_one_cannot_be_opened(tmp_path):
     watch = CAMCallback(ProbeSet(images[:3], labels[:3]), "gradcam")
     with pytest.warns(UserWarning, match="no pictures for Broken.*quota exceeded"):
         train("pytorch_lightning", [broken, good], watch, Break(), epochs=1)
-    assert len(pictures(good.log_dir)) == 5 and len(watch.store) == 1
+    assert len(pictures(good.log_dir)) == 6 and len(watch.store) == 1
 
 
 def test_a_full_disk_costs_the_records_and_no_picture(tmp_path, monkeypatch, caplog):
@@ -132,7 +132,7 @@ def test_a_full_disk_costs_the_records_and_no_picture(tmp_path, monkeypatch, cap
     watch = callback()
     trainer = train("pytorch_lightning", board, watch)
     assert "No space left on device" in caplog.text and not list(watch.store.folder.glob("*.npz"))
-    assert len(pictures(board.log_dir)) == 3 * 4 + 1 and trainer.current_epoch == 3
+    assert len(pictures(board.log_dir)) == 3 * 5 + 1 and trainer.current_epoch == 3
     assert float(trainer.callback_metrics["cam/failed_looks"]) == 0
 
 

@@ -32,7 +32,8 @@ def imported() -> set[str]:
 
 
 def test_every_package_that_is_imported_is_declared():
-    declared = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["demo"]]
+    extras = PROJECT["project"]["optional-dependencies"]
+    declared = [*PROJECT["project"]["dependencies"], *extras["demo"], *extras["wandb"]]
     names = {re.match(r"[\w-]+", line)[0].lower() for line in declared}
     found = {DISTRIBUTIONS.get(name, name).lower().replace("_", "-") for name in imported()}
     assert {"torch", "werkzeug", "pandas", "pyyaml"} <= found

@@ -130,7 +130,7 @@ class TestOverlay:
         np.testing.assert_array_equal(found[:, :21], picture[:, :21])  # up to 0.2
         whole = render.overlay(picture, ramp, alpha=0.5, cells=True)
         np.testing.assert_allclose(found[:, 60:].astype(int), whole[:, 60:], atol=1)  # from 0.6 on
-        assert (np.abs(found.astype(int) - picture).sum(2)[0, 22:60] > 0).all()
+        assert (np.abs(found.astype(int) - picture).sum(2)[0, 24:60] > 0).all()
 
     def test_red_peaks_in_red(self):
         colors = render.colorize(np.linspace(0, 1, 256)[None], "red")[0].astype(int)

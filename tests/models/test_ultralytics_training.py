@@ -99,7 +99,7 @@ def test_one_record_an_epoch_for_every_level_of_the_head(watched):
             assert np.isfinite(record.metrics[f"cam/drift_ref/eigencam/{layer}"])
         assert "metrics/mAP50(B)" in record.user_metrics
     assert records[0].metrics["cam/drift_ref/eigencam/model.15"] == 0
-    assert records[2].metrics["cam/drift_ref/eigencam/model.15"] > 0  # the weights are not those of the first look
+    assert records[2].metrics["cam/drift_ref/layercam/model.15"] > 0  # the weights are not those of the first look
     assert not np.array_equal(records[0].scores, records[1].scores)
 
 
@@ -124,7 +124,7 @@ def test_pictures_and_numbers_reach_tensorboard(watched):
         f"cam/{m}/{layer}/{what}"
         for m in watched.methods
         for layer in LAYERS
-        for what in [*shown, "sheet", "film_strip"]
+        for what in [*shown, "sheet", "under_the_focus", "film_strip"]
     }
     assert set(events.Tags()["images"]) == wanted
     sheets = events.Images("cam/layercam/model.15/sheet")
