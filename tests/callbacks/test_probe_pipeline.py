@@ -314,7 +314,7 @@ def test_a_forward_that_cannot_be_called_says_what_the_batch_holds(tmp_path):
 
     with pytest.raises(
         Exception,
-        match=r"(?s)Unknown could not be called.*'age': Tensor \(16, 4\).*forward=lambda model, images, batch",
+        match=r"(?s)Unknown could not be called.*forward=lambda model, images, batch.*'age': Tensor \(16, 4\)",
     ):
         fit(Unknown(), loaders(Items(as_dict)), callback(tmp_path))
 
