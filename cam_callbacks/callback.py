@@ -217,7 +217,8 @@ class CAMCallback(Base):
         """Begin already, for an error or a message before the first epoch; the first look begins where this cannot."""
 
         def begin() -> None:
-            if self.watcher.monitor is not None and not lightning_trainer.has_lazy_parameters(pl_module):
+            lazy = lightning_trainer.has_lazy_parameters(pl_module) or not lightning_trainer.descends(trainer)
+            if self.watcher.monitor is not None and not lazy:
                 self._ready(trainer, pl_module)
 
         if self._watching(trainer) and not self.watcher.resting:

@@ -124,6 +124,12 @@ def explained_module(module: nn.Module, name: str | None, has_own_call: bool) ->
     )
 
 
+def descends(trainer: Any) -> bool:
+    """Does an optimizer train the model? One that is fitted otherwise (PatchCore's memory, PaDiM's Gaussians) may say nothing of an
+    image before its first epoch has ended."""
+    return any(type(optimizer).__name__ != "_MockOptimizer" for optimizer in trainer.optimizers)
+
+
 def has_lazy_parameters(module: nn.Module) -> bool:
     """Are there parameters whose shape the first batch will tell?"""
     return any(nn.parameter.is_lazy(p) for p in module.parameters())

@@ -20,6 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from cam_callbacks import CAMCallback, RecordStore
 from cam_callbacks.callback import Base
 from cam_callbacks.drawing import Drawing
+from cam_engine.metrics import valid as is_valid
+from cam_engine.render import contact_sheet
 
 KINDS = ("square", "disc", "cross")
 SIZE = 64
@@ -198,8 +200,11 @@ def row(library: str, task: str, arguments: str, store: RecordStore, picture: st
     folder = Path(os.environ[ROWS])
     folder.mkdir(parents=True, exist_ok=True)
     drawing, record = Drawing(store, 4), store[-1]
-    shown = next((series for series in drawing.series if series[0] == method), drawing.series[0])
-    Image.fromarray(drawing.sheet(record, *shown)).convert("RGB").save(folder / f"{picture}.jpg", quality=85)
+    with_maps = [key for key, maps in record.maps.items() if is_valid(maps).mean() > 0.5] or list(record.maps)
+    chosen, layer = next((key for key in with_maps if key[0] == method), with_maps[0])
+    tiles = [drawing.tile(record, chosen, layer, index) for index in drawing.drawn_images]
+    sheet = contact_sheet(tiles, title=f"{chosen} · {layer} · epoch {record.epoch}", columns=4, tile_size=192)
+    Image.fromarray(sheet).convert("RGB").save(folder / f"{picture}.jpg", quality=85)
     words = store.manifest["task"]["words"]
     about = {"library": library, "task": task, "arguments": arguments, "picture": f"{picture}.jpg", "words": words}
     (folder / f"{picture}.json").write_text(json.dumps(about))

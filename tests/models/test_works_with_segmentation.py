@@ -52,7 +52,7 @@ def test_torchvision(tmp_path):
         return F.cross_entropy(outputs["out"], masks, ignore_index=255)
 
     def make():
-        return Module(lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4), loss)
+        return Module(lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4), loss, 1e-2)
 
     seen = watch(make, shapes(lambda s: (s.image, with_border(s.mask)), classes=PLACES), tmp_path)
     check(seen, seen.returned["out"])
