@@ -24,7 +24,7 @@ from cam_callbacks.drawing import Drawing
 KINDS = ("square", "disc", "cross")
 SIZE = 64
 ROWS = "WORKS_WITH"  # environment variable: a folder for the rows of the page, whose trainings take longer
-EPOCHS = 12 if ROWS in os.environ else 2
+EPOCHS = 6 if ROWS in os.environ else 2
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def scene(seed: int, several: bool = False) -> Scene:
 
 def shapes(item: Any, several: bool = False, classes: tuple[str, ...] = KINDS) -> tuple[Shapes, Shapes]:
     """To train on and to validate with: what ``item`` makes of each scene."""
-    return Shapes(96 if ROWS in os.environ else 16, item, 0, several, classes), Shapes(8, item, 1000, several, classes)
+    return Shapes(64 if ROWS in os.environ else 16, item, 0, several, classes), Shapes(8, item, 1000, several, classes)
 
 
 class Shapes(Dataset):
@@ -173,9 +173,10 @@ def watch(make: Any, data: tuple[Any, Any], folder: Path, name: str = "", **opti
         watched = train(make, data, folder / "watched", callback, witness, **options)
     ours = [str(w.message) for w in caught if "CAM" in str(w.message)]
     assert not ours
-    plain = train(make, data, folder / "plain", **options)
-    for (key, ours_), theirs in zip(watched.state_dict().items(), plain.state_dict().values(), strict=True):
-        assert torch.equal(ours_, theirs), key
+    if ROWS not in os.environ:  # the page is of a longer training, and the tests of two short ones
+        plain = train(make, data, folder / "plain", **options)
+        for (key, ours_), theirs in zip(watched.state_dict().items(), plain.state_dict().values(), strict=True):
+            assert torch.equal(ours_, theirs), key
     assert callback.failed_looks == 0 and [r.epoch for r in callback.store] == list(
         range(options.get("epochs", EPOCHS))
     )

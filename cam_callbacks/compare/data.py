@@ -192,6 +192,7 @@ def _facts(runs: Sequence[Run]) -> list[dict[str, Any]]:
         ("model", [str(run.manifest.get("model") or "–") for run in runs]),
         ("methods", [", ".join(run.methods) or "–" for run in runs]),
         ("layers", [", ".join(run.layers) or "–" for run in runs]),
+        ("task", [str((run.manifest.get("task") or {}).get("words") or "–") for run in runs]),
         ("target", [str(run.manifest.get("target") or "–") for run in runs]),
         ("looks", [f"{len(run.records)}, to epoch {run.records[-1].epoch}" for run in runs]),
         ("reference", [_reference(run) for run in runs]),

@@ -244,8 +244,8 @@ def _is_embedding(scores: Tensor, columns: int, losses: Sequence[str]) -> bool:
 
 def _cannot_tell(scores: Scores, probe: ProbeSet, why: str = "") -> ValueError:
     return ValueError(
-        f"which score to explain cannot be told: {why}the model returned {scores.returned}, and the probe is {probe!r}; pass "
-        "target=, a callable (outputs) -> Tensor (B,), or output= with the key or index of the class scores."
+        f"which score to explain cannot be told: {why}the model returned {scores.returned}; pass target=, a callable "
+        f"(outputs) -> Tensor (B,), or output= with the key or index of the class scores (the probe is {probe!r})."
     )
 
 

@@ -53,6 +53,17 @@ class Siamese(nn.Module):
         return self.net(first) - self.net(second)
 
 
+class Named(nn.Module):
+    """Class scores in a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": self.net(x)}
+
+
 class Dictionary(nn.Module):
     """Class scores that are no tensor."""
 
@@ -238,7 +249,9 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "a target that is no target": lambda _: callback(target="lable"),
     "a class that the model does not have": lambda _: look(target=7),
     "a label that the model does not have": lambda _: look(given=probe(X, [0, 1, 5, 2])),
-    "output= that is not in what the model returns": lambda _: look(Dictionary(), output="scores"),
+    "an output that is no tensor of class scores": lambda _: look(Dictionary()),
+    "output= that is not in what the model returns": lambda _: look(Named(), output="scores"),
+    'target="all" of images with one label': lambda _: look(target="all"),
     "a negative class": lambda _: explain(targets=-1),
     "classes for another number of images": lambda _: look(target=[0, 1]),
     "a target that returns the wrong shape": lambda _: look(target=lambda out: out.sum()),

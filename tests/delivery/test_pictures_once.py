@@ -79,7 +79,7 @@ def test_a_picture_in_tensorboard_is_small_and_as_it_was_drawn(store, tmp_path):
         decoded = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB")).astype(int)
         assert decoded.shape == picture.shape == (event.height, event.width, 3)
         assert np.abs(decoded - picture).mean() < 2
-        assert len(event.encoded_image_string) < 15_000
+        assert len(event.encoded_image_string) < 20_000  # as a PNG of TensorBoard's own 60 to 90 kB
 
 
 def test_a_delivery_that_is_repeated_shows_nothing_twice_in_tensorboard(store, tmp_path):
