@@ -10,7 +10,15 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SubsetRandomSampler, default_collate
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    default_collate,
+    get_worker_info,
+)
 
 from cam_callbacks import CAMCallback, ProbeSet
 from tests.callbacks.conftest import blobs, network
@@ -372,6 +380,20 @@ def test_what_cannot_be_read_twice_gives_its_first_batch(tmp_path):
     stream = DataLoader(Once(), 8)
     fit(module, (DataLoader(Items(), 8, shuffle=True), stream), watch, limit_val_batches=2)
     assert len(watch.probe) == 8 and next(stream.dataset.rest) == 0
+    np.testing.assert_array_equal(watch.store[-1].predictions, [int(module.logits[str(i)].argmax()) for i in range(8)])
+
+
+class OpenedInWorkers(Items):
+    def __getitem__(self, index: int) -> Any:
+        if get_worker_info() is None:
+            raise OSError("its file is opened in the workers")
+        return super().__getitem__(index)
+
+
+def test_what_only_workers_can_read_gives_its_first_batch(tmp_path):
+    module, watch = Classifier(), callback(tmp_path)
+    fit(module, (DataLoader(Items(), 8, shuffle=True), DataLoader(OpenedInWorkers(), 8, num_workers=1)), watch)
+    assert len(watch.probe) == 8
     np.testing.assert_array_equal(watch.store[-1].predictions, [int(module.logits[str(i)].argmax()) for i in range(8)])
 
 
