@@ -16,11 +16,11 @@ REPEATS = 3
 CEILING_PAIRS = 200
 
 
-def with_noise(images: Tensor, seed: int) -> Iterator[Tensor]:
-    """Three versions of images (N, C, H, W) with seeded Gaussian noise of a tenth of each channel's standard deviation."""
+def with_noise(images: Tensor, seed: int, repeats: int = REPEATS) -> Iterator[Tensor]:
+    """Versions of images (N, C, H, W) with seeded Gaussian noise of a tenth of each channel's standard deviation."""
     generator = torch.Generator().manual_seed(seed)
     spread = NOISE * images.std((0, 2, 3), keepdim=True)
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         yield images + spread * torch.randn(images.shape, generator=generator)
 
 

@@ -60,7 +60,7 @@ def run(policy, series, floor=0.01):
     probe = ProbeSet(torch.zeros(12, 3, 5, 5))
     measurer = Measurer(probe, LookOptions().metrics_on(probe), name=None, seed=0)
     for look, now in enumerate(series):
-        tracks = measured_against(tracks, {key: now}, None, look, policy, seed=0, floors=lambda: {key: floor})
+        tracks = measured_against(tracks, {key: now}, None, look, policy, seed=0, floors=lambda _: {key: floor})
         numbers = measurer.measure(Explained({key: now}, None, None, None), tracks, look).series[key].per_image
         track = tracks[key]
         results.append((track.reference_look, track.reference_set, {k: mean(v) for k, v in numbers.items()}))
@@ -279,13 +279,17 @@ def test_until_the_focus_has_settled_calm_is_judged_by_the_floor_of_now():
     """An untrained network's floor says nothing of the network that it becomes."""
     key, tracks, asked = ("gradcam", "late"), {("gradcam", "late"): Track()}, []
 
-    def floors():
-        asked.append(look)
+    def floors(repeats):
+        asked.append((look, repeats))
         return {key: 0.3 if look == 0 else 0.001}
 
     series = [maps(1), maps(1) + 0.4 * maps(10), *[maps(1) + 0.001 * maps(i) for i in range(20, 23)]]
     for look, now in enumerate(series):
         tracks = measured_against(tracks, {key: now}, None, look, "settled", seed=0, floors=floors)
         tracks = {key: replace(tracks[key], previous=now)}
-    assert asked == [0, 1, 2, 3, 4] and tracks[key].settled and tracks[key].reference_look == 4
-    measured_against(tracks, {key: series[-1]}, None, 5, "settled", seed=0, floors=lambda: 1 / 0)
+    assert (
+        asked == [(0, 3), (1, 1), (2, 1), (3, 1), (4, 1), (4, 3)]
+        and tracks[key].settled
+        and tracks[key].reference_look == 4
+    )
+    measured_against(tracks, {key: series[-1]}, None, 5, "settled", seed=0, floors=lambda _: 1 / 0)
