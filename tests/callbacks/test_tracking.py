@@ -271,8 +271,21 @@ def test_noise_is_per_channel(data):
     from cam_callbacks.look.noise_floor import with_noise
 
     images = data.tensors[0][:16] * torch.tensor([1.0, 1.0, 100.0])[:, None, None]
-    noise = torch.cat([noisy - images for noisy in with_noise(images, seed=0)])
+    noise = torch.cat([noisy[range(16)] - images for noisy in with_noise(images, seed=0)])
     np.testing.assert_allclose(noise.std((0, 2, 3)), 0.1 * images.std((0, 2, 3)), rtol=0.03)
+
+
+@pytest.mark.parametrize("shape", [(40, 3, 24, 24), (37, 1, 5, 7), (3, 3, 7, 7)])
+def test_noise_comes_a_few_images_at_a_time(shape):
+    """What one call for all images would draw, in any order and again; no tensor of all images is made."""
+    from cam_callbacks.look.noise_floor import with_noise
+
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    spread, generator = 0.1 * images.std((0, 2, 3), keepdim=True), torch.Generator().manual_seed(5)
+    whole = [images + spread * torch.randn(shape, generator=generator) for _ in range(2)]
+    for expected, noisy in zip(whole, with_noise(images, seed=5, repeats=2), strict=True):
+        for indices in ([len(images) - 1, 0], [0], list(range(len(images)))):
+            torch.testing.assert_close(noisy[indices], expected[indices], rtol=0, atol=0)
 
 
 def test_until_the_focus_has_settled_calm_is_judged_by_the_floor_of_now():
