@@ -97,6 +97,26 @@ def test_a_strategy_that_spreads_parameters_is_left_alone(fit, pl, monkeypatch):
     assert sum("does not look" in str(w.message) for w in caught) == 1
 
 
+def test_images_stream_through(net):
+    """At no time is there a tensor, beside the probe's own, of all images: neither for the noise floor nor for exchange tests."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    largest = [0]
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            answer = func(*args, **kwargs or {})
+            made = [t for t in torch.utils._pytree.tree_leaves(answer) if isinstance(t, torch.Tensor)]
+            largest[0] = max([largest[0], *(t.numel() for t in made)])
+            return answer
+
+    count, shape = 400, (3, 24, 24)
+    monitor = CAMMonitor(ProbeSet(torch.rand(count, *shape), torch.arange(count) % 4), ("eigencam", "gradcam"), "8")
+    with Sizes():
+        monitor.look(net)
+    assert 0 < largest[0] < count * np.prod(shape) / 2
+
+
 def test_no_tensor_of_a_look_survives_it(probe, net):
     """Neither activations, gradients nor outputs; only the maps of tracks, which are numpy arrays."""
     born: list[weakref.ref] = []
