@@ -1,7 +1,7 @@
 """Bring what the benchmarks measured into docs/speed.md and README.md: ``.venv-peers/bin/python benchmarks/report.py``.
 
-Each block between ``<!-- name -->`` and ``<!-- end -->`` is written anew from ``benchmarks/results``; one whose results are not there
-stays as it is. ``make bench`` measures, and ends with this.
+Each block between ``<!-- name -->`` and ``<!-- end -->`` is written anew from ``benchmarks/results``; one without results stays.
+``make bench`` measures, and ends with this.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def main() -> int:
     for file in (ROOT / "docs" / "speed.md", ROOT / "README.md"):
         text = file.read_text(encoding="utf-8")
         for name, block in blocks.items():
-            text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, b=block: f"{m[1]}{b}\n{m[2]}", text, flags=re.S)
+            text = re.sub(
+                rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, b=block: f"{m[1]}{b}\n{m[2]}", text, flags=re.S
+            )
         file.write_text(text, encoding="utf-8")
     if "growth" in blocks:
         growth.draw(json.loads(growth.RESULTS.read_text(encoding="utf-8")))
@@ -71,19 +73,24 @@ def cost(found: dict[str, Any]) -> str:
 
     epoch = seconds(lambda r: r["bare"]["settled"] / (r["both"]["looks"] - 1))
     first = seconds(lambda r: r["both"]["first"])
+    callback, both = over("callback"), over("both")
     return (
-        f"All in, a small training (epochs of {epoch}) takes {over('callback')} its time with the callback, {over('both')} with TensorBoard "
+        f"All in, a small training (epochs of {epoch}) takes {callback} its time with the callback, {both} with TensorBoard "
         f"and MLflow, after a first look of {first}; the longer the epochs, the nearer to 1: [speed.md](docs/speed.md)."
     )
 
 
 def of_growth(found: dict[str, Any]) -> str:
     lines = [growth.verdict(**bar) for bar in found["bars"]]
-    return markdown(["what", "measured", "bar", ""], lines) + "\n\n" + "\n".join(f"- {note}" for note in found["machine"])
+    return (
+        markdown(["what", "measured", "bar", ""], lines) + "\n\n" + "\n".join(f"- {note}" for note in found["machine"])
+    )
 
 
 def of_parts(found: dict[str, Any]) -> str:
-    return markdown(["part of a look", "processor time"], [[n, f"{1e3 * s:.0f} ms"] for n, s in found["seconds"].items()])
+    return markdown(
+        ["part of a look", "processor time"], [[n, f"{1e3 * s:.0f} ms"] for n, s in found["seconds"].items()]
+    )
 
 
 if __name__ == "__main__":
