@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import time
 
+# Exchange tests take this share of a training's time at most, or so many seconds where that is more: a test of many forwards costs
+# next to nothing beside an epoch of minutes, and half an epoch beside one of seconds.
+EXTRAS_SHARE, EXTRAS_SECONDS = 0.05, 5.0
+
 
 class Clock:
     """Counts the seconds that watching took since it was made: looks, and what is delivered of them meanwhile.
@@ -17,7 +21,7 @@ class Clock:
         self.spent = 0.0
         self._charged = 0.0  # beside looks, since the last one
         self.expected: float | None = None
-        self.expected_extras = 0.0
+        self.expected_extras = self.spent_on_extras = 0.0
 
     @property
     def elapsed(self) -> float:
@@ -31,6 +35,11 @@ class Clock:
             return True
         seconds = self.expected + (self.expected_extras if extras else 0.0)
         return self.spent + seconds <= share * (self.elapsed + seconds)
+
+    def affords_extras(self, times: float) -> bool:
+        """Would what can be left out of a look, so many times over, stay within its share of the time?"""
+        seconds = times * self.expected_extras
+        return self.spent_on_extras + seconds <= max(EXTRAS_SECONDS, EXTRAS_SHARE * (self.elapsed + seconds))
 
     def charge(self, seconds: float) -> None:
         """So much was taken beside the looks: drawing, writing, logging, waiting for loggers."""
@@ -47,4 +56,5 @@ class Clock:
         self.spent += seconds
         self.expected = taken - extras
         self.expected_extras = extras or self.expected_extras
+        self.spent_on_extras += extras
         return share

@@ -22,6 +22,7 @@ from cam_callbacks.delivery import WAIT, Delivery, Sink
 from cam_callbacks.delivery.budget import END, WAIT_AFTER_ERROR
 from cam_callbacks.failures import Failures
 from cam_callbacks.keys import plain_key
+from cam_callbacks.look.exchanging import exchanges_at
 from cam_callbacks.look.monitor import CAMMonitor
 from cam_callbacks.look.neutral import neutral_values
 from cam_callbacks.look.options import LookOptions
@@ -183,11 +184,6 @@ class Watcher:
         most = self.options.max_overhead
         return not self.resting and (most is None or processes.from_rank_0(self._clock.affords(most, extras=False)))
 
-    def _may_exchange(self) -> bool:
-        """Under ``max_overhead`` exchange tests are left out before looks are."""
-        most = self.options.max_overhead
-        return most is None or processes.from_rank_0(self._clock.affords(most))
-
     def look(
         self,
         model: nn.Module | Callable[[], nn.Module],
@@ -214,9 +210,11 @@ class Watcher:
             explained = processes.together(lambda: model if isinstance(model, nn.Module) else model())
             if self.monitor is None or not self.begun:
                 raise RuntimeError("the run has not begun; call begin() before look().")
-            exchange = self._may_exchange()
+            options = self.options
+            tests = exchanges_at(self._clock, options.max_overhead, options.look.exchange_pairs, last)
+            exchange, more_pairs = processes.from_rank_0(tests)
             record = self.monitor.look(
-                explained, epoch, step, clock=self._clock, picture_step=picture_step, exchange=exchange, last=last
+                explained, epoch, step, clock=self._clock, picture_step=picture_step, exchange=exchange, last=more_pairs
             )
             self._values |= {k: v for k, v in record.metrics.items() if math.isfinite(v)}
             self._tell_task(self.monitor)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cam_callbacks import processes
+from cam_callbacks.clock import Clock
 from cam_callbacks.keys import series_name
 from cam_callbacks.look.exchanged import Exchanged
 from cam_callbacks.look.explaining import Explained
@@ -27,6 +28,27 @@ from cam_engine.exchange import (
 )
 
 MIXTURES, LAST_MIXTURES = 64, 192  # of each part at a look, and at the last look of a fit
+
+
+def exchanges_at(clock: Clock, most: float | None, donors: int | None, last: bool) -> tuple[bool, bool]:
+    """Are exchange tests made at this look, and with the pairs of a last one?
+
+    Under ``max_overhead`` they are left out before looks are. Without it they keep to a share of their own, unless their number
+    was chosen; looks in between leave enough of it for the last one, which is always tested.
+
+    Args:
+        clock: The training's.
+        most: ``max_overhead``.
+        donors: For each receiver, where they were chosen.
+        last: Is it the last look of a fit?
+    """
+    if most is not None:
+        return clock.affords(most), last
+    if donors is not None:
+        return True, last
+    more = LAST_MIXTURES / MIXTURES
+    affords = clock.affords_extras(more if last else 1 + more)
+    return last or affords, last and affords
 
 
 class Exchange:

@@ -188,7 +188,7 @@ class CAMMonitor:
         explained = explain(subject, probe.images)
         tracks = measured_against(
             self._tracks_before(subject, explained), explained.maps, explained.predictions, look, options.policy,
-            options.seed, floors=lambda: noise_floors(subject, explained, probe.images, options.seed),
+            options.seed, floors=lambda repeats: noise_floors(subject, explained, probe.images, options.seed, repeats),
         )  # fmt: skip
         exchanged = self._exchange.test(subject, explained, last) if exchange else None
         scored = faithfulness(subject, explained, probe, self._measurer.metrics)

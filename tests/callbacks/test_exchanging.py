@@ -14,7 +14,7 @@ from torch import nn
 
 from cam_callbacks import CAMCallback, CAMMonitor, ProbeSet, RecordStore
 from cam_callbacks.clock import Clock
-from cam_callbacks.look.exchanging import LAST_MIXTURES, MIXTURES, Exchange
+from cam_callbacks.look.exchanging import LAST_MIXTURES, MIXTURES, Exchange, exchanges_at
 from cam_engine.exchange import count_followed, follows, object_share
 
 WHOLE = ("object", "background", "frame", "detail")
@@ -31,7 +31,7 @@ def quickly(module):
 
 
 def test_a_fit_logs_what_the_prediction_follows(fit, make_module, probe, tmp_path):
-    callback = CAMCallback(probe, folder=tmp_path / "looks", on_error="raise")
+    callback = CAMCallback(probe, folder=tmp_path / "looks", max_overhead=1.0, on_error="raise")
     trainer = fit(callback, epochs=8, model=make_module(configure_optimizers=quickly))
     logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
     expected = {f"cam/follows_{part}" for part in WHOLE} | {"cam/object_share", "cam/exchange_seconds"}
@@ -158,6 +158,30 @@ def test_under_max_overhead_they_are_left_out_before_looks_are():
     assert clock.affords(0.3, extras=False) and not clock.affords(0.3)
     clock.spend(0.5)  # a look without them: what they cost is remembered
     assert clock.affords(0.3, extras=False) and not clock.affords(0.3)
+
+
+def test_by_themselves_they_keep_to_a_share_of_the_time(monkeypatch):
+    """On a clock where an epoch takes 5 s and the tests of a look 2 s; three times as many at the last look."""
+    now = [0.0]
+    monkeypatch.setattr("cam_callbacks.clock.time.perf_counter", lambda: now[0])
+
+    def training(epochs, most=None, donors=None):
+        clock, tested = Clock(), []
+        for epoch in range(epochs):
+            now[0] += 5
+            tests, more = exchanges_at(clock, most, donors, last=epoch == epochs - 1)
+            seconds = 2.0 * tests * (3 if more else 1)
+            now[0] += seconds
+            clock.spend(seconds, extras=seconds)
+            tested += [(epoch, more)] if tests else []
+        return tested, clock.spent_on_extras / clock.elapsed
+
+    short, _ = training(6)
+    assert short == [(0, False), (5, False)]  # the second would take a fortieth of the training by itself
+    long, share = training(200)
+    assert long[0] == (0, False) and long[-1] == (199, True) and 15 < len(long) < 30 and share <= 0.05
+    for chosen in ({"most": 1.0}, {"donors": 3}):
+        assert [epoch for epoch, _ in training(6, **chosen)[0]] == list(range(6))
 
 
 def test_a_look_without_them_keeps_what_monitors_saw(net, probe):
