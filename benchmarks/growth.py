@@ -39,7 +39,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the small half of each row, and no results file")
     parser.add_argument("--draw", action="store_true", help="draw what was measured before")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of torch; more of them spin while they wait for each other"
+    )
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     if not given.draw:
