@@ -31,6 +31,13 @@ from cam_engine.exchange import (
 MIXTURES, LAST_MIXTURES, FEW_MIXTURES = 64, 192, 16
 
 
+def pairs_of(n: int, labels: Sequence[Any] | None, mixtures: int, seed: int = 0) -> NDArray[np.int64]:
+    """(P, 2) donor and receiver of n images: as many donors for each as make so many mixtures, of a large probe for some."""
+    pairs = draw_pairs(n, math.ceil(mixtures / n), labels, seed)
+    receivers = np.random.default_rng(seed).permutation(n)[:mixtures]
+    return pairs[np.isin(pairs[:, 1], receivers)]
+
+
 class Exchange:
     """The exchange tests of a run: which parts, and between which images.
 
@@ -51,13 +58,10 @@ class Exchange:
 
     def pairs(self, mixtures: int = MIXTURES) -> NDArray[np.int64]:
         """(P, 2) donor and receiver: the same at every look, those of few mixtures among those of more."""
-        n = len(self.probe)
         labels = None if self.probe.labels is None else self.probe.labels.tolist()
         if self.donors is not None:
-            return draw_pairs(n, self.donors, labels, self.seed)
-        pairs = draw_pairs(n, math.ceil(mixtures / n), labels, self.seed)
-        receivers = np.random.default_rng(self.seed).permutation(n)[:mixtures]  # of a large probe not every image
-        return pairs[np.isin(pairs[:, 1], receivers)]
+            return draw_pairs(len(self.probe), self.donors, labels, self.seed)
+        return pairs_of(len(self.probe), labels, mixtures, self.seed)
 
     def mixtures_at(self, clock: Clock, most: float | None, last: bool, maps: int) -> int:
         """How many mixtures a part this look makes; 0: no test.
