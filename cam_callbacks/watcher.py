@@ -22,7 +22,6 @@ from cam_callbacks.delivery import WAIT, Delivery, Sink
 from cam_callbacks.delivery.budget import END, WAIT_AFTER_ERROR
 from cam_callbacks.failures import Failures
 from cam_callbacks.keys import plain_key
-from cam_callbacks.look.exchanging import exchanges_at
 from cam_callbacks.look.monitor import CAMMonitor
 from cam_callbacks.look.neutral import neutral_values
 from cam_callbacks.look.options import LookOptions
@@ -198,7 +197,8 @@ class Watcher:
         Args:
             model: As it is now; or what returns it and may fail, or begin the run first.
             probe: Makes the images where none are known yet; every process gets those of rank 0.
-            epoch, step, picture_step, last: As for :meth:`CAMMonitor.look`.
+            epoch, step, picture_step: As for :meth:`CAMMonitor.look`.
+            last: It is the last look of a fit, on which its verdict stands: more pairs exchange parts.
         """
         END.goes_on()
         self.last_epoch = epoch
@@ -210,11 +210,9 @@ class Watcher:
             explained = processes.together(lambda: model if isinstance(model, nn.Module) else model())
             if self.monitor is None or not self.begun:
                 raise RuntimeError("the run has not begun; call begin() before look().")
-            options = self.options
-            tests = exchanges_at(self._clock, options.max_overhead, options.look.exchange_pairs, last)
-            exchange, more_pairs = processes.from_rank_0(tests)
+            mixtures = processes.from_rank_0(self.monitor.mixtures_at(self._clock, self.options.max_overhead, last))
             record = self.monitor.look(
-                explained, epoch, step, clock=self._clock, picture_step=picture_step, exchange=exchange, last=more_pairs
+                explained, epoch, step, clock=self._clock, picture_step=picture_step, mixtures=mixtures
             )
             self._values |= {k: v for k, v in record.metrics.items() if math.isfinite(v)}
             self._tell_task(self.monitor)

@@ -93,8 +93,7 @@ def _train(
     watch = progress.watch(name)
     # Different seeds for the colours of training and validation, the same ones for both runs.
     train, val = make_dataset(scenes.train, cue, seed), make_dataset(scenes.val, cue, seed + 1)
-    # Every look is tested, however fast the machine is.
-    callback = CAMCallback(probe, methods=METHODS, max_images=2 if quick else DRAWN, max_overhead=1.0, on_error="raise")
+    callback = CAMCallback(probe, methods=METHODS, max_images=2 if quick else DRAWN, on_error="raise")
     mlflow = MLFlowLogger(
         EXPERIMENT,
         run_name=name,
