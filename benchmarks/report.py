@@ -21,6 +21,10 @@ from measure import markdown
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
+LOOK_TIME = "![Where the time of a look goes](look_time.png)"
+GROWTH = """![A look over images, size, classes, methods and layers](growth_look.png)
+
+![Opening, the table, the page and the tab over looks, images and runs](growth_reading.png)"""
 
 
 def main() -> int:
@@ -82,15 +86,13 @@ def cost(found: dict[str, Any]) -> str:
 
 def of_growth(found: dict[str, Any]) -> str:
     lines = [growth.verdict(**bar) for bar in found["bars"]]
-    return (
-        markdown(["what", "measured", "bar", ""], lines) + "\n\n" + "\n".join(f"- {note}" for note in found["machine"])
-    )
+    notes = "\n".join(f"- {note}" for note in found["machine"])
+    return "\n\n".join([GROWTH, markdown(["what", "measured", "bar", ""], lines), notes])
 
 
 def of_parts(found: dict[str, Any]) -> str:
-    return markdown(
-        ["part of a look", "processor time"], [[n, f"{1e3 * s:.0f} ms"] for n, s in found["seconds"].items()]
-    )
+    rows = [[name, f"{1e3 * seconds:.0f} ms"] for name, seconds in found["seconds"].items()]
+    return f"{LOOK_TIME}\n\n{markdown(['part of a look', 'processor time'], rows)}"
 
 
 if __name__ == "__main__":
