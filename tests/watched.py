@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,20 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from cam_callbacks import CAMCallback, ProbeSet
+
+
+class Notes:
+    """What a forward notes for a test; a list of its own would be as before after a look."""
+
+    def __init__(self) -> None:
+        self._noted = SimpleQueue[Any]()
+        self.note = self._noted.put
+
+    def all(self) -> list[Any]:
+        noted = [self._noted.get() for _ in range(self._noted.qsize())]
+        for one in noted:
+            self.note(one)
+        return noted
 
 
 def images() -> TensorDataset:
