@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ from cam_callbacks.look.as_before import entered
 from cam_callbacks.look.batches import Batches
 from cam_callbacks.look.evidence import LookEvidence, is_at_chance
 from cam_callbacks.look.exchanged import Exchanged, aggregates_of, metrics_of, predicted_of
-from cam_callbacks.look.exchanging import Exchange
+from cam_callbacks.look.exchanging import MIXTURES, Exchange
 from cam_callbacks.look.explaining import Explained, explain
 from cam_callbacks.look.forwards import accuracy_gap, faithfulness, noise_floors
 from cam_callbacks.look.judgement import Rule
@@ -167,8 +166,7 @@ class CAMMonitor:
         *,
         clock: Clock | None = None,
         picture_step: PictureStep = "epoch",
-        exchange: bool = True,
-        last: bool = False,
+        mixtures: int = MIXTURES,
     ) -> Record:
         """Look once: explain every probe image, measure, and write the record.
 
@@ -178,8 +176,7 @@ class CAMMonitor:
             step: Optimizer steps so far; by default the epoch.
             clock: Measures the looks' share of the time, ``cam/overhead``; without one there is no such number.
             picture_step: What pictures of this run are stepped by: ``"epoch"``, or ``"look"`` where an epoch has several.
-            exchange: Make the exchange tests at this look too.
-            last: It is the last one of a fit, on which its verdict stands: more pairs exchange parts.
+            mixtures: Of each part that two images exchange, where ``exchange_pairs`` does not say; 0: no test.
 
         Raises:
             LookError: Explaining or writing failed, or ``on_alert``, on any process.
@@ -193,9 +190,9 @@ class CAMMonitor:
             explained = explain(subject, probe.images)
             tracks = measured_against(
                 self._tracks_before(subject, explained), explained.maps, explained.predictions, look, options.policy,
-                options.seed, floors=lambda: noise_floors(subject, explained, probe.images, options.seed),
+                options.seed, floors=lambda repeats: noise_floors(subject, explained, probe.images, options.seed, repeats),
             )  # fmt: skip
-            exchanged = self._exchange.test(subject, explained, last) if exchange else None
+            exchanged = self._exchange.test(subject, explained, mixtures)
             scored = faithfulness(subject, explained, probe, self._measurer.metrics)
             gap = accuracy_gap(subject, explained, probe)
         measured = self._measurer.measure(
@@ -245,7 +242,7 @@ class CAMMonitor:
             remembered,
             states,
             exchanged_at_reference(self._memory.exchanged, evidence, options.policy),
-            exchanged is not None if exchange else self._memory.exchanges,
+            exchanged is not None if mixtures else self._memory.exchanges,
         )
         processes.together(lambda: self._announce(record) if processes.rank() == 0 else None)
         return record
@@ -263,6 +260,11 @@ class CAMMonitor:
             self.store.write_probe(probe_arrays(task.probe, self.options.store_images))
         self.store.write(record)
 
+    def mixtures_at(self, clock: Clock, most: float | None, last: bool) -> int:
+        """Of each part that two images exchange: what a look now has time for (:meth:`Exchange.mixtures_at`)."""
+        maps = len(self.options.method_names) * max(1, len(self.layer_names))
+        return self._exchange.mixtures_at(clock, most, last, maps)
+
     def neutral(self) -> dict[str, float]:
         """What to log under every key while there has been no value yet."""
         parts = () if self._memory.exchanges is False else self._exchange.parts
@@ -270,12 +272,11 @@ class CAMMonitor:
 
     def coarse(self, record: Record) -> str | None:
         """What to say of layers whose maps hardly show a place; None where there is none. Takes a forward where there is one."""
-        subject, shapes = self._subject, {layer: maps.shape[1:] for (_, layer), maps in record.maps.items()}
-        coarse = {layer: shape for layer, shape in shapes.items() if math.prod(shape) <= COARSE}
-        if not coarse or subject is None:
+        coarse = {layer: maps.shape[1:] for (_, layer), maps in record.maps.items() if maps[0].size <= COARSE}
+        if not coarse or self._subject is None:
             return None
-        with entered(subject.given, self.options):
-            return coarse_words(subject, self.probe.images, coarse)
+        with entered(self._subject.given, self.options):
+            return coarse_words(self._subject, self.probe.images, coarse)
 
     def release(self) -> None:
         """Let go of the model; the next look may be at another."""
@@ -338,7 +339,7 @@ class CAMMonitor:
         name, costs = self.options.name, {plain_key("seconds", self.options.name): seconds}
         if clock is None:
             return costs
-        share = clock.spend(seconds, 0.0 if exchanged is None else exchanged.seconds)
+        share = clock.spend(seconds, *((0.0, 0) if exchanged is None else (exchanged.seconds, exchanged.forwards)))
         return costs | {plain_key("overhead", name): processes.from_rank_0(share)}
 
     def _announce(self, record: Record) -> None:

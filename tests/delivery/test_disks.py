@@ -14,8 +14,6 @@ from small_training import callback, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     """``disk(kind)``: a folder on which nothing can be written; where nothing may be mounted, one that a file stands in for."""
@@ -25,7 +23,6 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         place = tmp_path / "disk"
         options = {
             "no inodes": "size=1m,nr_inodes=1",
-           
             "no room": "size=4k",
             "read-only": "size=1m,ro",
         }
