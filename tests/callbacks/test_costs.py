@@ -8,6 +8,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from watched import Notes
 
 from cam_callbacks import CAMCallback, CAMMonitor, ProbeSet
 from cam_callbacks.clock import Clock
@@ -21,21 +22,22 @@ def probe(data):
 
 def test_out_of_memory_halves_the_batch_and_remembers(probe, net, caplog):
     """A device that holds three images; both of torch's errors."""
-    sizes = []
+    noted = Notes()
 
     class Device(torch.nn.Module):
         def forward(self, x):
-            sizes.append(len(x))
+            noted.note(len(x))
             if len(x) > 3:
                 raise (
                     torch.OutOfMemoryError("CUDA out of memory")
-                    if len(sizes) % 2
+                    if len(noted.all()) % 2
                     else RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
                 )
             return x
 
     small = CAMMonitor(probe, "gradcam", layers="1.8", batch_size=8)
     record = small.look(torch.nn.Sequential(Device(), net))
+    sizes = noted.all()
     assert sizes[:4] == [2, 8, 4, 2] and max(sizes[4:]) == 2  # the first two tell the task and small.batches.size == 2
     assert caplog.text.count("out of memory") == 2
     plain = CAMMonitor(probe, "gradcam", layers="8").look(net)
@@ -119,15 +121,16 @@ def test_images_stream_through(net):
 
 def test_no_tensor_of_a_look_survives_it(probe, net):
     """Neither activations, gradients nor outputs; only the maps of tracks, which are numpy arrays."""
-    born: list[weakref.ref] = []
+    noted = Notes()
     for module in net:
-        module.register_forward_hook(lambda module, inputs, output: born.append(weakref.ref(output)))
+        module.register_forward_hook(lambda module, inputs, output: noted.note(weakref.ref(output)))
     monitor = CAMMonitor(probe, ("eigencam", "gradcam"))
     gc.collect()
     before = {id(o) for o in gc.get_objects() if isinstance(o, torch.Tensor)}
     monitor.look(net)
     gc.collect()
     left = [o for o in gc.get_objects() if isinstance(o, torch.Tensor) and id(o) not in before]
+    born = noted.all()
     assert len(born) > 20 and not [ref for ref in born if ref() is not None] and not left
 
 
