@@ -211,6 +211,44 @@ class Bytes(Classifier):
         return self.net(normalised(x / 255) if x.dtype == torch.uint8 else x)
 
 
+class ChannelsLast(Classifier):
+    """Takes (N, H, W, C) itself, or lets its steps move them."""
+
+    moves = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x if self.moves else x.movedim(-1, 1))
+
+    def outputs(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return super().outputs([batch[0].movedim(-1, 1), *batch[1:]] if self.moves else batch)
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_images_with_their_channels_last(moves, tmp_path):
+    dataset = Items(lambda image, label, index: (normalised(image).movedim(0, -1), label, index))
+
+    def make() -> Any:
+        module = ChannelsLast()
+        module.moves = moves
+        return module, loaders(dataset)
+
+    probe = check(make, tmp_path)
+    assert probe.images.shape == (N, *RAW.shape[1:])
+    np.testing.assert_array_equal(probe.images[0], normalised(RAW[int(probe.ids[0])]))
+
+
+def test_images_without_a_label_are_left_out(tmp_path):
+    """−1 is how a dataset says that an image has none."""
+    dataset = Items(lambda image, label, index: (normalised(image), label if index % 4 else -1, index))
+    assert -1 in {dataset[i][1] for i in range(N)}
+    watch = callback(tmp_path)
+    module = Classifier()
+    module.training_step = lambda batch, index: nn.functional.cross_entropy(module(batch[0]), batch[1], ignore_index=-1)
+    fit(module, loaders(dataset), watch)
+    assert 0 not in watch.probe.labels and len(watch.probe) == 12
+    assert all(int(LABELS[int(name)]) == label for name, label in zip(watch.probe.ids, watch.probe.labels, strict=True))
+
+
 def test_integers_stay_integers(tmp_path):
     images = (RAW * 255).byte()
     probe = check(lambda: (Bytes(), loaders(Items(images=images))), tmp_path)
