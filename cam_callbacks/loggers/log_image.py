@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NoReturn
 from PIL import Image
 
 from cam_callbacks.delivery.sink import Moved, SinkOptions
-from cam_callbacks.drawing import Drawing
+from cam_callbacks.drawing import Drawing, Picture
 from cam_callbacks.records import Record, RecordStore
 
 
@@ -62,5 +62,15 @@ class LogImageSink:
             strip = drawing.strip(records, method, layer)
             self._log(f"{drawing.tag(method, layer)}/film_strip", strip, drawing.step(records[-1]))
 
-    def _log(self, tag: str, picture: Any, step: int) -> None:
+    def _log(self, tag: str, picture: Picture, step: int) -> None:
         self.logger.log_image(key=tag, images=[Image.fromarray(picture)], step=step)
+
+
+class CometSink(LogImageSink):
+    """Pictures for Lightning's ``CometLogger``, online or offline: its experiment takes them."""
+
+    kind: ClassVar[str] = "comet"
+    logger_class: ClassVar[str] = "CometLogger"
+
+    def _log(self, tag: str, picture: Picture, step: int) -> None:
+        self.logger.experiment.log_image(picture, name=tag, step=step)
