@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, Self
 
 from PIL import Image
 
@@ -39,7 +39,7 @@ class LogImageSink:
         return callable(method) and {"key", "images", "step"} <= set(inspect.signature(method).parameters)
 
     @classmethod
-    def from_logger(cls, logger: Any, options: SinkOptions) -> LogImageSink:
+    def from_logger(cls, logger: Any, options: SinkOptions) -> Self:
         """For any logger that :meth:`serves` finds."""
         name = f"{type(logger).__name__}:{logger.name}/{logger.version}"
         return cls(logger, options.every_n_looks, name if options.number == 1 else f"{name}-{options.number}")
