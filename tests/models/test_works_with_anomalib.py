@@ -1,4 +1,4 @@
-"""An anomaly detector of anomalib with no argument, where that is installed (its pins do not go with the other libraries')."""
+"""An anomaly detector of anomalib with no argument."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from works_with import Witness, row, scene
 from cam_callbacks import CAMCallback
 
 pytestmark = [pytest.mark.models, pytest.mark.timeout(900)]
-pytest.importorskip("anomalib", reason="anomalib has an environment of its own")
+pytest.importorskip("anomalib", reason="make test-models runs this in .venv-peers")
 
 
 def test_patchcore(tmp_path):
@@ -20,14 +20,10 @@ def test_patchcore(tmp_path):
     from anomalib.engine import Engine
     from anomalib.models import Patchcore
 
-    for split, n, seed, step in (
-        ("good", 12, 0, 3),
-        ("bad", 6, 501, 3),
-        ("fine", 4, 900, 3),
-    ):  # discs and crosses are bad
+    for split, n, seed in (("good", 12, 0), ("bad", 6, 500), ("fine", 4, 900)):  # squares are good, crosses bad
         (tmp_path / "data" / split).mkdir(parents=True)
         for i in range(n):
-            picture = (scene(seed + step * i).image * 255).byte().permute(1, 2, 0).numpy()
+            picture = (scene(seed + 3 * i).image * 255).byte().permute(1, 2, 0).numpy()
             Image.fromarray(picture).save(tmp_path / "data" / split / f"{i}.png")
 
     def fit(name, *callbacks):
