@@ -54,8 +54,9 @@ def verdict(run: Run, among: Sequence[Run] = ()) -> str:
         return f"{_joined(accuracy, 'but', '; '.join(filter(None, clauses)))}, {since}."
     if reason := _unjudged(run):
         return f"cannot judge: {reason}{f'; {accuracy}' if accuracy else ''}."
-    if state == "clear":
-        return f"{_joined(accuracy, 'and', '; '.join(filter(None, [_object(run), _focus(run)])))}; no alert."
+    if state == "clear" or _is_pending(run):
+        asked = "an alert takes another look like this one" if _is_pending(run) else "no alert"
+        return f"{_joined(accuracy, 'and', '; '.join(filter(None, [_object(run), _focus(run)])))}; {asked}."
     asked = "no alert" if run.records[-1].judged else "no alert rule was asked"
     seen = "; ".join(filter(None, [accuracy, _frame(run), _focus(run), asked]))
     lacking = "" if _has_regions(run) else ", but whether it looks at the object nobody knows without masks or boxes"
@@ -63,11 +64,13 @@ def verdict(run: Run, among: Sequence[Run] = ()) -> str:
 
 
 def standing(run: Run) -> State:
-    """``"alarm"``: an alert is raised at the last look. ``"clear"``: none is, and a rule that knows the object judged. Else
-    ``"open"``."""
+    """``"alarm"``: an alert is raised at the last look. ``"clear"``: none is, none would be by a second look like it, and a rule
+    that knows the object judged. Else ``"open"``."""
     last = run.records[-1]
     if last.alerts:
         return "alarm"
+    if _is_pending(run):
+        return "open"
     told = {one.rule for one in last.judged if one.state == "quiet"}
     return "clear" if told & {"background_decides", "off_target"} else "open"
 
@@ -139,6 +142,8 @@ def _cause(run: Run, raised: Sequence[Alert]) -> str:
         (first, share), *more = shares.items()
         also = "".join(f", {_PARTS[part]}{' alone' if part == 'nuisance' else ''} in {_percent(s)}" for part, s in more)
         return f"the prediction follows {_PARTS[first]} in {_percent(share)} of exchanges{also}"
+    if "collapsed" in names and not any(value > 0 for value in _valid_fractions(run)):
+        return "no image has a valid map"
     told = [text for name, text in _OTHER_ALERTS.items() if name in names]
     return " and ".join(told) or ", ".join(name.replace("_", " ") for name in dict.fromkeys(names))
 
@@ -174,6 +179,11 @@ def _unjudged(run: Run) -> str:
         return ""
     reasons = [one.words for one in last.judged if one.state == "cannot judge" and not one.words.startswith("needs ")]
     return max(dict.fromkeys(reasons), key=reasons.count, default="nothing that a rule needs was measured")
+
+
+def _is_pending(run: Run) -> bool:
+    """Is a rule beyond its threshold, though not for as many looks as it needs?"""
+    return any(one.state == "quiet" and one.statistic > one.threshold for one in run.records[-1].judged)
 
 
 def _valid_fractions(run: Run) -> Iterable[float]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cam_callbacks import processes
+from cam_callbacks.look.noise_floor import Noisy
 from cam_callbacks.look.subject import Subject
 from cam_callbacks.look.target import Target, target_of_images
 from cam_callbacks.records import Maps
@@ -35,7 +36,7 @@ class Explained:
     there: NDArray[np.bool_] | None = None
 
 
-def explain(subject: Subject, images: Tensor, target: Target | None = None) -> Explained:
+def explain(subject: Subject, images: Tensor | Noisy, target: Target | None = None) -> Explained:
     """Explain versions of the probe's images; every process has to call it, and all get the same.
 
     Args:
@@ -49,7 +50,7 @@ def explain(subject: Subject, images: Tensor, target: Target | None = None) -> E
     return joined(processes.everywhere(lambda: explain_share(subject, images, target)))
 
 
-def explain_share(subject: Subject, images: Tensor, target: Target | None = None) -> Explained:
+def explain_share(subject: Subject, images: Tensor | Noisy, target: Target | None = None) -> Explained:
     """Explain this process's share of ``images``; talks to no other."""
     task = subject.task
     score = task.target if target is None else target

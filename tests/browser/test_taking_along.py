@@ -34,6 +34,20 @@ def test_a_link_holds_the_view_and_the_part_in_sight(two, open_page):
     )
 
 
+def test_the_part_stays_in_sight_while_what_is_above_it_grows(two, open_page):
+    page = open_page(two, hash="#section=curves")
+    top = "document.querySelector('section.curves').getBoundingClientRect().top"
+    page.wait_for_function(f"() => Math.abs({top}) < 120")
+    page.evaluate("document.querySelector('section.first').style.paddingBottom = '3000px'")
+    page.wait_for_function(f"() => Math.abs({top}) < 120")
+    page.mouse.move(600, 500)
+    page.mouse.wheel(0, -400)
+    page.wait_for_function(f"() => {top} > 300")
+    page.evaluate("document.querySelector('section.first').style.paddingBottom = '6000px'")
+    page.wait_for_timeout(300)
+    assert page.evaluate(top) > 300  # a hand has moved the page: it stays where that left it
+
+
 def test_the_picture_shows_verdict_wall_and_curves(two, open_page):
     page = open_page(two)
     page.evaluate("() => { navigator.clipboard.write = () => Promise.reject(new Error('no')); }")

@@ -16,8 +16,8 @@ def alert(name, since=4, method="", measured="measured"):
     return Alert(name, method, "layer4" if method else "", 9, 9, since, since, False, measured, (), "Look.")
 
 
-def judged(rule, state="quiet", words="measured", method=""):
-    return Judged(rule, method, "layer4" if method else "", state, 0.0, 2.0, words)
+def judged(rule, state="quiet", words="measured", method="", statistic=0.0):
+    return Judged(rule, method, "layer4" if method else "", state, statistic, 2.0, words)
 
 
 QUIET = (judged("background_decides"), judged("off_target", method="gradcam"), judged("frame_decides"))
@@ -104,7 +104,19 @@ def test_what_cannot_be_judged_says_why(rules, reason):
 def test_a_run_without_valid_maps():
     assert verdict(run(valid=0.0)) == "cannot judge: no image has a valid map."
     collapsed = run(valid=0.0, alerts=[alert("collapsed", 2, "gradcam")], target=(math.nan, math.nan))
-    assert verdict(collapsed) == "most images have no map, since epoch 2."
+    assert verdict(collapsed) == "no image has a valid map, since epoch 2."
+    some = run(valid=0.2, alerts=[alert("collapsed", 2, "gradcam")], target=(math.nan, math.nan))
+    assert verdict(some) == "most images have no map, since epoch 2."
+
+
+def test_what_a_second_look_would_raise_is_not_called_clear():
+    pending = judged("background_decides", statistic=6.9)
+    one = clean(shares={"object": 0.32}, rules=(*QUIET, pending))
+    assert standing(one) == "open"
+    assert verdict(one) == (
+        "validation accuracy 0.930, and the prediction follows the object in 32 % of exchanges; 3.2× on the object; "
+        "an alert takes another look like this one."
+    )
 
 
 def test_an_untrusted_map_gives_no_numbers_and_another_method_takes_its_place():

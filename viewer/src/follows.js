@@ -35,6 +35,10 @@ export function follows(data, state) {
     const shown = runs();
     const parts = Object.keys(PARTS).filter((part) => shown.some((run) => testOf(run, part, state)));
     if (!parts.length) bars.replaceChildren(h("p", { class: "muted" }, whyNot(shown)));
+    else if (shown.every((run) => parts.every((part) => !pairsOf(run, part, state))))
+      bars.replaceChildren(
+        h("p", { class: "muted" }, "No pair of images to compare here: the model gives all of them the same class."),
+      );
     else
       bars.replaceChildren(
         h(
@@ -61,6 +65,13 @@ const testOf = (run, part, state) =>
     (it) => it.part === part && (!it.method || (it.method === state.method && it.layer === state.layer)),
   );
 
+/** Over how many pairs a test's number is at this place. */
+function pairsOf(run, part, state) {
+  return testOf(run, part, state)?.n[lookAt(run, state)] ?? 0;
+}
+
+const lookAt = (run, state) => run.places.findLastIndex((place) => place <= state.place);
+
 function row(data, state, shown, part) {
   const [title, hint] = PARTS[part];
   return h(
@@ -77,7 +88,7 @@ function row(data, state, shown, part) {
 
 function bar(data, state, run, part) {
   const test = testOf(run, part, state);
-  const look = run.places.findLastIndex((place) => place <= state.place);
+  const look = lookAt(run, state);
   const [mean, low, high, n] = ["mean", "low", "high", "n"].map((name) => test?.[name][look]);
   const known = Number.isFinite(mean);
   const interval = Number.isFinite(low) ? `, interval ${percent(low)} to ${percent(high)}` : "";

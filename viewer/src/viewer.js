@@ -128,10 +128,14 @@ function annotateOnly(raw) {
   marking.open();
 }
 
-/** An address may say which part of the page is meant. */
+/** An address may say which part of the page is meant. It stays in sight while parts above it grow, until a hand moves the page. */
 function toSection(section) {
   const known = section && [...root.querySelectorAll("main section")].find((it) => it.classList[0] === section);
-  if (known && section !== "first") setTimeout(() => known.scrollIntoView({ block: "start" }), 50);
+  if (!known || section === "first") return;
+  const growing = new ResizeObserver(() => known.scrollIntoView({ block: "start" }));
+  growing.observe(root.querySelector("main"));
+  for (const hand of ["wheel", "pointerdown", "touchstart", "keydown"])
+    addEventListener(hand, () => growing.disconnect(), { once: true, capture: true });
 }
 
 /** The images that the first alert is about come first. */

@@ -9,6 +9,7 @@ const [SMALLEST, LARGEST, GAP] = [34, 56, 2]; // pixels of the page
 const ABOVE = 330; // of the window, that something else needs before the wall begins
 const ROWS = 12; // more fold away
 const LABEL = 92; // pixels for the classes' names, at most
+const NAME = 150; // pixels for a run's name, where there is room
 const FLOWS = 2; // of fewer images a class they flow as one wall
 const RESORTS = ["at", "probe", "method", "layer", "hidden"];
 
@@ -48,12 +49,12 @@ export function wall(data, state, open) {
     const longest = Math.max(1, ...visible.map((row) => row.images.length));
     const tallest = (innerHeight - ABOVE) / Math.min(ROWS, Math.max(1, rows.length));
     const tile = Math.floor(Math.min(LARGEST, Math.max(SMALLEST, Math.min(room / longest, tallest) - GAP)));
-    caption.textContent = words(data, state, probe, shown);
+    caption.textContent = words(data, state, probe, shown, rows);
     more.hidden = rows.length <= ROWS;
-    more.textContent = unfolded ? "fold" : `show ${rows.length - ROWS} more ${probe.labels ? "classes" : "rows"}`;
+    more.textContent = unfolded ? "fold" : `show ${rows.length - ROWS} more ${probe.labels && rows[0].name !== null ? "classes" : "rows"}`;
     strips = visible.flatMap((row) => shown.map((run) => new Strip(data, state, run, row, tile, open)));
     box.style.setProperty("--runs", Math.max(1, shown.length));
-    box.style.setProperty("--strip", `${longest * (tile + GAP)}px`);
+    box.style.setProperty("--strip", `${Math.max(longest * (tile + GAP), Math.min(room, NAME))}px`);
     box.replaceChildren(
       h("span", {}),
       ...shown.map((run) => h("span", { class: "runname" }, swatch(run.index), named(run.name, 28))),
@@ -86,9 +87,9 @@ function rowName(name) {
   return element;
 }
 
-function words(data, state, probe, shown) {
+function words(data, state, probe, shown, rows) {
   if (!probe.pictures) return "These records hold no pictures, so that nothing can be cut out.";
-  const row = probe.labels ? "a row a class" : probe.groups ? "a row a group" : "most telling first";
+  const row = rows[0]?.name == null ? "most telling first" : probe.labels ? "a row a class" : "a row a group";
   const remark = shown.find((run) => run.isUntrusted(state.method, state.layer));
   const warning = remark ? ` In ${remark.name} these maps do not show what decides.` : "";
   return `The pictures themselves where ${state.method} is highest, ${row}.${warning}`;
