@@ -27,6 +27,7 @@ from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Alert, Record, RecordStore
 from cam_callbacks.watcher import Watcher, WatchOptions, enabled
 from cam_engine.capture import Forward
+from cam_engine.sharding import is_sharded
 
 if TYPE_CHECKING:
     Base = pytorch_lightning.Callback
@@ -218,7 +219,8 @@ class CAMCallback(Base):
 
         def begin() -> None:
             lazy = lightning_trainer.has_lazy_parameters(pl_module) or not lightning_trainer.descends(trainer)
-            if self.watcher.monitor is not None and not lazy:
+            # The first forward under fully_shard, which tells torch what is the whole model, is the training's.
+            if self.watcher.monitor is not None and not lazy and not is_sharded(pl_module):
                 self._ready(trainer, pl_module)
 
         if self._watching(trainer) and not self.watcher.resting:
@@ -342,7 +344,8 @@ class CAMCallback(Base):
         if not self.watcher.begun:
             run, folder = lightning_trainer.run_of(trainer, self.folder, self.name)
             with naming_a_batch(trainer, pl_module, self.probe):
-                self.watcher.begin(run, folder, model, lightning_trainer.tracking_uri(trainer))
+                settled = None if is_sharded(model) else model  # a forward of one that is sharded takes all processes: in the look
+                self.watcher.begin(run, folder, settled, lightning_trainer.tracking_uri(trainer))
         return model
 
     def _sinks(self, trainer: Any) -> list[Sink]:

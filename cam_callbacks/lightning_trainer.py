@@ -144,9 +144,9 @@ def log_metrics(trainer: Any, values: dict[str, float]) -> None:
 
 def spread_by(trainer: Any) -> str | None:
     """The strategy that spreads the model's parameters over processes, so that none of them can look alone."""
-    strategy = type(trainer.strategy).__name__
     stage = (getattr(trainer.strategy, "config", None) or {}).get("zero_optimization", {}).get("stage")
-    return strategy if strategy in ("FSDPStrategy", "ModelParallelStrategy") or stage == 3 else None
+    strategies = [kind.__name__ for kind in type(trainer.strategy).__mro__]
+    return strategies[0] if "FSDPStrategy" in strategies or stage == 3 else None
 
 
 def refuse_twins(callback: Any, ours: Sequence[Any]) -> None:

@@ -69,13 +69,12 @@ class Exchange:
         if not self.parts or predictions is None or not subject.task.exchanges:
             return None
         pairs = self.pairs(last)
-        mine = processes.share(len(pairs))
         names = {series: series_name(*series, subject.layers) for series in explained.maps}
         maps = {names[series]: of for series, of in explained.maps.items()}
-        shares = processes.everywhere(lambda: self._of_share(subject, explained, maps, pairs[mine]) if mine else {})
+        shares = subject.batches.plan.everywhere(lambda: self._of_share(subject, explained, maps, pairs))
 
         def counted(key: str) -> Followed:
-            predicted = np.concatenate([share[key] for share in shares if share])
+            predicted = np.maximum.reduce([share[key] for share in shares])  # −1 where another share asked
             return count_followed(key, pairs, predictions, predicted, self.seed)
 
         per_map = [part for part in self.parts if "maps" in get_part(part).needs]
@@ -104,6 +103,7 @@ class Exchange:
                 receiving=subject.calling.of,
                 output=lambda outputs: subject.task.logits(subject.cam.scores_of(outputs)),
                 inside=subject.task.inside,
+                share=subject.batches.plan.padded,
             )
 
         return {key: of.predicted for key, of in subject.batches.with_size(tested).items()}

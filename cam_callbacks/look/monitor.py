@@ -35,6 +35,7 @@ from cam_callbacks.look.target import Target
 from cam_callbacks.look.task import Task
 from cam_callbacks.look.tracking import Series, Track
 from cam_callbacks.picture_step import PictureStep
+from cam_callbacks.plan import plan_of
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Alert, Record, RecordStore, own_store
 from cam_engine.capture import Forward
@@ -183,7 +184,8 @@ class CAMMonitor:
         started = time.perf_counter()
         look, options = self.looks, self.options
         epoch = look if epoch is None else epoch
-        subject = processes.together(lambda: self._subject_of(model))
+        self.batches.plan = plan = plan_of(model)
+        subject = plan.together(lambda: self._subject_of(model))
         probe = subject.task.probe
         explained = explain(subject, probe.images)
         tracks = measured_against(
@@ -269,7 +271,10 @@ class CAMMonitor:
     def coarse(self, record: Record) -> str | None:
         """What to say of layers whose maps hardly show a place; None where there is none. Takes a forward where there is one."""
         coarse = {layer: maps.shape[1:] for (_, layer), maps in record.maps.items() if maps[0].size <= COARSE}
-        return coarse_words(self._subject, self.probe.images, coarse) if coarse and self._subject is not None else None
+        if not coarse or self._subject is None:
+            return None
+        subject = self._subject
+        return self.batches.plan.step(lambda: coarse_words(subject, self.probe.images, coarse))
 
     def release(self) -> None:
         """Let go of the model; the next look may be at another."""

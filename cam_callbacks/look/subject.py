@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from cam_callbacks.inputs import leaves
-from cam_callbacks.look.batches import Batches, out_of_memory
+from cam_callbacks.agreement import out_of_memory
+from cam_callbacks.look.batches import Batches
 from cam_callbacks.look.calling import Calling, calling_of, failed_call
 from cam_callbacks.look.detection import ProbeBoxTarget
 from cam_callbacks.look.judgement import FEWEST_CELLS
@@ -204,4 +205,4 @@ def _detector_in(model: nn.Module) -> Family | None:
 def _as_it_takes(model: nn.Module, images: Tensor) -> Tensor:
     """Images on the model's device and in its precision."""
     parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
-    return images if parameter is None else images.to(parameter)
+    return images if parameter is None else images.to(parameter.device, parameter.dtype)
