@@ -75,27 +75,32 @@ class Agreement:
             CollectiveError: A process has said nothing for :data:`PATIENCE`, or is gone.
         """
         before = Runtime(self.model)
-        error: BaseException | None = None
-        verdict = Verdict.ON
+        answers: list[T] = []
+        try:
+            verdict, error = self._tried(lambda: answers.append(compute()))
+        except CollectiveError:  # nothing can be gathered any more
+            abandon(self.model)
+            before.put_back(gather=False)
+            raise
+        if verdict != Verdict.ON:
+            abandon(self.model)
+        before.put_back()
+        if verdict != Verdict.ON:
+            raise StepError(_WORDS[verdict], verdict == Verdict.OUT_OF_MEMORY) from error
+        return answers[0]
+
+    def _tried(self, compute: Callable[[], object]) -> tuple[Verdict, Exception | None]:
+        """What all say in the end, and this process's own error."""
         try:
             with self._watched():
-                answer = compute()
-            verdict = self._say(Verdict.ON, "end")
-        except StepError:  # of a step inside: all know
+                compute()
+        except (StepError, CollectiveError):  # of a step inside: all know
             raise
         except _Left as left:
-            verdict = left.verdict
-        except CollectiveError:
-            raise
-        except Exception as own:
-            error = own
-            verdict = self._say(Verdict.OUT_OF_MEMORY if out_of_memory(own) else Verdict.FAILED)
-        if verdict == Verdict.ON:
-            before.put_back()
-            return answer
-        abandon(self.model)
-        before.put_back()
-        raise StepError(_WORDS[verdict], verdict == Verdict.OUT_OF_MEMORY) from error
+            return left.verdict, None
+        except Exception as error:
+            return self._say(Verdict.OUT_OF_MEMORY if out_of_memory(error) else Verdict.FAILED), error
+        return self._say(Verdict.ON, "end"), None
 
     @contextmanager
     def _watched(self) -> Iterator[None]:

@@ -344,8 +344,8 @@ class CAMCallback(Base):
         if not self.watcher.begun:
             run, folder = lightning_trainer.run_of(trainer, self.folder, self.name)
             with naming_a_batch(trainer, pl_module, self.probe):
-                settled = None if is_sharded(model) else model  # a forward of one that is sharded takes all processes: in the look
-                self.watcher.begin(run, folder, settled, lightning_trainer.tracking_uri(trainer))
+                known = None if is_sharded(model) else model  # a forward of that takes all processes: the look settles its layers
+                self.watcher.begin(run, folder, known, lightning_trainer.tracking_uri(trainer))
         return model
 
     def _sinks(self, trainer: Any) -> list[Sink]:

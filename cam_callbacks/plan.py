@@ -48,13 +48,25 @@ class Plan:
         most = -(-n // len(self.shares)) if self.sharded else len(own)
         return own + (own[-1:] or [0]) * (most - len(own))
 
-    def everywhere(self, compute: Callable[[], T]) -> list[T]:
+    def everywhere(self, compute: Callable[[], T], alike: Callable[[T, T], bool] | None = None) -> list[T]:
         """What ``compute`` returns for every share, in order, on every process; it may run the model.
 
+        Args:
+            compute: Of this process's share.
+            alike: Are two answers to the same question the same? Asked of processes that hold parts of one layer.
+
         Raises:
-            LookError: On every process alike, if it failed on any.
+            LookError: On every process alike, if it failed on any, or answers differ that should not.
         """
         gathered = self._gathered(compute)
+        if alike is not None and not all(
+            alike(gathered[ranks[0]], gathered[r]) for ranks in self.shares for r in ranks[1:]
+        ):
+            raise processes.LookError(
+                "processes that hold parts of one tensor parallel layer found different maps for the same images: inside of such a "
+                "block a layer returns on each process only its own part. Choose layers= at the end of the block, or let its parts "
+                "return DTensors (use_local_output=False), which are put together."
+            )
         return [gathered[ranks[0]] for ranks in self.shares]
 
     def together(self, compute: Callable[[], T]) -> T:

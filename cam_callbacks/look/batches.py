@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -17,8 +18,8 @@ T = TypeVar("T")
 
 
 class Batches:
-    """Batches of at most ``size`` images: halved where memory runs out, by all processes that take a step together, and so they stay
-    for the rest of the run."""
+    """Batches of at most ``size`` images: halved where memory runs out, by all processes that take a step together, and so
+    they stay for the rest of the run."""
 
     def __init__(self, size: int | None = None) -> None:
         self.size = 32 if size is None else size
@@ -54,7 +55,7 @@ class Batches:
         """The size with which memory sufficed, and the answer."""
         while True:
             try:
-                return size, self.plan.step(lambda: compute(size))
+                return size, self.plan.step(partial(compute, size))
             except RuntimeError as error:
                 if size == 1 or not out_of_memory(error):
                     raise

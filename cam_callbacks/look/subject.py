@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cam_callbacks.inputs import leaves
 from cam_callbacks.agreement import out_of_memory
+from cam_callbacks.inputs import leaves
 from cam_callbacks.look.batches import Batches
 from cam_callbacks.look.calling import Calling, calling_of, failed_call
 from cam_callbacks.look.detection import ProbeBoxTarget

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,16 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.utils.checkpoint import checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent))
 import conftest
 
-from cam_callbacks import CAMMonitor, ProbeSet
+from cam_callbacks import CAMMonitor, ProbeSet, agreement
+from cam_callbacks.look.options import LookOptions
+from cam_callbacks.plan import plan_of
+from cam_callbacks.watcher import Watcher, WatchOptions
 from cam_engine.sharding import Runtime
 
 BLOCKS = (0, 3, 7)
@@ -59,9 +65,7 @@ def probe(n: int = 7) -> ProbeSet:
 
 
 def sharded(net: nn.Sequential, **how: Any) -> nn.Sequential:
-    for index in BLOCKS:
-        fully_shard(net[index], **how)
-    return fully_shard(net, **how)
+    return fully_shard(_each(net, BLOCKS, **how), **how)
 
 
 def monitor(**options: Any) -> CAMMonitor:
@@ -104,23 +108,25 @@ def resharding(net: nn.Module) -> list[Any]:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def compared(model: nn.Module, looks: int = 2, **options: Any) -> dict[str, Any]:
+def compared(
+    model: nn.Module, whole: Callable[[], nn.Module] = trained, looks: int = 2, **options: Any
+) -> dict[str, Any]:
     """Differences between looks at this model and at the whole one."""
-    plain, spread = monitor(**options), monitor(**options)
-    pairs = [(plain.look(trained(), exchange=True), spread.look(model)) for _ in range(looks)]
-    timed = ("cam/seconds", "cam/exchange_seconds", "cam/overhead")
+    net, plain, spread = whole(), monitor(**options), monitor(**options)
+    pairs = [(plain.look(net), spread.look(model)) for _ in range(looks)]
+    untimed = [key for key in pairs[0][0].metrics if "seconds" not in key]
+
+    def differs(a: float, b: float) -> bool:
+        return not (abs(a - b) <= 1e-6 or (a != a and b != b))
+
     return {
-        "maps": max(float(abs(a.maps[k] - b.maps[k]).max()) for a, b in pairs for k in a.maps),
+        "maps": max(float(abs(a.maps[k] - b.maps[k]).max() / abs(a.maps[k]).max()) for a, b in pairs for k in a.maps),
         "metrics": [
-            (key, a.metrics[key], b.metrics[key])
-            for a, b in pairs
-            for key in a.metrics
-            if key not in timed and not torch.isclose(*torch.tensor([[a.metrics[key]], [b.metrics[key]]]).double(), atol=1e-6, equal_nan=True)
+            (k, a.metrics[k], b.metrics[k]) for a, b in pairs for k in untimed if differs(a.metrics[k], b.metrics[k])
         ],
         "follows": [v for k, v in pairs[0][1].metrics.items() if "follows" in k and v == v],
         "keys": sorted(pairs[0][1].metrics),
-        "shapes": [list(m.shape) for m in pairs[0][1].maps.values()],
-    }  # fmt: skip
+    }
 
 
 def same() -> Any:
@@ -132,6 +138,58 @@ def same_with_more_processes_than_images() -> Any:
     plain = CAMMonitor(few, "gradcam").look(trained())
     spread = CAMMonitor(few, "gradcam").look(sharded(trained()))
     return float(abs(plain.maps["gradcam", "8"] - spread.maps["gradcam", "8"]).max())
+
+
+class Tokens(nn.Module):
+    """A residual block on patches, whose two linear layers can be split over processes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm = nn.Conv2d(3, 16, 4, 4), nn.LayerNorm(16)
+        self.wide, self.act, self.narrow = nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)
+        self.end, self.head = nn.Identity(), nn.Linear(16, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        x = self.end(x + self.narrow(self.act(self.wide(self.norm(x)))))
+        return self.head(x.mean(1))
+
+
+def tokens() -> Tokens:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Tokens()
+
+
+def tensor_parallel(net: Tokens, mesh: Any, local: bool = True) -> Tokens:
+    plan = {"wide": ColwiseParallel(use_local_output=local), "narrow": RowwiseParallel()}
+    return parallelize_module(net, mesh, plan)
+
+
+def tensor_parallel_layers() -> Any:
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    answer = {
+        "end": compared(tensor_parallel(tokens(), mesh), tokens, layers="end"),
+        "put together": compared(tensor_parallel(tokens(), mesh, False), tokens, layers=["act", "end"]),
+    }
+    try:
+        monitor(layers="act").look(tensor_parallel(tokens(), mesh))
+    except RuntimeError as error:
+        answer["a part"] = str(error)
+    return answer
+
+
+def two_dimensions() -> Any:
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
+    net = tensor_parallel(tokens(), mesh["tensor"])
+    fully_shard(net.wide, mesh=mesh["data"])
+    fully_shard(net, mesh=mesh["data"])
+    hybrid = _each(trained(), BLOCKS, mesh=mesh)
+    return {
+        "shares": plan_of(net).shares,
+        "end": compared(net, tokens, layers="end"),
+        "hybrid": compared(fully_shard(hybrid, mesh=mesh), looks=1),
+    }
 
 
 # -- the training is never changed
@@ -153,8 +211,8 @@ SETTINGS: dict[str, Callable[[], nn.Module]] = {
     "plain": lambda: sharded(conftest.network()),
     "freed at once": lambda: sharded(conftest.network(), reshard_after_forward=True),
     "never freed": lambda: sharded(conftest.network(), reshard_after_forward=False),
-    "mixed precision": lambda: sharded(
-        conftest.network(), mp_policy=MixedPrecisionPolicy(torch.bfloat16, torch.float32)
+    "mixed precision": lambda: fully_shard(
+        _each(conftest.network(), BLOCKS, mp_policy=MixedPrecisionPolicy(torch.bfloat16, torch.float32, torch.float32))
     ),
     "offloaded": lambda: sharded(conftest.network(), offload_policy=CPUOffloadPolicy(pin_memory=False)),
     "checkpointed": lambda: fully_shard(_each(checkpointed(conftest.network()), (0, 3, 4))),
@@ -163,9 +221,9 @@ SETTINGS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def _each(net: nn.Sequential, blocks: tuple[int, ...]) -> nn.Sequential:
+def _each(net: nn.Sequential, blocks: tuple[int, ...], **how: Any) -> nn.Sequential:
     for index in blocks:
-        fully_shard(net[index])
+        fully_shard(net[index], **how)
     return net
 
 
@@ -174,43 +232,45 @@ def _compiled(net: nn.Sequential) -> nn.Sequential:
     return net
 
 
-def training(make: Callable[[], Any], looks: bool, accumulate: bool = False) -> list[Any]:
-    """Three steps and validations; a look before each validation, one inside an accumulation where there is one."""
+def training(make: Callable[[], Any], looks: bool, accumulate: bool) -> list[Any]:
+    """Two steps with validations, a look before each; one inside an accumulation, one where validation left parameters gathered."""
     torch.manual_seed(dist.get_rank())
     net = make()
     optimizer = torch.optim.Adam(net.parameters(), 0.01)
     images, labels = (tensor.chunk(dist.get_world_size())[dist.get_rank()] for tensor in conftest.blobs().tensors)
-    watch, seen = monitor(), []
-    for batch in range(3):
-        part = slice(batch * 6, batch * 6 + 6)
+    watch, seen = CAMMonitor(probe(3), "gradcam", layers="5", batch_size=2, exchange=()), []
+
+    def look() -> None:
+        if looks:
+            watch.look(net)
+        seen.append(state_of(net, optimizer))
+
+    for batch in (slice(0, 6), slice(6, 12)):
         if accumulate:
             net.set_requires_gradient_sync(False)
-            step(net, None, images[part], labels[part])
-            seen.append(state_of(net, optimizer))
-            if looks:
-                watch.look(net)
-            seen.append(state_of(net, optimizer))
+            step(net, None, images[batch], labels[batch])
+            look()
             net.set_requires_gradient_sync(True)
-        step(net, None if batch == 2 else optimizer, images[part], labels[part])
-        seen.append(state_of(net, optimizer))
-        for _ in range(2):  # once after training, once where the validation has left parameters gathered
-            if looks:
-                watch.look(net)
-            seen.append(state_of(net, optimizer))
-            with torch.no_grad():
-                net.eval()(images)
-                net.train()
-            seen.append(state_of(net, optimizer))
+        step(net, None, images[batch], labels[batch])  # its gradients are there at the look, as in Lightning
+        look()
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            net.eval()(images)
+            net.train()
+    look()
     return seen
 
 
 def unchanged() -> Any:
-    same = {}
+    same: dict[str, Any] = {}
     for name, make in SETTINGS.items():
-        for accumulate in (False, True):
-            without, watched = training(make, False, accumulate), training(make, True, accumulate)
-            same[f"{name}{', accumulated' if accumulate else ''}"] = [a == b for a, b in zip(without, watched, strict=True)]
-            same["tells two apart"] = [without[0] != without[-2]]
+        accumulate = name in ("plain", "mixed precision")
+        without, watched = training(make, False, accumulate), training(make, True, accumulate)
+        same[name] = [
+            [(x, y) for x, y in zip(a, b, strict=True) if x != y] for a, b in zip(without, watched, strict=True)
+        ]
+        assert without[0] != without[-1]
     return same
 
 
@@ -247,14 +307,21 @@ def failing() -> Any:
     images, labels = (tensor[:8] for tensor in conftest.blobs().tensors)
     for rank in range(dist.get_world_size()):
         for how, after in (("forward", 0), ("forward", 3), ("backward", 0), ("score", 0), ("writing", 0)):
+            if how == "writing" and rank:  # rank 0 writes
+                continue
             ends = []
             for looks in (False, True):
+                torch.manual_seed(0)
                 net = sharded(trained())
                 optimizer = torch.optim.Adam(net.parameters(), 0.01)
                 watch = monitor(target=_failing_score(rank) if how == "score" else "label", layers="5")
                 message = ""
                 if looks:
-                    fails = broken(net, rank, how, ZeroDivisionError, after) if how in ("forward", "backward") else nullcontext()
+                    fails = (
+                        broken(net, rank, how, ZeroDivisionError, after)
+                        if how in ("forward", "backward")
+                        else nullcontext()
+                    )
                     if how == "writing" and dist.get_rank() == rank:
                         watch.write = lambda *_: 1 / 0  # type: ignore[method-assign]
                         watch.store = object()  # type: ignore[assignment]
@@ -266,7 +333,10 @@ def failing() -> Any:
                 between = state_of(net, optimizer)
                 step(net, optimizer, images, labels)
                 ends.append([between, state_of(net, optimizer)])
-            answers[f"{rank} {how} {after}"] = [message, ends[0] == ends[1], monitor().look(net).look]
+            different = [
+                pair for a, b in zip(*ends, strict=True) for pair in zip(a, b, strict=True) if pair[0] != pair[1]
+            ]
+            answers[f"{rank} {how} {after}"] = [message, different, monitor(exchange=()).look(net).look]
     return answers
 
 
@@ -307,6 +377,25 @@ def out_of_step() -> Any:
         return [str(error), monitor().look(net).look]
 
 
+def silent() -> Any:
+    """Rank 0 says nothing for longer than the others wait."""
+    agreement.PATIENCE, agreement._connections = timedelta(seconds=4), None
+    net, watcher = sharded(trained()), Watcher("test", WatchOptions(LookOptions("gradcam", layers="5")), probe(2))
+    watcher.begin("run", None)
+    hook = net[7].register_forward_hook(lambda *_: time.sleep(10 if dist.get_rank() == 0 else 0))
+    started = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        watcher.look(net)
+    hook.remove()
+    agreement.PATIENCE, agreement._connections = timedelta(minutes=5), None
+    said = " ".join(str(one.message) for one in caught)
+    answer = {"seconds": time.perf_counter() - started, "resting": watcher.resting, "said": said}
+    images, labels = (tensor[:8] for tensor in conftest.blobs().tensors)
+    step(net, None, images, labels)  # the training goes on
+    return answer
+
+
 # -- memory
 # ----------------------------------------------------------------------------------------------------------------------
 
@@ -338,12 +427,10 @@ def gathered_at_once() -> Any:
     return [most(lambda net: monitor(layers="2").look(net)), most(lambda net: step(net, None, images, labels)), whole]
 
 
-CASES = {
-    case.__name__: case
-    for case in (
-        same, same_with_more_processes_than_images, unchanged, failing, out_of_memory, out_of_step, gathered_at_once,
-    )
-}  # fmt: skip
+CASES = {case.__name__: case for case in (
+    same, same_with_more_processes_than_images, tensor_parallel_layers, two_dimensions, unchanged, failing, out_of_memory,
+    out_of_step, silent, gathered_at_once,
+)}  # fmt: skip
 
 
 def run(rank: int, count: int, out: str, names: list[str]) -> None:
