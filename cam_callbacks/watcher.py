@@ -183,11 +183,6 @@ class Watcher:
         most = self.options.max_overhead
         return not self.resting and (most is None or processes.from_rank_0(self._clock.affords(most, extras=False)))
 
-    def _may_exchange(self) -> bool:
-        """Under ``max_overhead`` exchange tests are left out before looks are."""
-        most = self.options.max_overhead
-        return most is None or processes.from_rank_0(self._clock.affords(most))
-
     def look(
         self,
         model: nn.Module | Callable[[], nn.Module],
@@ -202,7 +197,8 @@ class Watcher:
         Args:
             model: As it is now; or what returns it and may fail, or begin the run first.
             probe: Makes the images where none are known yet; every process gets those of rank 0.
-            epoch, step, picture_step, last: As for :meth:`CAMMonitor.look`.
+            epoch, step, picture_step: As for :meth:`CAMMonitor.look`.
+            last: It is the last look of a fit, on which its verdict stands: more pairs exchange parts.
         """
         END.goes_on()
         self.last_epoch = epoch
@@ -214,9 +210,9 @@ class Watcher:
             explained = processes.together(lambda: model if isinstance(model, nn.Module) else model())
             if self.monitor is None or not self.begun:
                 raise RuntimeError("the run has not begun; call begin() before look().")
-            exchange = self._may_exchange()
+            mixtures = processes.from_rank_0(self.monitor.mixtures_at(self._clock, self.options.max_overhead, last))
             record = self.monitor.look(
-                explained, epoch, step, clock=self._clock, picture_step=picture_step, exchange=exchange, last=last
+                explained, epoch, step, clock=self._clock, picture_step=picture_step, mixtures=mixtures
             )
             self._values |= {k: v for k, v in record.metrics.items() if math.isfinite(v)}
             self._tell_task(self.monitor)

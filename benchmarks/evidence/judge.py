@@ -1,9 +1,9 @@
 """What is said of a run that was looked at, by our rules and by the rivals, into ``judged.json`` of its folder.
 
 Ours is kept as the statistic of each rule at each look, so that thresholds can be tried without looking again. There are
-three views: with masks, without, and without masks and nuisance. A probe without masks is not looked at anew: the tests
-of other parts and the maps are the same, so only what needs masks is left out. One rule takes the largest over the parts,
-and is judged again from the recorded outcomes of the pairs.
+four views: with masks, without, without masks and nuisance, and with masks where looks have no time for more than a few
+mixtures. No probe is looked at anew for them: the tests of other parts and the maps are the same, so only what needs masks
+is left out, and what goes by the pairs is judged again from their recorded outcomes.
 """
 
 from __future__ import annotations
@@ -20,29 +20,39 @@ import torch
 from cam_callbacks import Record, RecordStore
 from cam_callbacks.calibration import Series
 from cam_callbacks.look.evidence import LookEvidence, is_at_chance
-from cam_callbacks.look.exchange_rules import FollowsChanged
+from cam_callbacks.look.exchange_rules import (
+    BackgroundDecides,
+    DetailDecides,
+    FollowsChanged,
+    FrameDecides,
+    NuisanceDecides,
+)
 from cam_callbacks.look.exchanged import Exchanged
+from cam_callbacks.look.exchanging import FEW_MIXTURES, pairs_of
+from cam_callbacks.look.judgement import Rule
 from cam_callbacks.look.memory import exchanged_at_reference
 from cam_callbacks.records.files import to_json, write_atomically
-from cam_engine.exchange import count_followed
+from cam_engine.exchange import count_followed, object_share
 from evidence import clusters, groups, version_0_1
 from evidence.alarms import Look
 from evidence.plans import Training
 from evidence.train import folder_of
 
-VERSION = 1  # raise it where a run is judged otherwise than before
+VERSION = 2  # raise it where a run is judged otherwise than before
 
-View = Literal["with masks", "without masks", "without either"]
+View = Literal["with masks", "without masks", "without either", "few mixtures"]
 VIEWS: dict[View, tuple[str, ...]] = {  # the parts that are tested without a map
     "with masks": ("object", "background", "nuisance", "frame", "detail"),
     "without masks": ("nuisance", "frame", "detail"),
     "without either": ("frame", "detail"),
+    "few mixtures": ("object", "background", "nuisance", "frame", "detail"),
 }
 NEED_MASKS = ("background_decides", "off_target")
 NEEDS: dict[View, tuple[str, ...]] = {
     "with masks": (),
     "without masks": NEED_MASKS,
     "without either": (*NEED_MASKS, "nuisance_decides"),
+    "few mixtures": (),
 }
 CHANGED = (FollowsChanged.name, "", "")
 
@@ -90,6 +100,9 @@ def seen(records: Sequence[Record], labels: Any, view: View) -> list[Look]:
     looks = [statistics(record) for record in records]
     if view == "with masks":
         return looks
+    if view == "few mixtures":
+        again = by_few(records, labels)
+        return [look | now for look, now in zip(looks, again, strict=True)]
     changed = changes(records, labels, VIEWS[view])
     return [
         {series: value for series, value in look.items() if series[0] not in NEEDS[view]} | {CHANGED: now}
@@ -104,27 +117,53 @@ def statistics(record: Record) -> Look:
 
 def changes(records: Sequence[Record], labels: Any, parts: Sequence[str]) -> list[float]:
     """The statistic of ``follows_changed`` at each look, had only these parts been exchanged."""
-    rule, then, found = FollowsChanged(), None, []
-    for record in records:
+    found = by_pairs([exchanged_of(record, parts) for record in records], records, labels, [FollowsChanged()])
+    return [look[CHANGED] for look in found]
+
+
+def by_few(records: Sequence[Record], labels: Any) -> list[Look]:
+    """The statistics of what goes by pairs, had all looks but the last made a few mixtures."""
+    few = pairs_of(len(labels), labels.tolist(), FEW_MIXTURES)
+    exchanged = [exchanged_of(record, VIEWS["few mixtures"], few) for record in records[:-1]]
+    exchanged.append(exchanged_of(records[-1], VIEWS["few mixtures"]))
+    rules = [BackgroundDecides(), NuisanceDecides(), FrameDecides(), DetailDecides(), FollowsChanged()]
+    return by_pairs(exchanged, records, labels, rules)
+
+
+def by_pairs(
+    exchanged: Sequence[Exchanged | None], records: Sequence[Record], labels: Any, rules: Sequence[Rule]
+) -> list[Look]:
+    """The statistics of these rules at each look, had it exchanged this."""
+    then, found = None, []
+    for record, tested in zip(records, exchanged, strict=True):
         evidence = LookEvidence(
             record.look,
             settled=any(of["settled"] for of in record.reference.values()),
             at_chance=is_at_chance(record.predictions, labels),
-            exchanged=exchanged_of(record, parts),
+            exchanged=tested,
             then=then,
         )
-        found.append(rule.judge(evidence).statistic)
+        found.append({(rule.name, "", ""): rule.judge(evidence).statistic for rule in rules})
         then = exchanged_at_reference(then, evidence, "settled")
     return found
 
 
-def exchanged_of(record: Record, parts: Sequence[str]) -> Exchanged | None:
-    """The exchange tests of a look, counted again."""
+def exchanged_of(record: Record, parts: Sequence[str], only: Any = None) -> Exchanged | None:
+    """The exchange tests of a look, counted again. ``only``: (P, 2), of these pairs."""
     pairs, predictions = record.exchange_pairs, record.predictions
     if pairs is None or predictions is None:
         return None
-    tested = [part for part in parts if part in record.exchanged]
-    return Exchanged(pairs, {part: count_followed(part, pairs, predictions, record.exchanged[part]) for part in tested})
+    chosen = slice(None)
+    if only is not None:
+        wanted = {tuple(pair) for pair in only.tolist()}
+        chosen = [i for i, pair in enumerate(pairs.tolist()) if tuple(pair) in wanted]
+    whole = {
+        part: count_followed(part, pairs[chosen], predictions, record.exchanged[part][chosen])
+        for part in parts
+        if part in record.exchanged
+    }
+    both = {"object", "background"} <= whole.keys()
+    return Exchanged(pairs[chosen], whole, share=object_share(whole["object"], whole["background"]) if both else None)
 
 
 def to_plain(looks: Sequence[Look]) -> list[list[Any]]:

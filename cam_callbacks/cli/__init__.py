@@ -12,6 +12,7 @@ from cam_callbacks.cli.annotate import add_annotate
 from cam_callbacks.cli.arguments import CommandError
 from cam_callbacks.cli.calibrate import add_calibrate
 from cam_callbacks.cli.demo import add_demo
+from cam_callbacks.cli.doctor import add_doctor
 from cam_callbacks.cli.explain import add_explain
 from cam_callbacks.cli.layers import add_layers
 from cam_callbacks.cli.replay import add_replay
@@ -69,4 +70,5 @@ def parser() -> argparse.ArgumentParser:
     add_sanity(commands)
     add_replay(commands)
     add_sync(commands)
+    add_doctor(commands)
     return top

@@ -12,10 +12,11 @@ class CommandError(Exception):
     """Something the user can put right; said in one line."""
 
 
-def add_model(command: argparse.ArgumentParser) -> None:
+def add_model(command: argparse.ArgumentParser, optional: bool = False) -> None:
     """The arguments that name a model and prepare its input."""
     command.add_argument(
         "model",
+        nargs="?" if optional else None,
         metavar="MODEL",
         help="best.pt or a .yaml of ultralytics; timm:NAME, torchvision:NAME; hf:FOLDER of a transformers model; or "
         "package.module:name of a model, or of a function that makes one (called without arguments)",

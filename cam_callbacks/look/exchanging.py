@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cam_callbacks import processes
+from cam_callbacks.clock import Clock
 from cam_callbacks.keys import series_name
 from cam_callbacks.look.exchanged import Exchanged
 from cam_callbacks.look.explaining import Explained
@@ -26,7 +27,15 @@ from cam_engine.exchange import (
     object_share,
 )
 
-MIXTURES, LAST_MIXTURES = 64, 192  # of each part at a look, and at the last look of a fit
+# Of each part: at a look, at the last look of a fit, and at one that leaves no time for more.
+MIXTURES, LAST_MIXTURES, FEW_MIXTURES = 64, 192, 16
+
+
+def pairs_of(n: int, labels: Sequence[Any] | None, mixtures: int, seed: int = 0) -> NDArray[np.int64]:
+    """(P, 2) donor and receiver of n images: as many donors for each as make so many mixtures, of a large probe for some."""
+    pairs = draw_pairs(n, math.ceil(mixtures / n), labels, seed)
+    receivers = np.random.default_rng(seed).permutation(n)[:mixtures]
+    return pairs[np.isin(pairs[:, 1], receivers)]
 
 
 class Exchange:
@@ -35,7 +44,7 @@ class Exchange:
     Args:
         probe: The images.
         parts: Names of :func:`cam_engine.exchange.available_parts`; ``"auto"`` is all defaults that the probe allows.
-        donors: For each receiver; None: as many as make 64 mixtures a part, at the last look of a fit 192.
+        donors: For each receiver; None: as many as make the mixtures of a look.
         seed: Of pairs, moves and intervals.
 
     Raises:
@@ -47,18 +56,49 @@ class Exchange:
         self.masks, self.nuisance = probe.region_masks, probe.nuisance
         self.parts = self._chosen(parts) if len(probe) > 1 else ()
 
-    def pairs(self, last: bool = False) -> NDArray[np.int64]:
-        """(P, 2) donor and receiver: the same at every look, those of the last look among more."""
-        n = len(self.probe)
+    def pairs(self, mixtures: int = MIXTURES) -> NDArray[np.int64]:
+        """(P, 2) donor and receiver: the same at every look, those of few mixtures among those of more."""
         labels = None if self.probe.labels is None else self.probe.labels.tolist()
         if self.donors is not None:
-            return draw_pairs(n, self.donors, labels, self.seed)
-        mixtures = LAST_MIXTURES if last else MIXTURES
-        pairs = draw_pairs(n, math.ceil(mixtures / n), labels, self.seed)
-        receivers = np.random.default_rng(self.seed).permutation(n)[:mixtures]  # of a large probe not every image
-        return pairs[np.isin(pairs[:, 1], receivers)]
+            return draw_pairs(len(self.probe), self.donors, labels, self.seed)
+        return pairs_of(len(self.probe), labels, mixtures, self.seed)
 
-    def test(self, subject: Subject, explained: Explained, last: bool = False) -> Exchanged | None:
+    def mixtures_at(self, clock: Clock, most: float | None, last: bool, maps: int) -> int:
+        """How many mixtures a part this look makes; 0: no test.
+
+        Under ``max_overhead`` all of them are left out before looks are. Without it they keep to a share of their own, unless the
+        number of donors was chosen: where all would take too long a few are made, of the parts that need no map. The last look, on
+        which the verdict stands, has a share to itself.
+
+        Args:
+            clock: The training's.
+            most: ``max_overhead``.
+            last: Is it the last look of a fit?
+            maps: Methods times layers.
+        """
+        usual = LAST_MIXTURES if last else MIXTURES
+        if most is not None:
+            return usual if clock.affords(most) else 0
+        if self.donors is not None:
+            return usual
+        if not (
+            clock.spent_on_extras or last
+        ):  # what they cost is not known, and a first look has hardly a thing to tell
+            return FEW_MIXTURES
+        less = MIXTURES if last else FEW_MIXTURES
+        return usual if clock.affords_extras(self.forwards(usual, maps), last) else less
+
+    def forwards(self, mixtures: int, maps: int) -> int:
+        """Images that go through the model at a look of so many mixtures a part."""
+        tests = sum(maps if "maps" in get_part(part).needs else 1 for part in self._parts_of(mixtures))
+        return tests * len(self.pairs(mixtures))
+
+    def _parts_of(self, mixtures: int) -> tuple[str, ...]:
+        """A few mixtures go to what alerts are raised by; that a map shows what decides is tested where there is time."""
+        few = self.donors is None and mixtures < MIXTURES
+        return tuple(part for part in self.parts if not few or "maps" not in get_part(part).needs)
+
+    def test(self, subject: Subject, explained: Explained, mixtures: int = MIXTURES) -> Exchanged | None:
         """Ask the model. None where it is no classifier, or nothing is to be tested.
 
         Raises:
@@ -66,34 +106,40 @@ class Exchange:
         """
         started = time.perf_counter()
         predictions = explained.predictions
-        if not self.parts or predictions is None or not subject.task.exchanges:
+        parts = self._parts_of(mixtures)
+        if not (mixtures and parts) or predictions is None or not subject.task.exchanges:
             return None
-        pairs = self.pairs(last)
+        pairs = self.pairs(mixtures)
         names = {series: series_name(*series, subject.layers) for series in explained.maps}
         maps = {names[series]: of for series, of in explained.maps.items()}
-        shares = subject.batches.plan.everywhere(lambda: self._of_share(subject, explained, maps, pairs))
+        shares = subject.batches.plan.everywhere(lambda: self._of_share(subject, explained, parts, maps, pairs))
 
         def counted(key: str) -> Followed:
             predicted = np.maximum.reduce([share[key] for share in shares])  # −1 where another share asked
             return count_followed(key, pairs, predictions, predicted, self.seed)
 
-        per_map = [part for part in self.parts if "maps" in get_part(part).needs]
-        whole = {part: counted(part) for part in self.parts if part not in per_map}
+        per_map = [part for part in parts if "maps" in get_part(part).needs]
+        whole = {part: counted(part) for part in parts if part not in per_map}
         of_maps = {(part, series): counted(f"{part}/{name}") for part in per_map for series, name in names.items()}
         tested = {"object", "background"} <= whole.keys()
         share = object_share(whole["object"], whole["background"], self.seed) if tested else None
         seconds = processes.from_rank_0(time.perf_counter() - started)
-        return Exchanged(pairs, whole, of_maps, share, seconds)
+        return Exchanged(pairs, whole, of_maps, share, seconds, self.forwards(mixtures, len(names)))
 
     def _of_share(
-        self, subject: Subject, explained: Explained, maps: Mapping[str, Any], pairs: NDArray[np.int64]
+        self,
+        subject: Subject,
+        explained: Explained,
+        parts: Sequence[str],
+        maps: Mapping[str, Any],
+        pairs: NDArray[np.int64],
     ) -> dict[str, NDArray[np.int64]]:
         def tested(size: int) -> dict[str, Followed]:
             return follows(
                 subject.cam.model,
                 self.probe.images,
                 explained.predictions,
-                self.parts,
+                parts,
                 masks=self.masks,
                 nuisance=self.nuisance,
                 maps=maps,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cam_callbacks.look.noise_floor import Noisy
 from cam_callbacks.look.subject import Subject
 from cam_callbacks.look.target import Target, target_of_images
 from cam_callbacks.records import Maps
@@ -40,7 +41,7 @@ class Explained:
         return replace(self, maps=maps, **{name: array[:n] for name, array in arrays.items()})
 
 
-def explain(subject: Subject, images: Tensor, target: Target | None = None) -> Explained:
+def explain(subject: Subject, images: Tensor | Noisy, target: Target | None = None) -> Explained:
     """Explain versions of the probe's images; every process has to call it, and all get the same.
 
     Args:
@@ -54,7 +55,7 @@ def explain(subject: Subject, images: Tensor, target: Target | None = None) -> E
     return joined(subject.batches.plan.everywhere(lambda: explain_share(subject, images, target), _alike))
 
 
-def explain_share(subject: Subject, images: Tensor, target: Target | None = None) -> Explained:
+def explain_share(subject: Subject, images: Tensor | Noisy, target: Target | None = None) -> Explained:
     """Explain this process's share of ``images``; talks to no other."""
     task = subject.task
     score = task.target if target is None else target

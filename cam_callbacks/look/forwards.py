@@ -21,7 +21,9 @@ from cam_engine.metrics import Metric, counterfactual_gap, heatmaps
 from cam_engine.targets.classes import ClassTarget
 
 
-def noise_floors(subject: Subject, explained: Explained, images: Tensor, seed: int) -> dict[Series, float]:
+def noise_floors(
+    subject: Subject, explained: Explained, images: Tensor, seed: int, repeats: int
+) -> dict[Series, float]:
     """The noise floor of every series for the weights as they are now (:mod:`cam_callbacks.look.noise_floor`).
 
     Args:
@@ -29,10 +31,11 @@ def noise_floors(subject: Subject, explained: Explained, images: Tensor, seed: i
         explained: The same weights' maps of the images as they are.
         images: (N, C, H, W), the probe's.
         seed: Of the noise.
+        repeats: How many noisy versions.
     """
     # A prediction may flip under noise; what is explained stays the class of the image as it is.
     target = subject.task.settled(explained.targets)
-    noisy = [explain(subject, version, target).maps for version in with_noise(images, seed)]
+    noisy = [explain(subject, version, target).maps for version in with_noise(images, seed, repeats)]
     return {series: noise_floor(maps, [n[series] for n in noisy]) for series, maps in explained.maps.items()}
 
 

@@ -20,7 +20,7 @@ from cam_callbacks.look import baselines
 from cam_callbacks.look.batches import Batches
 from cam_callbacks.look.evidence import LookEvidence, is_at_chance
 from cam_callbacks.look.exchanged import Exchanged, aggregates_of, metrics_of, predicted_of
-from cam_callbacks.look.exchanging import Exchange
+from cam_callbacks.look.exchanging import MIXTURES, Exchange
 from cam_callbacks.look.explaining import Explained, explain
 from cam_callbacks.look.forwards import accuracy_gap, faithfulness, noise_floors
 from cam_callbacks.look.judgement import Rule
@@ -164,8 +164,7 @@ class CAMMonitor:
         *,
         clock: Clock | None = None,
         picture_step: PictureStep = "epoch",
-        exchange: bool = True,
-        last: bool = False,
+        mixtures: int = MIXTURES,
     ) -> Record:
         """Look once: explain every probe image, measure, and write the record.
 
@@ -175,8 +174,7 @@ class CAMMonitor:
             step: Optimizer steps so far; by default the epoch.
             clock: Measures the looks' share of the time, ``cam/overhead``; without one there is no such number.
             picture_step: What pictures of this run are stepped by: ``"epoch"``, or ``"look"`` where an epoch has several.
-            exchange: Make the exchange tests at this look too.
-            last: It is the last one of a fit, on which its verdict stands: more pairs exchange parts.
+            mixtures: Of each part that two images exchange, where ``exchange_pairs`` does not say; 0: no test.
 
         Raises:
             LookError: Explaining or writing failed, or ``on_alert``, on any process.
@@ -190,9 +188,9 @@ class CAMMonitor:
         explained = explain(subject, probe.images)
         tracks = measured_against(
             self._tracks_before(subject, explained), explained.maps, explained.predictions, look, options.policy,
-            options.seed, floors=lambda: noise_floors(subject, explained, probe.images, options.seed),
+            options.seed, floors=lambda repeats: noise_floors(subject, explained, probe.images, options.seed, repeats),
         )  # fmt: skip
-        exchanged = self._exchange.test(subject, explained, last) if exchange else None
+        exchanged = self._exchange.test(subject, explained, mixtures)
         scored = faithfulness(subject, explained, probe, self._measurer.metrics)
         gap = accuracy_gap(subject, explained, probe)
         measured = self._measurer.measure(
@@ -245,7 +243,7 @@ class CAMMonitor:
             remembered,
             states,
             exchanged_at_reference(self._memory.exchanged, evidence, options.policy),
-            exchanged is not None if exchange else self._memory.exchanges,
+            exchanged is not None if mixtures else self._memory.exchanges,
         )
         processes.together(lambda: self._announce(record) if processes.rank() == 0 else None)
         return record
@@ -262,6 +260,11 @@ class CAMMonitor:
             self.store = own_store(self.store, manifest)
             self.store.write_probe(probe_arrays(task.probe, self.options.store_images))
         self.store.write(record)
+
+    def mixtures_at(self, clock: Clock, most: float | None, last: bool) -> int:
+        """Of each part that two images exchange: what a look now has time for (:meth:`Exchange.mixtures_at`)."""
+        maps = len(self.options.method_names) * max(1, len(self.layer_names))
+        return self._exchange.mixtures_at(clock, most, last, maps)
 
     def neutral(self) -> dict[str, float]:
         """What to log under every key while there has been no value yet."""
@@ -339,7 +342,8 @@ class CAMMonitor:
         seconds, name = time.perf_counter() - started, self.options.name
         costs = {plain_key("seconds", name): seconds}
         if clock is not None:
-            share = clock.spend(seconds, 0.0 if exchanged is None else exchanged.seconds)
+            tests = (0.0, 0) if exchanged is None else (exchanged.seconds, exchanged.forwards)
+            share = clock.spend(seconds, *tests)
             costs[plain_key("overhead", name)] = share
         return seconds, costs
 

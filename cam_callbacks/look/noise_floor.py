@@ -14,14 +14,43 @@ from cam_engine.metrics import jensen_shannon, mean
 NOISE = 0.1  # of the probe's standard deviation, channel by channel
 REPEATS = 3
 CEILING_PAIRS = 200
+BLOCK = 16  # images whose noise is drawn at once: torch draws in sixteens, so that blocks of these make up the whole
 
 
-def with_noise(images: Tensor, seed: int) -> Iterator[Tensor]:
-    """Three versions of images (N, C, H, W) with seeded Gaussian noise of a tenth of each channel's standard deviation."""
+class Noisy:
+    """Images (N, C, H, W) with Gaussian noise of ``spread`` (1, C, 1, 1), made a few at a time: ``noisy[[3, 4]]`` is (2, C, H, W).
+
+    A second copy of a large probe would need its memory again. The noise is the one that ``generator`` would give in one call for
+    all; it is left behind that.
+    """
+
+    def __init__(self, images: Tensor, spread: Tensor, generator: torch.Generator) -> None:
+        self.images, self.spread = images, spread
+        self._states = []  # of the generator before each block
+        for start in range(0, len(images), BLOCK):
+            self._states.append(generator.get_state())
+            torch.randn(images[start : start + BLOCK].shape, generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, indices: Sequence[int]) -> Tensor:
+        blocks = {block: self._noise(block) for block in {index // BLOCK for index in indices}}
+        noise = torch.stack([blocks[index // BLOCK][index % BLOCK] for index in indices])
+        return self.images[list(indices)] + self.spread * noise
+
+    def _noise(self, block: int) -> Tensor:
+        generator = torch.Generator()
+        generator.set_state(self._states[block])
+        return torch.randn(self.images[block * BLOCK : (block + 1) * BLOCK].shape, generator=generator)
+
+
+def with_noise(images: Tensor, seed: int, repeats: int = REPEATS) -> Iterator[Noisy]:
+    """Versions of images (N, C, H, W) with seeded Gaussian noise of a tenth of each channel's standard deviation."""
     generator = torch.Generator().manual_seed(seed)
     spread = NOISE * images.std((0, 2, 3), keepdim=True)
-    for _ in range(REPEATS):
-        yield images + spread * torch.randn(images.shape, generator=generator)
+    for _ in range(repeats):
+        yield Noisy(images, spread, generator)
 
 
 def noise_floor(maps: NDArray[np.float32], noisy: Sequence[NDArray[np.float32]]) -> float:

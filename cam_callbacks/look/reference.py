@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cam_callbacks.look.noise_floor import ceiling
+from cam_callbacks.look.noise_floor import REPEATS, ceiling
 from cam_callbacks.look.settled import settle
 from cam_callbacks.look.tracking import Series, Track
 from cam_callbacks.records import Maps, RecordStore
@@ -69,7 +69,7 @@ def measured_against(
     look: int,
     policy: Policy,
     seed: int,
-    floors: Callable[[], Mapping[Series, float]],
+    floors: Callable[[int], Mapping[Series, float]],
 ) -> dict[Series, Track]:
     """The tracks that a look is measured against: calm looks counted, references set where it is time.
 
@@ -80,18 +80,20 @@ def measured_against(
         look: Its number.
         policy: When references are set.
         seed: Of the ceiling's pairs.
-        floors: Measures the noise floor of every series; called only where one is needed.
+        floors: Measures the noise floor of every series with so many repeats; called only where one is needed.
     """
-    # Until a focus has settled, what is calm is judged by the floor of the weights as they are now.
+    # Until a focus has settled, what is calm is judged by the floor of the weights as they are now. One repeat tells that well
+    # enough; the floor that a reference keeps has them all.
     unsettled = [series for series, track in tracks.items() if not track.settled or np.isnan(track.floor)]
-    measured = floors() if unsettled else {}
+    repeats = REPEATS if any(tracks[series].reference is None for series in unsettled) else 1
+    measured = floors(repeats) if unsettled else {}
     after = {
         series: settle(replace(track, floor=measured[series]) if series in unsettled else track, maps[series])
         for series, track in tracks.items()
     }
     due = [series for series, track in after.items() if is_due(track, maps[series], look, policy)]
-    if late := [series for series in due if series not in unsettled]:
-        measured = floors()
+    if late := [series for series in due if series not in unsettled or repeats < REPEATS]:
+        measured = floors(REPEATS)
         after |= {series: replace(after[series], floor=measured[series]) for series in late}
     return after | {
         series: set_reference(after[series], maps[series], look, policy, seed, predictions) for series in due

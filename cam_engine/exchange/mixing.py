@@ -43,8 +43,13 @@ class Mixer:
         maps: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
-        self.images = images if images.dtype == torch.float64 else images.float()
         self.pairs, self.seed = pairs, seed
+        # Of a large probe a few images are in the pairs; only of these there are regions, at the images' size.
+        self._used, places = np.unique(pairs, return_inverse=True)
+        self._places: NDArray[np.int64] = places.reshape(pairs.shape)
+        self._shape = images.shape
+        images = images[torch.as_tensor(self._used, device=images.device)]
+        self.images = images if images.dtype == torch.float64 else images.float()
         chosen = [get_part(name) for name in parts]
         given = {"masks": masks, "nuisance": nuisance, "maps": maps or None}
         for part in chosen:
@@ -66,7 +71,7 @@ class Mixer:
     def mixes(self, key: str) -> NDArray[np.bool_]:
         """(P,) bool: does the pair have the regions that the part exchanges, and do they leave something of both images?"""
         part, regions = self._tests[key]
-        donors, receivers = self.pairs.T
+        donors, receivers = self._places.T
         usable = np.ones(len(self.pairs), dtype=bool)
         for need in part.needs:
             if need not in regions:
@@ -75,42 +80,45 @@ class Mixer:
             some = region.any(1).cpu().numpy()
             there = some[donors] | some[receivers] if need == "nuisance" else some[donors] & some[receivers]
             leaves = [
-                bool((~(region[d] | region[r])).any()) for d, r in self.pairs.tolist()
+                bool((~(region[d] | region[r])).any()) for d, r in self._places.tolist()
             ]  # something of the receiver
             usable &= there & np.array(leaves, dtype=bool)
         return usable
 
     def __call__(self, key: str, which: Sequence[int] | NDArray[np.int64]) -> Tensor:
         part, regions = self._tests[key]
-        pairs = self.pairs[np.asarray(which, dtype=np.int64)]
-        sides = [torch.as_tensor(side, device=self.images.device) for side in pairs.T]
+        chosen = np.asarray(which, dtype=np.int64)
+        sides = [torch.as_tensor(side, device=self.images.device) for side in self._places[chosen].T]
         arguments = [self.images[side] for side in sides]
         for need in part.needs:
-            arguments += [self._shifts(pairs)] if need == "shifts" else [regions[need][side] for side in sides]
+            arguments += (
+                [self._shifts(self.pairs[chosen])] if need == "shifts" else [regions[need][side] for side in sides]
+            )
         mixture: Tensor = part.function(*arguments)
         return mixture
 
     def _mask(self, need: str, masks: Any) -> Tensor:
-        region = self._tensor(masks) > 0.5
-        if region.shape != self.images[:, 0].shape:
-            raise ValueError(
-                f"{need}= has shape {tuple(region.shape)}; a region for each image is {tuple(self.images[:, 0].shape)}."
-            )
-        return region
+        shape = (self._shape[0], *self._shape[-2:])
+        if np.shape(masks) != shape:
+            raise ValueError(f"{need}= has shape {tuple(np.shape(masks))}; a region for each image is {shape}.")
+        return self._of_used(masks) > 0.5
 
     def _focus(self, method: str, maps: Any) -> Tensor:
-        of = self._tensor(maps).float()
-        if of.ndim != 3 or len(of) != len(self.images):
+        shape = np.shape(maps)
+        if len(shape) != 3 or shape[0] != self._shape[0]:
             raise ValueError(
-                f"maps= holds shape {tuple(of.shape)} for {method!r}; ({len(self.images)}, h, w) is expected, a map for each image."
+                f"maps= holds shape {tuple(shape)} for {method!r}; ({self._shape[0]}, h, w) is expected, a map for each image."
             )
+        of = self._of_used(maps).float()
         usable = torch.as_tensor(valid(of), device=of.device)[:, None, None]
-        height, width = self.images.shape[-2:]
+        height, width = self._shape[-2:]
         return focus_region(torch.where(usable, of, 0.0), (height, width))
 
-    def _tensor(self, array: Any) -> Tensor:
-        # A copy of an array: torch warns of sharing one that is read-only, as arrays from a file are.
-        return (array if isinstance(array, Tensor) else torch.tensor(np.asarray(array))).to(self.images.device)
+    def _of_used(self, values: Any) -> Tensor:
+        """Those of the images that are in the pairs; a copy, for torch warns of sharing an array that is read-only."""
+        if isinstance(values, Tensor):
+            return values[torch.as_tensor(self._used, device=values.device)].to(self.images.device)
+        return torch.tensor(np.asarray(values)[self._used], device=self.images.device)
 
     def _shifts(self, pairs: NDArray[np.int64]) -> Tensor:
         size = self.images.shape[-2:]

@@ -26,7 +26,7 @@ from sharded_cases import BLOCKS, probe, state_of
 from cam_callbacks import CAMCallback
 from cam_callbacks.replay import replay
 
-OPTIONS: dict[str, Any] = {"methods": ("eigencam", "gradcam"), "batch_size": 2}
+OPTIONS: dict[str, Any] = {"methods": ("eigencam", "gradcam"), "batch_size": 2, "exchange_pairs": 2}
 
 
 class Sharded(pl.LightningModule):
@@ -89,7 +89,7 @@ def callback(folder: Path, **options: Any) -> CAMCallback:
 def main(out: Path) -> None:
     warnings.simplefilter("ignore")
     alone, watched = Note(), Note()
-    fit(out, alone)
+    fit(out, ModelCheckpoint(out / "alone", save_top_k=-1), alone)  # saving frees what was gathered
     saved = ModelCheckpoint(out / "saved", save_top_k=-1, filename="{epoch}")
     stop = EarlyStopping("cam/entropy/gradcam", patience=50)
     trainer, _ = fit(out, stop, callback(out / "looks", on_error="raise"), saved, watched)

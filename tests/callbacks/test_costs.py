@@ -65,7 +65,7 @@ def test_max_overhead_thins_looks_out(fit, monkeypatch):
             super().on_validation_batch_start(*arguments)
             now[0] += self.watcher.monitor.looks - looks
 
-    monkeypatch.setattr(Clock, "spend", lambda clock, seconds, extras, spend=Clock.spend: spend(clock, 1.0))
+    monkeypatch.setattr(Clock, "spend", lambda clock, *_, spend=Clock.spend: spend(clock, 1.0))
     callback = Timed(methods="eigencam", max_overhead=0.1, on_error="raise")
     trainer = fit(callback, epochs=12)
     epochs = [r.epoch for r in callback.store]

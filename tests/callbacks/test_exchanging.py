@@ -14,7 +14,7 @@ from torch import nn
 
 from cam_callbacks import CAMCallback, CAMMonitor, ProbeSet, RecordStore
 from cam_callbacks.clock import Clock
-from cam_callbacks.look.exchanging import LAST_MIXTURES, MIXTURES, Exchange
+from cam_callbacks.look.exchanging import FEW_MIXTURES, LAST_MIXTURES, MIXTURES, Exchange
 from cam_engine.exchange import count_followed, follows, object_share
 
 WHOLE = ("object", "background", "frame", "detail")
@@ -39,7 +39,7 @@ def test_a_fit_logs_what_the_prediction_follows(fit, make_module, probe, tmp_pat
     assert all(math.isfinite(callback.store[-1].metrics[key]) for key in expected)
     assert expected <= logged.keys() and all(math.isfinite(logged[key]) for key in expected)
     records = list(RecordStore(tmp_path / "looks"))
-    assert [len(r.exchange_pairs) for r in records] == [MIXTURES] * 7 + [LAST_MIXTURES]
+    assert [len(r.exchange_pairs) for r in records] == [FEW_MIXTURES] + [MIXTURES] * 6 + [LAST_MIXTURES]
     first, last = ({tuple(p) for p in r.exchange_pairs.tolist()} for r in (records[0], records[-1]))
     assert first < last and all(donor != receiver for donor, receiver in last)
     # Everything that was logged is in the record as the outcome of each pair, to be counted again.
@@ -104,9 +104,9 @@ def test_pairs_are_the_same_at_every_look_whatever_the_model(data):
     assert (labels[one.pairs()[:, 0]] != labels[one.pairs()[:, 1]]).all()
     assert len(Exchange(probe, donors=2).pairs()) == 2 * len(probe)
     many = ProbeSet(torch.rand(500, 3, 4, 4), list(range(500)))
-    assert len(Exchange(many).pairs()) == MIXTURES and len(Exchange(many).pairs(last=True)) == LAST_MIXTURES
+    assert len(Exchange(many).pairs()) == MIXTURES and len(Exchange(many).pairs(LAST_MIXTURES)) == LAST_MIXTURES
     few = {tuple(p) for p in Exchange(many).pairs().tolist()}
-    assert few < {tuple(p) for p in Exchange(many).pairs(last=True).tolist()}
+    assert few < {tuple(p) for p in Exchange(many).pairs(LAST_MIXTURES).tolist()}
 
 
 def test_monitors_find_the_keys_even_where_nothing_can_be_told(fit, probe, tmp_path):
@@ -160,10 +160,50 @@ def test_under_max_overhead_they_are_left_out_before_looks_are():
     assert clock.affords(0.3, extras=False) and not clock.affords(0.3)
 
 
+def test_by_themselves_they_keep_to_a_share_of_the_time(probe, monkeypatch):
+    """On a clock where an epoch takes 5 s, by how long the tests of 64 mixtures a part take; with two methods, at one layer."""
+    now = [0.0]
+    monkeypatch.setattr("cam_callbacks.clock.time.perf_counter", lambda: now[0])
+
+    def training(epochs, seconds, most=None, donors=None):
+        exchange, clock, made = Exchange(probe, donors=donors), Clock(), []
+        for epoch in range(epochs):
+            now[0] += 5
+            made.append(exchange.mixtures_at(clock, most, epoch == epochs - 1, maps=2))
+            forwards = exchange.forwards(made[-1], 2)
+            took = seconds * forwards / exchange.forwards(MIXTURES, 2)
+            now[0] += took
+            clock.spend(took, took, forwards)
+        return made, clock.spent_on_extras / clock.elapsed
+
+    quick, _ = training(10, 0.1)
+    assert quick == [FEW_MIXTURES, *[MIXTURES] * 8, LAST_MIXTURES]
+    slow, _ = training(6, 2.0)
+    assert slow == [
+        *[FEW_MIXTURES] * 5,
+        MIXTURES,
+    ]  # each look is tested, and the last one, on which the verdict stands, well
+    long, share = training(200, 2.0)
+    assert set(long[:-1]) <= {FEW_MIXTURES, MIXTURES} and long[-1] == LAST_MIXTURES and share < 0.06
+    for chosen in ({"most": 1.0}, {"donors": 3}):
+        assert training(6, 2.0, **chosen)[0] == [*[MIXTURES] * 5, LAST_MIXTURES]
+
+
+def test_few_mixtures_are_among_the_many_and_ask_what_alerts_need(net, probe):
+    monitor = CAMMonitor(probe, ["eigencam", "gradcam"], "8")
+    few, usual = monitor.look(net, mixtures=FEW_MIXTURES), monitor.look(net)
+    assert len(few.exchange_pairs) == FEW_MIXTURES and len(usual.exchange_pairs) == MIXTURES
+    assert set(few.exchanged) == set(WHOLE) and set(usual.exchanged) > set(WHOLE)
+    places = {tuple(pair): i for i, pair in enumerate(usual.exchange_pairs.tolist())}
+    same = [places[tuple(pair)] for pair in few.exchange_pairs.tolist()]
+    for part in WHOLE:
+        np.testing.assert_array_equal(few.exchanged[part], usual.exchanged[part][same])
+
+
 def test_a_look_without_them_keeps_what_monitors_saw(net, probe):
     monitor = CAMMonitor(probe, "gradcam", "8")
     monitor.look(net)
-    record = monitor.look(net, exchange=False)
+    record = monitor.look(net, mixtures=0)
     assert record.exchange_pairs is None and "cam/object_share" not in record.metrics
     assert "cam/object_share" in monitor.neutral()
     (one,) = (j for j in record.judged if j.rule == "background_decides")

@@ -25,7 +25,7 @@ def launched(folder: Path, processes: int, *cases: str) -> dict[str, list[Any]]:
 
 @pytest.fixture(scope="module")
 def looks(tmp_path_factory):
-    cases = ("same", "same_with_more_processes_than_images", "gathered_at_once")
+    cases = ("same", "same_with_more_processes_than_images", "tensor_parallel_layers", "gathered_at_once")
     return launched(tmp_path_factory.mktemp("looks"), 2, *cases)
 
 
@@ -41,6 +41,27 @@ def test_maps_and_numbers_equal_those_of_the_whole_model(looks):
         assert any(0 < share < 1 for share in answer["follows"])
         assert {"cam/noise_floor/gradcam", "cam/deletion/gradcam", "cam/counterfactual_gap"} <= set(answer["keys"])
     assert looks["same_with_more_processes_than_images"] == [pytest.approx(0, abs=1e-6)] * 2
+
+
+@pytest.mark.parametrize("layer", ["end", "put together"])
+def test_tensor_parallel_layers_give_the_maps_of_the_whole_model(looks, layer):
+    """All processes are given the same images; activations that come as DTensors are put together."""
+    for answer in looks["tensor_parallel_layers"]:
+        assert answer[layer]["maps"] < 1e-6 and answer[layer]["metrics"] == []
+
+
+def test_a_layer_that_returns_only_a_part_on_each_process_is_refused(looks):
+    for answer in looks["tensor_parallel_layers"]:
+        assert "Choose layers= at the end of the block" in answer["a part"]
+
+
+@pytest.mark.soak
+def test_two_dimensions(tmp_path):
+    """Tensor parallel groups share the probe under FSDP2; replicas of shards, each a share."""
+    for answer in launched(tmp_path, 4, "two_dimensions")["two_dimensions"]:
+        assert answer["shares"] == [[0, 1], [2, 3]]
+        for spread in ("end", "hybrid"):
+            assert answer[spread]["maps"] < 1e-6 and answer[spread]["metrics"] == []
 
 
 def test_a_look_gathers_no_more_parameters_at_once_than_a_training_step(looks):

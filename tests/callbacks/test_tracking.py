@@ -60,7 +60,7 @@ def run(policy, series, floor=0.01):
     probe = ProbeSet(torch.zeros(12, 3, 5, 5))
     measurer = Measurer(probe, LookOptions().metrics_on(probe), name=None, seed=0)
     for look, now in enumerate(series):
-        tracks = measured_against(tracks, {key: now}, None, look, policy, seed=0, floors=lambda: {key: floor})
+        tracks = measured_against(tracks, {key: now}, None, look, policy, seed=0, floors=lambda _: {key: floor})
         numbers = measurer.measure(Explained({key: now}, None, None, None), tracks, look).series[key].per_image
         track = tracks[key]
         results.append((track.reference_look, track.reference_set, {k: mean(v) for k, v in numbers.items()}))
@@ -271,21 +271,38 @@ def test_noise_is_per_channel(data):
     from cam_callbacks.look.noise_floor import with_noise
 
     images = data.tensors[0][:16] * torch.tensor([1.0, 1.0, 100.0])[:, None, None]
-    noise = torch.cat([noisy - images for noisy in with_noise(images, seed=0)])
+    noise = torch.cat([noisy[range(16)] - images for noisy in with_noise(images, seed=0)])
     np.testing.assert_allclose(noise.std((0, 2, 3)), 0.1 * images.std((0, 2, 3)), rtol=0.03)
+
+
+@pytest.mark.parametrize("shape", [(40, 3, 24, 24), (37, 1, 5, 7), (3, 3, 7, 7)])
+def test_noise_comes_a_few_images_at_a_time(shape):
+    """What one call for all images would draw, in any order and again; no tensor of all images is made."""
+    from cam_callbacks.look.noise_floor import with_noise
+
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    spread, generator = 0.1 * images.std((0, 2, 3), keepdim=True), torch.Generator().manual_seed(5)
+    whole = [images + spread * torch.randn(shape, generator=generator) for _ in range(2)]
+    for expected, noisy in zip(whole, with_noise(images, seed=5, repeats=2), strict=True):
+        for indices in ([len(images) - 1, 0], [0], list(range(len(images)))):
+            torch.testing.assert_close(noisy[indices], expected[indices], rtol=0, atol=0)
 
 
 def test_until_the_focus_has_settled_calm_is_judged_by_the_floor_of_now():
     """An untrained network's floor says nothing of the network that it becomes."""
     key, tracks, asked = ("gradcam", "late"), {("gradcam", "late"): Track()}, []
 
-    def floors():
-        asked.append(look)
+    def floors(repeats):
+        asked.append((look, repeats))
         return {key: 0.3 if look == 0 else 0.001}
 
     series = [maps(1), maps(1) + 0.4 * maps(10), *[maps(1) + 0.001 * maps(i) for i in range(20, 23)]]
     for look, now in enumerate(series):
         tracks = measured_against(tracks, {key: now}, None, look, "settled", seed=0, floors=floors)
         tracks = {key: replace(tracks[key], previous=now)}
-    assert asked == [0, 1, 2, 3, 4] and tracks[key].settled and tracks[key].reference_look == 4
-    measured_against(tracks, {key: series[-1]}, None, 5, "settled", seed=0, floors=lambda: 1 / 0)
+    assert (
+        asked == [(0, 3), (1, 1), (2, 1), (3, 1), (4, 1), (4, 3)]
+        and tracks[key].settled
+        and tracks[key].reference_look == 4
+    )
+    measured_against(tracks, {key: series[-1]}, None, 5, "settled", seed=0, floors=lambda _: 1 / 0)

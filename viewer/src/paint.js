@@ -82,10 +82,19 @@ function weigh(colours, opacity, fades) {
  */
 export function overlay(canvas, picture, map) {
   const { width, height } = canvas;
-  const drawn = new ImageData(width, height);
+  const drawn = scratch(width, height);
   if (map) blend(new Uint32Array(drawn.data.buffer), new Uint32Array(picture.buffer), width, height, map);
   else drawn.data.set(picture);
   brush(canvas).putImageData(drawn, 0, 0);
+}
+
+/** Pixels to draw into before they are put on a canvas: the same for all panels of a size, since a step draws dozens. */
+const sheets = new Map();
+function scratch(width, height) {
+  const key = `${width} ${height}`;
+  if (sheets.size > 8) sheets.clear();
+  if (!sheets.has(key)) sheets.set(key, new ImageData(width, height));
+  return sheets.get(key);
 }
 
 function blend(out, under, width, height, { levels, grid, colours, opacity, fades = "no", cells }) {
