@@ -208,19 +208,14 @@ class CAMCallback(Base):
             self._trainer, self.watcher, self._compared = weakref.ref(trainer), self._new_watcher(), False
         self.watcher.start_clock()
         self._unlogged, self._record = True, None  # monitors must find their keys, look or not
-        if strategy := lightning_trainer.spread_by(trainer):
-            self.watcher.rest(
-                f"{strategy} spreads the model's parameters over processes. The training goes on; cam-callbacks replay looks "
-                "at its checkpoints."
-            )
+        if why := lightning_trainer.not_looked_at(trainer):
+            self.watcher.rest(f"{why} The training goes on.")
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin already, for an error or a message before the first epoch; the first look begins where this cannot."""
 
         def begin() -> None:
-            lazy = lightning_trainer.has_lazy_parameters(pl_module) or not lightning_trainer.descends(trainer)
-            # The first forward under fully_shard, which tells torch what is the whole model, is the training's.
-            if self.watcher.monitor is not None and not lazy and not is_sharded(pl_module):
+            if self.watcher.monitor is not None and lightning_trainer.can_begin(trainer, pl_module):
                 self._ready(trainer, pl_module)
 
         if self._watching(trainer) and not self.watcher.resting:

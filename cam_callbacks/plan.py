@@ -17,7 +17,7 @@ from torch import nn
 
 from cam_callbacks import processes
 from cam_callbacks.agreement import Agreement, own_connections
-from cam_engine.sharding import is_sharded, ranks_of_same_images, refuse_part
+from cam_engine.sharding import is_sharded, ranks_of_same_images, refuse_flattened, refuse_part
 
 T = TypeVar("T")
 
@@ -102,8 +102,10 @@ def plan_of(model: nn.Module) -> Plan:
     """How to look at a model; every process has to ask.
 
     Raises:
+        ValueError: It is spread by an engine that is not looked at, on every process alike.
         LookError: It is a part of a sharded model that cannot be run by itself.
     """
+    refuse_flattened(model)
     if not is_sharded(model):
         return replicated()
 

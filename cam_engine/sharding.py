@@ -15,6 +15,10 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor, nn
 
+INSTEAD = (
+    "such a model is not looked at. One under fully_shard (FSDP2) is, and cam-callbacks replay looks at checkpoints."
+)
+
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that is spread over processes, put together on each of them; every process has to call it. Any other as it is."""
@@ -53,6 +57,19 @@ def ranks_of_same_images(model: nn.Module) -> list[int]:
         if is_spread(param) and id(param) not in managed:
             ranks |= set(param.device_mesh.mesh.flatten().tolist())
     return sorted(ranks)
+
+
+def refuse_flattened(model: nn.Module) -> None:
+    """Refuse a model whose parameters other engines spread than those that are looked at.
+
+    Raises:
+        ValueError: It is under FSDP1 or ZeRO-3.
+    """
+    flattens = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", None)
+    if flattens is not None and any(isinstance(module, flattens) for module in model.modules()):
+        raise ValueError(f"FSDP1 flattens the parameters of {type(model).__name__}: {INSTEAD}")
+    if any(hasattr(parameter, "ds_tensor") for parameter in model.parameters()):
+        raise ValueError(f"DeepSpeed's ZeRO-3 spreads the parameters of {type(model).__name__}: {INSTEAD}")
 
 
 def refuse_part(model: nn.Module) -> None:

@@ -43,8 +43,6 @@ from cam_engine.layers import LayerSpec
 
 log = logging.getLogger(__name__)
 
-COARSE = 4  # cells of a map that shows no more than a quarter
-
 
 class CAMMonitor:
     """Looks at a probe set through a model, again and again, and measures how its focus moves.
@@ -273,11 +271,9 @@ class CAMMonitor:
 
     def coarse(self, record: Record) -> str | None:
         """What to say of layers whose maps hardly show a place; None where there is none. Takes a forward where there is one."""
-        coarse = {layer: maps.shape[1:] for (_, layer), maps in record.maps.items() if maps[0].size <= COARSE}
-        if not coarse or self._subject is None:
+        if (subject := self._subject) is None:
             return None
-        subject = self._subject
-        return self.batches.plan.step(lambda: coarse_words(subject, self.probe.images, coarse))
+        return self.batches.plan.step(lambda: coarse_words(subject, self.probe.images, record.maps))
 
     def release(self) -> None:
         """Let go of the model; the next look may be at another."""

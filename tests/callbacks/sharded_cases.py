@@ -21,7 +21,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.utils.checkpoint import checkpoint
@@ -190,6 +190,19 @@ def two_dimensions() -> Any:
         "end": compared(net, tokens, layers="end"),
         "hybrid": compared(fully_shard(hybrid, mesh=mesh), looks=1),
     }
+
+
+def refused() -> Any:
+    """What is not looked at, in one line each; on all processes, and without a collective call."""
+    said = []
+    part = nn.Sequential(trained(), nn.Identity())
+    fully_shard(part)
+    for model in (FullyShardedDataParallel(trained(), device_id=torch.device("cpu")), part[0]):
+        try:
+            monitor().look(model)
+        except (RuntimeError, ValueError) as error:
+            said.append(str(error))
+    return said
 
 
 # -- the training is never changed
@@ -428,7 +441,7 @@ def gathered_at_once() -> Any:
 
 
 CASES = {case.__name__: case for case in (
-    same, same_with_more_processes_than_images, tensor_parallel_layers, two_dimensions, unchanged, failing, out_of_memory,
+    same, same_with_more_processes_than_images, tensor_parallel_layers, two_dimensions, refused, unchanged, failing, out_of_memory,
     out_of_step, silent, gathered_at_once,
 )}  # fmt: skip
 

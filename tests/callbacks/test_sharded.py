@@ -25,7 +25,7 @@ def launched(folder: Path, processes: int, *cases: str) -> dict[str, list[Any]]:
 
 @pytest.fixture(scope="module")
 def looks(tmp_path_factory):
-    cases = ("same", "same_with_more_processes_than_images", "tensor_parallel_layers", "gathered_at_once")
+    cases = ("same", "same_with_more_processes_than_images", "tensor_parallel_layers", "refused", "gathered_at_once")
     return launched(tmp_path_factory.mktemp("looks"), 2, *cases)
 
 
@@ -53,6 +53,12 @@ def test_tensor_parallel_layers_give_the_maps_of_the_whole_model(looks, layer):
 def test_a_layer_that_returns_only_a_part_on_each_process_is_refused(looks):
     for answer in looks["tensor_parallel_layers"]:
         assert "Choose layers= at the end of the block" in answer["a part"]
+
+
+def test_what_is_not_looked_at_is_refused_in_a_line_that_says_what_would_work(looks):
+    for flattened, part in looks["refused"]:
+        assert "FSDP1" in flattened and "fully_shard (FSDP2) is" in flattened
+        assert "call fully_shard on it too" in part
 
 
 @pytest.mark.soak
