@@ -27,6 +27,7 @@ from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Alert, Record, RecordStore
 from cam_callbacks.watcher import Watcher, WatchOptions, enabled
 from cam_engine.capture import Forward
+from cam_engine.sharding import is_sharded
 
 if TYPE_CHECKING:
     Base = pytorch_lightning.Callback
@@ -210,18 +211,14 @@ class CAMCallback(Base):
             self._trainer, self.watcher, self._compared = weakref.ref(trainer), self._new_watcher(), False
         self.watcher.start_clock()
         self._unlogged, self._record = True, None  # monitors must find their keys, look or not
-        if strategy := lightning_trainer.spread_by(trainer):
-            self.watcher.rest(
-                f"{strategy} spreads the model's parameters over processes. The training goes on; cam-callbacks replay looks "
-                "at its checkpoints."
-            )
+        if why := lightning_trainer.not_looked_at(trainer):
+            self.watcher.rest(f"{why} The training goes on.")
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin already, for an error or a message before the first epoch; the first look begins where this cannot."""
 
         def begin() -> None:
-            lazy = lightning_trainer.has_lazy_parameters(pl_module) or not lightning_trainer.descends(trainer)
-            if self.watcher.monitor is not None and not lazy:
+            if self.watcher.monitor is not None and lightning_trainer.can_begin(trainer, pl_module):
                 self._ready(trainer, pl_module)
 
         if self._watching(trainer) and not self.watcher.resting:
@@ -342,7 +339,10 @@ class CAMCallback(Base):
         if not self.watcher.begun:
             run, folder = lightning_trainer.run_of(trainer, self.folder, self.name)
             with naming_a_batch(trainer, pl_module, self.probe):
-                self.watcher.begin(run, folder, model, lightning_trainer.tracking_uri(trainer))
+                known = (
+                    None if is_sharded(model) else model
+                )  # a forward of that takes all processes: the look settles its layers
+                self.watcher.begin(run, folder, known, lightning_trainer.tracking_uri(trainer))
         return model
 
     def _sinks(self, trainer: Any) -> list[Sink]:

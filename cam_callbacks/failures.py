@@ -57,7 +57,7 @@ class Failures:
         except Exception as error:
             if look:
                 self.looks += 1
-                self.in_a_row += 1
+                self.in_a_row = REST_AFTER if isinstance(error, processes.CollectiveError) else self.in_a_row + 1
             if self.on_error == "raise":
                 raise
             last = f" After {REST_AFTER} failed looks in a row there are no more in this training."

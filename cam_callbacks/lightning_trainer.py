@@ -16,6 +16,7 @@ from cam_callbacks.loggers.registry import is_a
 from cam_callbacks.mlflow_server import check_reachable
 from cam_callbacks.run_folder import folder_name
 from cam_engine.layers import module_names
+from cam_engine.sharding import INSTEAD, is_sharded
 
 NAME_WAIT = 3.0  # seconds for an MLflow server to tell a run's name
 
@@ -124,15 +125,16 @@ def explained_module(module: nn.Module, name: str | None, has_own_call: bool) ->
     )
 
 
-def descends(trainer: Any) -> bool:
-    """Does an optimizer train the model? One that is fitted otherwise (PatchCore's memory, PaDiM's Gaussians) may say nothing of an
-    image before its first epoch has ended."""
+def can_begin(trainer: Any, module: nn.Module) -> bool:
+    """Can the model be run before its first training batch?
+
+    Not with parameters whose shape that batch will tell; not under ``fully_shard``, where torch takes the module that is run first
+    for the whole model; and not where no optimizer trains it: what is fitted otherwise (PatchCore's memory, PaDiM's Gaussians)
+    may say nothing of an image before its first epoch has ended.
+    """
+    if is_sharded(module) or any(nn.parameter.is_lazy(p) for p in module.parameters()):
+        return False
     return any(type(optimizer).__name__ != "_MockOptimizer" for optimizer in trainer.optimizers)
-
-
-def has_lazy_parameters(module: nn.Module) -> bool:
-    """Are there parameters whose shape the first batch will tell?"""
-    return any(nn.parameter.is_lazy(p) for p in module.parameters())
 
 
 def log_metrics(trainer: Any, values: dict[str, float]) -> None:
@@ -142,11 +144,14 @@ def log_metrics(trainer: Any, values: dict[str, float]) -> None:
         logger.log_metrics(values, step=steps)
 
 
-def spread_by(trainer: Any) -> str | None:
-    """The strategy that spreads the model's parameters over processes, so that none of them can look alone."""
-    strategy = type(trainer.strategy).__name__
+def not_looked_at(trainer: Any) -> str | None:
+    """Why models cannot be looked at under the trainer's strategy, which spreads their parameters over processes, and what would
+    work; None where they can."""
     stage = (getattr(trainer.strategy, "config", None) or {}).get("zero_optimization", {}).get("stage")
-    return strategy if strategy in ("FSDPStrategy", "ModelParallelStrategy") or stage == 3 else None
+    strategies = [kind.__name__ for kind in type(trainer.strategy).__mro__]
+    if stage == 3 or {"FSDPStrategy", "XLAFSDPStrategy"} & set(strategies):
+        return f"{strategies[0]} spreads the model's parameters over processes, and {INSTEAD}"
+    return None
 
 
 def refuse_twins(callback: Any, ours: Sequence[Any]) -> None:

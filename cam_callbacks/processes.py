@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numpy as np
 import torch.distributed as dist
 
 T = TypeVar("T")
@@ -13,6 +12,21 @@ T = TypeVar("T")
 
 class LookError(RuntimeError):
     """A look failed, on this process or on another."""
+
+
+class StepError(LookError):
+    """What processes computed in step failed on any of them: on all alike (:mod:`cam_callbacks.agreement`).
+
+    ``out_of_memory``: nothing but memory ran out.
+    """
+
+    def __init__(self, message: str, out_of_memory: bool = False) -> None:
+        super().__init__(message)
+        self.out_of_memory = out_of_memory
+
+
+class CollectiveError(LookError):
+    """Processes can no longer talk to each other; no further look is possible."""
 
 
 def rank() -> int:
@@ -25,35 +39,44 @@ def world_size() -> int:
     return dist.get_world_size() if _distributed() else 1
 
 
-def share(n: int) -> list[int]:
-    """Indices of the images that this process explains; empty where there are more processes than images."""
-    return [int(i) for i in np.array_split(np.arange(n), world_size())[rank()]]
-
-
-def everywhere(compute: Callable[[], T]) -> list[T]:
+def everywhere(compute: Callable[[], T], group: Any = None) -> list[T]:
     """Run ``compute`` on every process and return all answers, in order of rank, on every process.
 
     The gathering always happens, so that an exception on one process leaves no other waiting.
+
+    Args:
+        compute: Talks to no other process, or fails on all alike.
+        group: The connections to gather over; None: those of the training.
 
     Raises:
         LookError: On every process alike, if any of them failed; the local exception is its cause where there is one.
     """
     answer: T | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
     try:
         answer = compute()
+    except CollectiveError:
+        raise
+    except StepError as failed:  # another process's failure is told by that one, where it is not a failure of all
+        error = failed.__cause__ or failed
     except Exception as caught:
         error = caught
-    gathered: list[Any] = [(answer, None if error is None else f"{type(error).__name__}: {error}")]
+    own = (answer, None if error is None else f"{type(error).__name__}: {error}", isinstance(error, StepError))
+    gathered: list[Any] = [own]
     if _distributed():
         gathered = [None] * dist.get_world_size()
-        dist.all_gather_object(gathered, (answer, None if error is None else f"{type(error).__name__}: {error}"))
-    failures = [(where, message) for where, (_, message) in enumerate(gathered) if message is not None]
+        try:
+            dist.all_gather_object(gathered, own, group)
+        except RuntimeError as lost:
+            if group is None:
+                raise
+            raise CollectiveError(f"a process of this training does not answer, or is gone: {lost}") from lost
+    failures = [(of_all, where, message) for where, (_, message, of_all) in enumerate(gathered) if message is not None]
     if failures:
-        where, message = failures[0]
-        place = f" on rank {where}" if len(gathered) > 1 else ""
+        of_all, where, message = min(failures)
+        place = f" on rank {where}" if len(gathered) > 1 and not of_all else ""
         raise LookError(f"the look failed{place}: {message}") from error
-    return [value for value, _ in gathered]
+    return [value for value, _, _ in gathered]
 
 
 def together(compute: Callable[[], T]) -> T:

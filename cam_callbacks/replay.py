@@ -13,7 +13,7 @@ from torch import nn
 from cam_callbacks.look.monitor import CAMMonitor
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Record
-from cam_engine.loading import load_checkpoint
+from cam_engine.loading import is_sharded_checkpoint, load_checkpoint
 
 SUFFIXES = (".ckpt", ".safetensors", ".pt", ".pth", ".bin")
 
@@ -30,8 +30,9 @@ def replay(
 
     Args:
         model: Takes the weights; afterwards it has those of before.
-        checkpoints: Files in the order of the training: Lightning's ``.ckpt``, plain state dicts, ``.safetensors``. Or a
-            folder of them, whose files are taken in the order of the numbers in their names.
+        checkpoints: Files in the order of the training: Lightning's ``.ckpt``, plain state dicts, ``.safetensors``; or folders
+            of shards that several processes saved, which are put together here. Or a folder of them, whose files are taken in the
+            order of the numbers in their names.
         probe: The images.
         folder: Where the records go; None keeps nothing on disk.
         **options: As for :class:`CAMMonitor`: ``methods``, ``layers``, ``target``, ``reference``, ``forward``, ….
@@ -61,8 +62,12 @@ def checkpoint_paths(given: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """The files, those of folders in the order of the numbers in their names; ``last.ckpt`` repeats one and is left out."""
     paths: list[Path] = []
     for path in map(Path, given):
-        if path.is_dir():
-            found = [p for p in path.iterdir() if p.suffix in SUFFIXES and p.stem != "last"]
+        if is_sharded_checkpoint(path):
+            paths.append(path)
+        elif path.is_dir():
+            found = [
+                p for p in path.iterdir() if (p.suffix in SUFFIXES or is_sharded_checkpoint(p)) and p.stem != "last"
+            ]
             if not found:
                 raise FileNotFoundError(
                     f"no checkpoint in {str(path)!r}: files of {', '.join(SUFFIXES)} are looked for."

@@ -21,6 +21,7 @@ from cam_engine.methods.registry import Method, get_method
 from cam_engine.methods.weighting import collapse
 from cam_engine.rescoring import Rescorer, Score
 from cam_engine.result import Aggregate, CAMResult, minmax
+from cam_engine.sharding import is_spread, whole
 from cam_engine.targets.classes import ClassTarget
 from cam_engine.targets.resolve import (
     TargetSpec,
@@ -167,8 +168,10 @@ class CAM:
         return images.to(parameter.device, images.dtype if autocast else parameter.dtype)
 
     def scores_of(self, outputs: Any) -> Any:
-        """What ``output=`` picks out of what the model returned; everything without it."""
-        return pick_scores(outputs, self.output)
+        """What ``output=`` picks out of what the model returned, everything without it; whole, where processes hold parts of it."""
+        picked = pick_scores(outputs, self.output)
+        spread = any(is_spread(tensor) for _, tensor in _tree.tensors(picked))
+        return _tree.map_tensors(whole, picked) if spread else picked
 
     def capture(
         self, images: Tensor, *, outputs: bool = False, record: bool = False, forward: Forward | None = None

@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cam_engine import _tree
 from cam_engine.guard import untouched
+from cam_engine.sharding import is_spread
 
 Forward = Callable[[nn.Module, Tensor], Any]
 
@@ -234,4 +235,6 @@ def rescore(model: nn.Module, images: Tensor, *, forward: Forward | None = None)
 
 
 def _shares_memory(a: Tensor, b: Tensor) -> bool:
+    if is_spread(a) or is_spread(b):  # such a tensor has no memory of its own to compare
+        return True
     return a.device == b.device and a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()

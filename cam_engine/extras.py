@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 from cam_engine.capture import Captured, Recording, Tap, capture, gradients
 from cam_engine.grids import GridView
 from cam_engine.rescoring import Rescorer, Variant
+from cam_engine.sharding import whole
 from cam_engine.targets.classes import ClassTarget
 from cam_engine.targets.scores import class_scores
 
@@ -45,10 +46,10 @@ class Extras:
     second_order: bool
 
     def activations(self, layer: str) -> Tensor:
-        return self.views[layer](self.captured.activations[layer])
+        return self.views[layer](whole(self.captured.activations[layer]))
 
     def gradients(self, layer: str) -> Tensor:
-        return self.views[layer](self.raw_gradients[layer])
+        return self.views[layer](whole(self.raw_gradients[layer]))
 
     def hessian_vector(self, layer: str) -> Tensor:
         """The score's Hessian times the activations; zeros where the score is linear in them."""
@@ -58,10 +59,10 @@ class Extras:
             product = torch.autograd.grad(
                 gradient, activation, grad_outputs=activation.detach(), retain_graph=True, allow_unused=True
             )[0]
-        return self.views[layer](torch.zeros_like(activation) if product is None else product)
+        return self.views[layer](whole(torch.zeros_like(activation) if product is None else product))
 
     def finer_gradients(self, layer: str) -> Tensor:
-        return self.views[layer](self._raw_finer_gradients[layer])
+        return self.views[layer](whole(self._raw_finer_gradients[layer]))
 
     def gradient_moments(self, layer: str) -> tuple[Tensor, ...]:
         return tuple(self.views[layer](moment) for moment in self._raw_moments[layer])
@@ -83,7 +84,7 @@ class Extras:
                 f"{activation.shape[1]} inputs, the channels of layer {layer!r}, and an output for each class; 'gradcam' is the "
                 "same where there is one, and works without."
             )
-        weight = linear[-1].weight.detach().to(activation.dtype)
+        weight = whole(linear[-1].weight).detach().to(activation.dtype)
         if len(weight) == 1:
             return weight * self.class_target.sign(logits)[:, None]
         return weight[self.class_target.indices(logits)]
@@ -147,6 +148,7 @@ class Extras:
             )
             record = repeated.recording
             for name, gradient in grads.items():
+                gradient = whole(gradient)
                 gradient = gradient.float() if gradient.dtype != torch.float64 else gradient
                 powers = [gradient, gradient**2, gradient**3]
                 sums[name] = [a + b for a, b in zip(sums[name], powers, strict=True)] if name in sums else powers
@@ -193,11 +195,11 @@ def finer_score(outputs: Any, target: ClassTarget | None) -> Tensor:
     return ((own - rivals) * rivals.softmax(1)).sum(1)  # p_d / Σ p_d is the softmax over d alone
 
 
-def _bias(layer: nn.Module) -> Tensor | None:
+def _bias(layer: nn.Conv2d | nn.BatchNorm2d) -> Tensor | None:
     """The bias that a layer adds, (C,); for a batch norm with the running mean's share."""
-    bias = getattr(layer, "bias", None)
+    weight, bias = (None if part is None else whole(part) for part in (layer.weight, getattr(layer, "bias", None)))
     if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and layer.running_var is not None:
         scale = torch.rsqrt(layer.running_var + layer.eps)
-        shift = -layer.running_mean * (scale if layer.weight is None else layer.weight * scale)
+        shift = -layer.running_mean * (scale if weight is None else weight * scale)
         return (shift if bias is None else shift + bias).detach()
     return None if bias is None else bias.detach()

@@ -100,14 +100,20 @@ def from_checkpoint(path: str, subject: Subject, probe: ProbeSet) -> Baseline:
 
     Raises:
         LookError: The weights do not fit, or explaining failed.
+        ValueError: The model is sharded, and takes no whole weights.
     """
+    if subject.batches.plan.sharded:
+        raise ValueError(
+            f"reference={path!r}: the weights of a checkpoint cannot be put into a model that is spread over processes; look at it "
+            "with cam-callbacks replay, and pass the folder of its records as reference=."
+        )
 
     def explained_share() -> Explained:
         with weights_kept(subject.given):
             load_checkpoint(subject.given, path)
             return explain_share(subject, probe.images)
 
-    explained = joined(processes.everywhere(explained_share))
+    explained = joined(subject.batches.plan.everywhere(explained_share))
     return Baseline(path, explained.maps, explained.predictions)
 
 

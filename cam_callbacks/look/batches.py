@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
+
+from cam_callbacks.agreement import out_of_memory
+from cam_callbacks.plan import Plan, replicated
 
 log = logging.getLogger(__name__)
 
@@ -14,10 +18,12 @@ T = TypeVar("T")
 
 
 class Batches:
-    """Batches of at most ``size`` images: halved where memory runs out, and so they stay for the rest of the run."""
+    """Batches of at most ``size`` images: halved where memory runs out, by all processes that take a step together, and so
+    they stay for the rest of the run."""
 
     def __init__(self, size: int | None = None) -> None:
         self.size = 32 if size is None else size
+        self.plan: Plan = replicated()  # of the model that they are for
 
     def over(self, indices: Sequence[int], compute: Callable[[list[int]], T]) -> list[T]:
         """What ``compute`` returns for the indices of each batch, in order.
@@ -49,7 +55,7 @@ class Batches:
         """The size with which memory sufficed, and the answer."""
         while True:
             try:
-                return size, compute(size)
+                return size, self.plan.step(partial(compute, size))
             except RuntimeError as error:
                 if size == 1 or not out_of_memory(error):
                     raise
@@ -58,8 +64,3 @@ class Batches:
                 torch.cuda.empty_cache()
             log.warning("cam-callbacks: out of memory with %d images at once; now %d", size, size // 2)
             self.size = size = size // 2
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Did memory run out: on a device, or on the host, for which torch has no error of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

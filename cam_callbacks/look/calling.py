@@ -240,4 +240,4 @@ def _as_whole_numbers(images: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _one_image(model: nn.Module, probe: ProbeSet) -> Tensor:
     parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
-    return probe.images[:1] if parameter is None else probe.images[:1].to(parameter)
+    return probe.images[:1] if parameter is None else probe.images[:1].to(parameter.device, parameter.dtype)

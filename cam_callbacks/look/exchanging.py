@@ -110,15 +110,12 @@ class Exchange:
         if not (mixtures and parts) or predictions is None or not subject.task.exchanges:
             return None
         pairs = self.pairs(mixtures)
-        mine = processes.share(len(pairs))
         names = {series: series_name(*series, subject.layers) for series in explained.maps}
         maps = {names[series]: of for series, of in explained.maps.items()}
-        shares = processes.everywhere(
-            lambda: self._of_share(subject, explained, parts, maps, pairs[mine]) if mine else {}
-        )
+        shares = subject.batches.plan.everywhere(lambda: self._of_share(subject, explained, parts, maps, pairs))
 
         def counted(key: str) -> Followed:
-            predicted = np.concatenate([share[key] for share in shares if share])
+            predicted = np.maximum.reduce([share[key] for share in shares])  # −1 where another share asked
             return count_followed(key, pairs, predictions, predicted, self.seed)
 
         per_map = [part for part in parts if "maps" in get_part(part).needs]
@@ -152,6 +149,7 @@ class Exchange:
                 receiving=subject.calling.of,
                 output=lambda outputs: subject.task.logits(subject.cam.scores_of(outputs)),
                 inside=subject.task.inside,
+                share=subject.batches.plan.padded,
             )
 
         return {key: of.predicted for key, of in subject.batches.with_size(tested).items()}

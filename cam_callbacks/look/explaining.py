@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cam_callbacks import processes
 from cam_callbacks.look.noise_floor import Noisy
 from cam_callbacks.look.subject import Subject
 from cam_callbacks.look.target import Target, target_of_images
@@ -35,6 +34,12 @@ class Explained:
     targets: NDArray[np.int64] | None = None
     there: NDArray[np.bool_] | None = None
 
+    def first(self, n: int) -> Explained:
+        """What it shows of the first ``n`` images."""
+        arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        maps = {series: maps[:n] for series, maps in self.maps.items()}
+        return replace(self, maps=maps, **{name: array[:n] for name, array in arrays.items()})
+
 
 def explain(subject: Subject, images: Tensor | Noisy, target: Target | None = None) -> Explained:
     """Explain versions of the probe's images; every process has to call it, and all get the same.
@@ -47,7 +52,7 @@ def explain(subject: Subject, images: Tensor | Noisy, target: Target | None = No
     Raises:
         LookError: It failed on any process.
     """
-    return joined(processes.everywhere(lambda: explain_share(subject, images, target)))
+    return joined(subject.batches.plan.everywhere(lambda: explain_share(subject, images, target), _alike))
 
 
 def explain_share(subject: Subject, images: Tensor | Noisy, target: Target | None = None) -> Explained:
@@ -64,7 +69,14 @@ def explain_share(subject: Subject, images: Tensor | Noisy, target: Target | Non
         maps = {key: subject.within_image(m, result.outputs).float().cpu().numpy() for key, m in result.raw.items()}
         return Explained(maps, answer.predictions, answer.confidences, scores, answer.explained, answer.there)
 
-    return joined(subject.batches.over(processes.share(len(images)), of_batch))
+    plan = subject.batches.plan
+    explained = joined(subject.batches.over(plan.padded(len(images)), of_batch))
+    return explained.first(len(plan.own(len(images))))
+
+
+def _alike(one: Explained, other: Explained) -> bool:
+    pairs = [(maps, other.maps[series]) for series, maps in one.maps.items()]
+    return all(a.shape == b.shape and np.allclose(a, b, 1e-3, 1e-4 * float(np.abs(a).max(initial=0))) for a, b in pairs)
 
 
 def concatenated(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cam_callbacks import processes
 from cam_callbacks.look.evidence import Array
 from cam_callbacks.look.explaining import Explained, concatenated, explain
 from cam_callbacks.look.noise_floor import noise_floor, with_noise
@@ -53,7 +52,8 @@ def faithfulness(
         return {}
     if not subject.task.has_score:
         raise TypeError(f"{chosen[0].name} needs class scores, or a target that gives each image a score.")
-    mine = processes.share(len(probe))
+    plan = subject.batches.plan
+    mine, own = plan.padded(len(probe)), len(plan.own(len(probe)))
     images = probe.images[mine]
     score = explained_score(subject, explained, mine)
 
@@ -62,10 +62,10 @@ def faithfulness(
         values: dict[Series, dict[str, Array]] = {}
         for series, maps in explained.maps.items():
             inputs["heatmaps"] = heatmaps(maps[mine], (images.shape[2], images.shape[3]))
-            values[series] = {m.name: m.function(*(inputs[need] for need in m.needs)) for m in chosen}
+            values[series] = {m.name: m.function(*(inputs[need] for need in m.needs))[:own] for m in chosen}
         return values
 
-    shares = [share for share in processes.everywhere(lambda: of_share() if mine else {}) if share]
+    shares = [share for share in plan.everywhere(lambda: of_share() if mine else {}) if share]
     return {
         series: {m.name: np.concatenate([share[series][m.name] for share in shares]) for m in chosen}
         for series in explained.maps
@@ -101,9 +101,15 @@ def accuracy_gap(subject: Subject, explained: Explained, probe: ProbeSet) -> Arr
     assert probe.labels is not None
     if explained.predictions is None:
         raise TypeError("a counterfactual version of the probe needs a classifier, and this model's output is none.")
-    mine, labels = processes.share(len(probe)), probe.labels.numpy()
+    plan, labels = subject.batches.plan, probe.labels.numpy()
+    mine, own = plan.padded(len(probe)), len(plan.own(len(probe)))
     images = probe.counterfactual[mine]
-    changed = concatenated(processes.everywhere(lambda: predictions(subject, images, mine)))
+
+    def of_share() -> NDArray[np.int64] | None:
+        predicted = predictions(subject, images, mine)
+        return None if predicted is None else predicted[:own]
+
+    changed = concatenated(plan.everywhere(of_share))
     return counterfactual_gap(explained.predictions == labels, changed == labels)
 
 

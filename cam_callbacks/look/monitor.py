@@ -36,14 +36,13 @@ from cam_callbacks.look.target import Target
 from cam_callbacks.look.task import Task
 from cam_callbacks.look.tracking import Series, Track
 from cam_callbacks.picture_step import PictureStep
+from cam_callbacks.plan import plan_of
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Alert, Record, RecordStore, own_store
 from cam_engine.capture import Forward
 from cam_engine.layers import LayerSpec
 
 log = logging.getLogger(__name__)
-
-COARSE = 4  # cells of a map that shows no more than a quarter
 
 
 class CAMMonitor:
@@ -184,8 +183,9 @@ class CAMMonitor:
         started = time.perf_counter()
         look, options = self.looks, self.options
         epoch = look if epoch is None else epoch
-        with processes.together(lambda: entered(model, options)):
-            subject = processes.together(lambda: self._subject_of(model))
+        self.batches.plan = plan = plan_of(model)
+        with plan.together(lambda: entered(model, options)):
+            subject = plan.together(lambda: self._subject_of(model))
             probe = subject.task.probe
             explained = explain(subject, probe.images)
             tracks = measured_against(
@@ -237,13 +237,9 @@ class CAMMonitor:
         writes = self.store is not None and processes.rank() == 0
         processes.together(lambda: self.write(record, picture_step) if writes else None)
         remembered = {series: replace(track, previous=explained.maps[series]) for series, track in tracks.items()}
-        self._memory = Memory(
-            look + 1,
-            remembered,
-            states,
-            exchanged_at_reference(self._memory.exchanged, evidence, options.policy),
-            exchanged is not None if mixtures else self._memory.exchanges,
-        )
+        then = exchanged_at_reference(self._memory.exchanged, evidence, options.policy)
+        exchanges = exchanged is not None if mixtures else self._memory.exchanges
+        self._memory = Memory(look + 1, remembered, states, then, exchanges)
         processes.together(lambda: self._announce(record) if processes.rank() == 0 else None)
         return record
 
@@ -272,11 +268,14 @@ class CAMMonitor:
 
     def coarse(self, record: Record) -> str | None:
         """What to say of layers whose maps hardly show a place; None where there is none. Takes a forward where there is one."""
-        coarse = {layer: maps.shape[1:] for (_, layer), maps in record.maps.items() if maps[0].size <= COARSE}
-        if not coarse or self._subject is None:
+        if (subject := self._subject) is None:
             return None
-        with entered(self._subject.given, self.options):
-            return coarse_words(self._subject, self.probe.images, coarse)
+
+        def told() -> str | None:
+            with entered(subject.given, self.options):
+                return coarse_words(subject, self.probe.images, record.maps)
+
+        return self.batches.plan.step(told)
 
     def release(self) -> None:
         """Let go of the model; the next look may be at another."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from cam_callbacks.look.batches import Batches, out_of_memory
+from cam_callbacks.agreement import out_of_memory
+from cam_callbacks.look.batches import Batches
 from cam_callbacks.look.calling import Calling, calling_of, failed_call
 from cam_callbacks.look.detection import ProbeBoxTarget
 from cam_callbacks.look.hints import hints_of
@@ -20,12 +21,14 @@ from cam_callbacks.look.scores import scores_of
 from cam_callbacks.look.target import Target, fixed_classes
 from cam_callbacks.look.task import Detection, Task
 from cam_callbacks.probe import ProbeSet
+from cam_callbacks.records import Maps
 from cam_engine import CAM
 from cam_engine.capture import capture, rescore
 from cam_engine.detect import Family, family_of
 from cam_engine.layers import available_layers, encoder_layer, layers_within
 from cam_engine.methods import get_method
 
+COARSE = 4  # cells of a map that shows no more than a quarter
 FEW = 2  # images that tell the task: with one alone a batch is not told from what it holds
 
 
@@ -115,14 +118,17 @@ def subject_of(
     return Subject(model, cam, tuple(watched), tuple(watched.values()), task, batches, calling, family)
 
 
-def coarse_words(subject: Subject, images: Tensor, coarse: Mapping[str, tuple[int, ...]]) -> str:
-    """That the maps of some layers hardly show a place, and which layer is finer.
+def coarse_words(subject: Subject, images: Tensor, maps: Maps) -> str | None:
+    """That the maps of some layers hardly show a place, and which layer is finer; None where all of them show one.
 
     Args:
         subject: The model.
         images: The probe's.
-        coarse: For each such layer its grid.
+        maps: (N, h, w) of each series.
     """
+    coarse = {layer: of.shape[1:] for (_, layer), of in maps.items() if of[0].size <= COARSE}
+    if not coarse:
+        return None
     model = subject.cam.model
     listed = available_layers(model, _as_it_takes(model, images[:1]), forward=subject.calling.of([0]))
     finer = next((info for info in reversed(listed) if info.grid[0] * info.grid[1] >= FEWEST_CELLS), None)
@@ -185,4 +191,4 @@ def _detector_in(model: nn.Module) -> Family | None:
 def _as_it_takes(model: nn.Module, images: Tensor) -> Tensor:
     """Images on the model's device and in its precision."""
     parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
-    return images if parameter is None else images.to(parameter)
+    return images if parameter is None else images.to(parameter.device, parameter.dtype)

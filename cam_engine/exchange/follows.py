@@ -73,6 +73,7 @@ def follows(
     receiving: Callable[[list[int]], Forward | None] | None = None,
     output: Callable[[Any], Tensor] | None = None,
     inside: Any = None,
+    share: Callable[[int], Sequence[int]] | None = None,
 ) -> dict[str, Followed]:
     """Take a part of each image from another one, ask the model, and count whose prediction comes out.
 
@@ -97,6 +98,7 @@ def follows(
         output: Picks the scores out of what the model returns.
         inside: (N, H, W) bool, where a segmenter's class of each image is read (:func:`predicted_inside`): of a mixture in the
             donor's region where its object was put in, else in the receiver's.
+        share: Of a number of mixtures, which to ask for; the others are left out. None: all.
 
     Raises:
         ValueError: An unknown part, one that lacks what it needs, or inputs that do not fit the images.
@@ -123,6 +125,7 @@ def follows(
     differ = (of_donor != of_receiver) & (of_donor >= 0) & (of_receiver >= 0)
     predicted = {key: np.full(len(pairs), -1) for key in mixer.keys}
     jobs = [(key, int(i)) for key in mixer.keys for i in np.flatnonzero(differ & mixer.mixes(key))]
+    jobs = jobs if share is None else [jobs[i] for i in share(len(jobs))]
     for start in range(0, len(jobs), batch_size):
         chunk = jobs[start : start + batch_size]
         groups = [(key, [i for _, i in group]) for key, group in groupby(chunk, lambda job: job[0])]

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from cam_engine.loading.models import load_model
+from cam_engine.loading.shards import read_shards
 
 _PREFIXES = ("_orig_mod.", "module.", "model.", "net.", "network.", "backbone.")
 
 
 def load_checkpoint(model: Any, path: str | Path) -> dict[str, int]:
     """Load weights into a model: a state dict, or a checkpoint that holds one under ``state_dict`` (Lightning), ``model``
-    or ``model_state_dict``; or ``.safetensors``. Prefixes such as ``module.`` and ``net.`` are taken off where that makes
+    or ``model_state_dict``; ``.safetensors``; or the folder of a sharded checkpoint (torch's DCP, as Lightning and Fabric save it),
+    whose shards are put together here. Prefixes such as ``module.`` and ``net.`` are taken off where that makes
     the keys fit.
 
     Returns:
@@ -47,6 +49,9 @@ def load_checkpoint(model: Any, path: str | Path) -> dict[str, int]:
 
 def _read(path: Path) -> Any:
     """What a file of weights holds; nothing in it is run."""
+    if path.is_dir():
+        beside = path / "meta.pt"  # Lightning's
+        return (_read(beside) if beside.is_file() else {}) | {"state_dict": read_shards(path)}
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file

@@ -1,0 +1,108 @@
+"""Looks at a model that is spread over real processes, over gloo: what one process says of the whole model, and a training that
+never notices. The cases are in sharded_cases.py; each launch of processes runs several."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CASES = Path(__file__).with_name("sharded_cases.py")
+
+
+def launched(folder: Path, processes: int, *cases: str) -> dict[str, list[Any]]:
+    """For each case the answers of all ranks."""
+    done = subprocess.run(
+        [sys.executable, CASES, str(processes), folder / "answers", *cases], capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "answers").read_text())
+
+
+@pytest.fixture(scope="module")
+def looks(tmp_path_factory):
+    cases = ("same", "same_with_more_processes_than_images", "tensor_parallel_layers", "refused", "gathered_at_once")
+    return launched(tmp_path_factory.mktemp("looks"), 2, *cases)
+
+
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory):
+    return launched(tmp_path_factory.mktemp("failures"), 2, "failing", "out_of_memory", "out_of_step", "silent")
+
+
+def test_maps_and_numbers_equal_those_of_the_whole_model(looks):
+    """Exchange tests, noise floor, a metric that asks again and the counterfactual gap among them, on a share that is padded."""
+    for answer in looks["same"]:
+        assert answer["maps"] < 1e-6 and answer["metrics"] == []
+        assert any(0 < share < 1 for share in answer["follows"])
+        assert {"cam/noise_floor/gradcam", "cam/deletion/gradcam", "cam/counterfactual_gap"} <= set(answer["keys"])
+    assert looks["same_with_more_processes_than_images"] == [pytest.approx(0, abs=1e-6)] * 2
+
+
+@pytest.mark.parametrize("layer", ["end", "put together"])
+def test_tensor_parallel_layers_give_the_maps_of_the_whole_model(looks, layer):
+    """All processes are given the same images; activations that come as DTensors are put together."""
+    for answer in looks["tensor_parallel_layers"]:
+        assert answer[layer]["maps"] < 1e-6 and answer[layer]["metrics"] == []
+
+
+def test_a_layer_that_returns_only_a_part_on_each_process_is_refused(looks):
+    for answer in looks["tensor_parallel_layers"]:
+        assert "Choose layers= at the end of the block" in answer["a part"]
+
+
+def test_what_is_not_looked_at_is_refused_in_a_line_that_says_what_would_work(looks):
+    for flattened, part in looks["refused"]:
+        assert "FSDP1" in flattened and "fully_shard (FSDP2) is" in flattened
+        assert "call fully_shard on it too" in part
+
+
+@pytest.mark.soak
+def test_two_dimensions(tmp_path):
+    """Tensor parallel groups share the probe under FSDP2; replicas of shards, each a share."""
+    for answer in launched(tmp_path, 4, "two_dimensions")["two_dimensions"]:
+        assert answer["shares"] == [[0, 1], [2, 3]]
+        for spread in ("end", "hybrid"):
+            assert answer[spread]["maps"] < 1e-6 and answer[spread]["metrics"] == []
+
+
+def test_a_look_gathers_no_more_parameters_at_once_than_a_training_step(looks):
+    for look, step, whole in looks["gathered_at_once"]:
+        assert look <= step < whole
+
+
+def test_the_training_is_never_changed(tmp_path):
+    """Shards, gradients, optimizer, buffers, modes, random streams, and which parameters are gathered when: under mixed precision,
+    offloading, checkpointed and compiled blocks, and in the middle of an accumulation."""
+    for rank in launched(tmp_path, 2, "unchanged")["unchanged"]:
+        assert len(rank) == 8
+        for setting, moments in rank.items():
+            assert not any(moments), (setting, moments)
+
+
+def test_an_error_on_one_rank_ends_the_look_on_all_and_nothing_else(failures):
+    for rank in failures["failing"]:
+        assert len(rank) == 9
+        for case, (message, changed, next_look) in rank.items():
+            assert f"on rank {case[0]}" in message and "ZeroDivisionError" in message, (case, message)
+            assert changed == [] and next_look == 0
+
+
+def test_memory_that_runs_out_on_one_rank_halves_the_batches_of_all(failures):
+    for size, difference in failures["out_of_memory"]:
+        assert size == 2 and difference < 1e-6
+
+
+def test_processes_that_do_different_things_fail_instead_of_waiting(failures):
+    for message, next_look in failures["out_of_step"]:
+        assert "different collective calls" in message and next_look == 0
+
+
+def test_a_process_that_is_silent_ends_the_looks_of_the_others_in_bounded_time(failures):
+    for answer in failures["silent"]:
+        assert answer["resting"] and answer["seconds"] < 60
+    assert "did not answer within 4 s" in failures["silent"][0]["said"]  # rank 0 tells
