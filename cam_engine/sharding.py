@@ -22,7 +22,7 @@ INSTEAD = (
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that is spread over processes, put together on each of them; every process has to call it. Any other as it is."""
-    return tensor.full_tensor() if is_spread(tensor) else tensor  # type: ignore[operator, no-any-return]
+    return tensor.full_tensor() if is_spread(tensor) else tensor  # type: ignore[attr-defined, no-any-return]
 
 
 def is_spread(tensor: Any) -> bool:
@@ -55,7 +55,7 @@ def ranks_of_same_images(model: nn.Module) -> list[int]:
                 ranks |= set(param._tp_spec.mesh.mesh.flatten().tolist())
     for param in model.parameters():
         if is_spread(param) and id(param) not in managed:
-            ranks |= set(param.device_mesh.mesh.flatten().tolist())
+            ranks |= set(param.device_mesh.mesh.flatten().tolist())  # type: ignore[attr-defined]
     return sorted(ranks)
 
 
@@ -164,7 +164,7 @@ def _states(model: nn.Module) -> list[Any]:
     states: dict[int, Any] = {}
     for module in model.modules():
         if isinstance(module, shards):
-            state = module._get_fsdp_state()  # type: ignore[attr-defined]
+            state = module._get_fsdp_state()
             states |= {id(one): one for one in (state, *state._state_ctx.all_states)}
     return list(states.values())
 

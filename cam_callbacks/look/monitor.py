@@ -180,10 +180,9 @@ class CAMMonitor:
         started = time.perf_counter()
         look, options = self.looks, self.options
         epoch = look if epoch is None else epoch
-        self.batches.plan = plan = plan_of(model)
-        subject = plan.together(lambda: self._subject_of(model))
-        probe = subject.task.probe
-        explained = explain(subject, probe.images)
+        self.batches.plan = plan_of(model)
+        subject = self.batches.plan.together(lambda: self._subject_of(model))
+        explained = explain(subject, (probe := subject.task.probe).images)
         tracks = measured_against(
             self._tracks_before(subject, explained), explained.maps, explained.predictions, look, options.policy,
             options.seed, floors=lambda repeats: noise_floors(subject, explained, probe.images, options.seed, repeats),
