@@ -22,7 +22,7 @@ INSTEAD = (
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that is spread over processes, put together on each of them; every process has to call it. Any other as it is."""
-    return tensor.full_tensor() if is_spread(tensor) else tensor  # type: ignore[attr-defined, no-any-return]
+    return tensor.full_tensor() if is_spread(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def is_spread(tensor: Any) -> bool:
