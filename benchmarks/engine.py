@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2, help="torch threads; the bars are for two")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: processor time, for a busy machine")
-    parser.add_argument("--out", type=Path, help="write the table as markdown to this file too")
+    parser.add_argument("--out", type=Path, help="write the table as markdown to this file too; with --quick not")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a bar is missed")
     given = parser.parse_args()
     if given.device == "cuda" and not torch.cuda.is_available():
@@ -53,7 +53,7 @@ def main() -> int:
                 print("   ", *line.cells(), sep="  ", file=sys.stderr, flush=True)
     cells = [line.cells() for line in lines]
     print("\n".join(described), aligned(HEADER, cells), sep="\n\n")
-    if given.out is not None:
+    if given.out is not None and not given.quick:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         notes = "\n".join(f"- {text}" for text in described)
         given.out.write_text(f"{markdown(HEADER, cells)}\n\n{notes}\n", encoding="utf-8")

@@ -86,6 +86,26 @@ def until(model: nn.Module, images: Tensor, layer: str) -> Tensor:
     return images
 
 
+def forwards_needed(model: nn.Module, images: Tensor, layer: str, *, whole: bool, at_once: int = 16) -> None:
+    """The least that a method needs which asks a ResNet about every channel of a layer: one forward of the images, and one for each
+    channel, ``whole`` or from the layer on; many images at once, channels last."""
+    behind = list(dict(model.named_children()))
+    behind = behind[behind.index(layer) + 1 :]
+    with torch.no_grad():
+        activations = until(model, images, layer)
+        channels = activations.shape[1]
+        forward(model, images)
+        one = images if whole else activations
+        given = one.repeat(-(-at_once // len(one)), 1, 1, 1)[:at_once].contiguous(memory_format=torch.channels_last)
+        for start in range(0, channels * len(images), at_once):
+            x = given[: channels * len(images) - start]
+            if whole:
+                model(x)
+                continue
+            for name in behind:
+                x = getattr(model, name)(x.flatten(1) if name == "fc" else x)
+
+
 def grad_cam(
     model: nn.Module, layer: nn.Module, images: Tensor, methods: tuple[str, ...], *, aug_smooth: bool = False
 ) -> list[Any]:

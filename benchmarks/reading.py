@@ -26,21 +26,21 @@ OF_MAPS = ("valid_frac", "reference_set", "noise_floor", "ceiling", "max_t", "ma
 REPEATS = 3
 
 
-def write_run(folder: Path, looks: int) -> None:
+def write_run(folder: Path, looks: int, images: int = IMAGES, seed: int = 0) -> None:
     """Records of a run whose maps and numbers are noise: as many of them, and as long, as those of a training."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     store = RecordStore(folder)
-    labels = np.arange(IMAGES) % 10
-    masks = np.zeros((IMAGES, SIDE, SIDE), bool)
+    labels = np.arange(images) % 10
+    masks = np.zeros((images, SIDE, SIDE), bool)
     masks[:, 20:40, 10:30] = True
     store.write_probe(
-        {"pictures": random.integers(0, 255, (IMAGES, SIDE, SIDE, 3), np.uint8), "labels": labels, "masks": masks}
+        {"pictures": random.integers(0, 255, (images, SIDE, SIDE, 3), np.uint8), "labels": labels, "masks": masks}
     )
     probe = {
         "fingerprint": "5f" * 32,
-        "n": IMAGES,
+        "n": images,
         "image_size": [SIDE, SIDE],
-        "ids": [f"{i}.png" for i in range(IMAGES)],
+        "ids": [f"{i}.png" for i in range(images)],
     }
     store.write_manifest(
         {"run": "long", "name": None, "created": 0.0, "version": "", "model": "ResNet", "target": "label"}
@@ -52,8 +52,9 @@ def write_run(folder: Path, looks: int) -> None:
 
 
 def _record(look: int, labels: np.ndarray, random: np.random.Generator) -> Record:
+    images = len(labels)
     per_image = {
-        f"{name}/{method}": random.random(IMAGES)
+        f"{name}/{method}": random.random(images)
         for method in METHODS
         for name in [*(m.name for m in get_metrics()), "focus_drift"]
     }
@@ -65,12 +66,12 @@ def _record(look: int, labels: np.ndarray, random: np.random.Generator) -> Recor
         epoch=look,
         step=100 * look,
         metrics=metrics | {"cam/seconds": 0.4},
-        maps={(method, LAYER): random.random((IMAGES, GRID, GRID), np.float32) for method in METHODS},
+        maps={(method, LAYER): random.random((images, GRID, GRID), np.float32) for method in METHODS},
         per_image=per_image,
         aggregates=aggregates,
-        predictions=random.integers(0, 10, IMAGES),
-        confidences=random.random(IMAGES),
-        scores=random.random(IMAGES),
+        predictions=random.integers(0, 10, images),
+        confidences=random.random(images),
+        scores=random.random(images),
         targets=labels,
         reference={
             f"{method}/{LAYER}": {"look": 3, "settled": True, "floor": 0.02, "ceiling": 0.4, "grid": [GRID, GRID]}

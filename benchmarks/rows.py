@@ -203,6 +203,20 @@ def rescoring(given: Settings) -> Iterator[Line]:
         yield faster(f"grad-cam's {name} / ours, ResNet-18, {layer}, batch {count}", times, 2)
 
 
+@row("limit")
+def against_the_forwards_needed(given: Settings) -> Iterator[Line]:
+    """A method that asks about every channel cannot be faster than the forwards that it needs."""
+    model, images = jobs.network("resnet18"), jobs.pictures(2)
+    for method, name, whole in (("scorecam", "Score-CAM", True), ("ablationcam", "Ablation-CAM", False)):
+        cam = CAM(model, method, "layer1", progress=False)
+        times = given.side_by_side(
+            lambda cam=cam: jobs.explain(cam, images, jobs.classes(2)),
+            lambda whole=whole: jobs.forwards_needed(model, images, "layer1", whole=whole),
+            given.rounds(7, 3),
+        )
+        yield slower(f"{name} / the forwards that it needs, ResNet-18, layer1, batch 2", times, 1.1)
+
+
 @row("smooth")
 def sampling(given: Settings) -> Iterator[Line]:
     model, images = jobs.network(), jobs.pictures(4)

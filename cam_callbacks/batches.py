@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cam_callbacks.datasets import known_of, stacked
-from cam_callbacks.inputs import Inputs, describe, leaves, row_of
+from cam_callbacks.inputs import Form, Inputs, describe, leaves, row_of
 from cam_callbacks.items import ANNOTATION_KEYS, image_path, parse, target_place
 from cam_callbacks.loaders import Drawn
 from cam_callbacks.normalisation import find_normalisation
@@ -31,15 +31,15 @@ def read_batch(drawn: Drawn, n: int, *roots: Any) -> dict[str, Any]:
     Raises:
         ValueError: It holds no images (N, C, H, W).
     """
-    path, images, listed = images_in(drawn.batch)
+    path, images, form = images_in(drawn.batch)
     batch = _tree.replace(drawn.batch, path, images)
-    inputs = Inputs(batch, path, listed, _annotations(batch, len(images))).first(n)
+    inputs = Inputs(batch, path, form, _annotations(batch, len(images))).first(n)
     images = inputs.images
     items = [parse(row_of(inputs.batch, len(images), row)) for row in range(len(images))]
     read: dict[str, Any] = {
         "images": images,
         "dtype": None if images.is_floating_point() else images.dtype,
-        "inputs": inputs if path else None,
+        "inputs": inputs if path or form != "tensor" else None,
         **known_of(items, images.shape[-2:]),
     }
     if drawn.ids is not None and len(drawn.ids) >= len(images):
@@ -53,8 +53,8 @@ def read_batch(drawn: Drawn, n: int, *roots: Any) -> dict[str, Any]:
     return read
 
 
-def images_in(batch: Any) -> tuple[_tree.Path, Tensor, bool]:
-    """Where the images of a batch lie, the images (N, C, H, W), and whether they are there as a list of (C, H, W).
+def images_in(batch: Any) -> tuple[_tree.Path, Tensor, Form]:
+    """Where the images of a batch lie, the images (N, C, H, W), and the form in which they are there.
 
     Raises:
         ValueError: There are none, or volumes.
@@ -63,7 +63,7 @@ def images_in(batch: Any) -> tuple[_tree.Path, Tensor, bool]:
     images = _tree.get(batch, path)
     siblings = _tree.get(batch, path[:-1]) if path else None
     if isinstance(siblings, (list, tuple)) and all(isinstance(one, Tensor) and one.ndim == 3 for one in siblings):
-        return path[:-1], stacked(list(siblings)), True
+        return path[:-1], stacked(list(siblings)), "list"
     if isinstance(images, np.ndarray):
         images = torch.as_tensor(images)
     if not isinstance(images, Tensor) or images.ndim != 4 or not len(images):
@@ -73,7 +73,9 @@ def images_in(batch: Any) -> tuple[_tree.Path, Tensor, bool]:
             f"{': volumes, or series of images, are not supported yet' if volume else ''}; take some images yourself, and pass "
             "ProbeSet(images, labels), with forward=lambda model, images: … where the model takes them in another way."
         )
-    return path, images, False
+    if images.shape[-1] in (1, 3, 4) and min(images.shape[1:3]) > 4:
+        return path, images.movedim(-1, 1), "channels last"
+    return path, images, "tensor"
 
 
 def _annotations(batch: Any, n: int) -> list[_tree.Path]:

@@ -92,6 +92,8 @@ class CAMCallback(Base):
             more than a twentieth of the time and two seconds.
         boxes: File of boxes that a person drew on this probe (``cam-callbacks annotate``, or "Draw boxes" on the page).
         calibration: File that ``cam-callbacks calibrate`` made of accepted runs: alerts are then raised by its thresholds.
+        hooks: ``"run"``: forward hooks run in a look, for a model may need them, and what they keep is put back. ``"rest"``: those
+            that are not torch's own rest, such as ones that send what they see to a tracker.
 
     A second ``fit`` by the same trainer goes on with the records; one by another trainer starts a new series.
 
@@ -129,6 +131,7 @@ class CAMCallback(Base):
         exchange_pairs: int | None = None,
         calibration: str | os.PathLike[str] | None = None,
         boxes: str | os.PathLike[str] | None = None,
+        hooks: str = "run",
     ) -> None:
         super().__init__()
         if isinstance(probe, str) and probe not in ("val", "train"):
@@ -142,7 +145,7 @@ class CAMCallback(Base):
         look = LookOptions(
             methods=methods, layers=layers, target=target, reference=reference, name=name, forward=forward, output=output,
             reshape=reshape, batch_size=batch_size, alerts=alerts, metrics=metrics, store_images=store_images,
-            exchange=exchange, exchange_pairs=exchange_pairs, calibration=calibration,
+            exchange=exchange, exchange_pairs=exchange_pairs, calibration=calibration, hooks=hooks,
         )  # fmt: skip
         self.options = WatchOptions(look, max_images, max_overhead, on_alert, on_error, wait)
         self.name, self.folder, self.model = name, folder, model
@@ -236,13 +239,10 @@ class CAMCallback(Base):
         if due and self.watcher.may_look():
             self._unlogged = True
             self._record = self.watcher.look(
-                lambda: self._ready(trainer, pl_module),
-                trainer.current_epoch,
-                trainer.global_step,
-                picture_step_of(trainer),
-                lightning_trainer.validates_last(trainer),
+                lambda: self._ready(trainer, pl_module), trainer.current_epoch, trainer.global_step,
+                picture_step_of(trainer), lightning_trainer.validates_last(trainer),
                 lambda: self._marked(loaded_probe(trainer, pl_module, str(self._probe), batch)),
-            )
+            )  # fmt: skip
             self._compare(batch)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:

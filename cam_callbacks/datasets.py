@@ -103,7 +103,7 @@ def dataset_labels(dataset: Any, seed: int) -> dict[int, int] | None:
     """Label of each item, without opening images where the dataset lists labels; otherwise of up to a thousand opened items."""
     listed = _listed_labels(dataset)
     if listed is not None and len(listed) == len(dataset):
-        return {i: int(v) for i, v in enumerate(listed)}
+        return _labelled({i: int(v) for i, v in enumerate(listed)})
     targets: dict[int, Any] = {}
     for opened, index in enumerate(np.random.default_rng(seed).permutation(len(dataset))[:SCAN_LIMIT].tolist()):
         item = parse(dataset[index])
@@ -112,8 +112,16 @@ def dataset_labels(dataset: Any, seed: int) -> dict[int, int] | None:
             targets[index] = target
         elif opened >= UNLABELLED and not targets:
             return None
+    if all(np.size(target) == 1 and np.asarray(target).dtype.kind in "iu" for target in targets.values()):
+        targets = _labelled({index: int(np.reshape(target, -1)[0]) for index, target in targets.items()})
     labels = read_targets(list(targets.values()), (0, 0)).get("labels") if targets else None
     return None if labels is None else dict(zip(targets, labels.tolist(), strict=True))
+
+
+def _labelled(labels: dict[int, int]) -> dict[int, int]:
+    """Without the −1 of items that have no label; beside 1 alone it is a class."""
+    known = {index: label for index, label in labels.items() if label != -1}
+    return known if set(known.values()) - {1} else labels
 
 
 def _listed_labels(dataset: Any) -> NDArray[np.int64] | None:

@@ -122,6 +122,9 @@ class Drawing:
         """
         if not self.manifest.get("store_images", True):
             return None
+        return self._once(record.look, ("wall", method, layer), lambda: self._wall(record, method, layer))
+
+    def _wall(self, record: Record, method: str, layer: str) -> Picture:
         rows = self.wall_rows
         shown, maps = self.probe["pictures"], record.maps[method, layer]
         crops = [[under_focus(shown[image], maps[image]) for image in images] for _, images in rows]

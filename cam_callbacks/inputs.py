@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cam_engine import _tree
+
+# How images (N, C, H, W) lie in a batch: as they are, as a list of (C, H, W), or as (N, H, W, C).
+Form = Literal["tensor", "list", "channels last"]
 
 
 class Inputs:
@@ -20,15 +23,15 @@ class Inputs:
         batch: As the model gets it: a mapping, tuple, list or dataclass. Tensors and arrays of N rows, and lists of N things,
             belong to the images; the rest is the same for all.
         path: Where in it the images (N, C, H, W) lie, such as ``("image",)``.
-        listed: The model gets them as a list of (C, H, W), not as one tensor.
+        form: In which the model gets them.
         annotations: Paths of what tells of the images rather than of the model's input: labels, masks. They stay in the
             batch, and out of the probe's fingerprint.
     """
 
     def __init__(
-        self, batch: Any, path: _tree.Path, listed: bool = False, annotations: Iterable[_tree.Path] = ()
+        self, batch: Any, path: _tree.Path, form: Form = "tensor", annotations: Iterable[_tree.Path] = ()
     ) -> None:
-        self.batch, self.path, self.listed = _tree.map_tensors(_kept, batch), path, listed
+        self.batch, self.path, self.form = _tree.map_tensors(_kept, batch), path, form
         self.annotations = frozenset(annotations)
         self.n = len(_tree.get(batch, path))
 
@@ -59,12 +62,18 @@ class Inputs:
     def of(self, rows: Sequence[int], images: Tensor) -> Any:
         """The batch of versions of some images: ``images`` (len(rows), C, H, W), of those in ``rows``; on their device."""
         batch = _take(self.batch, self.n, list(rows), images.device)
-        return _tree.replace(batch, self.path, list(images) if self.listed else images)
+        if self.form == "channels last":
+            return _tree.replace(batch, self.path, images.movedim(1, -1))
+        return _tree.replace(batch, self.path, list(images) if self.form == "list" else images)
+
+    def in_form(self, form: Form) -> Inputs:
+        """The same, with the images in another form."""
+        return Inputs(self.batch, self.path, form, self.annotations)
 
     def first(self, n: int) -> Inputs:
         """The same of the first ``n`` images."""
         rows = list(range(min(n, self.n)))
-        return Inputs(_take(self.batch, self.n, rows, torch.device("cpu")), self.path, self.listed, self.annotations)
+        return Inputs(_take(self.batch, self.n, rows, torch.device("cpu")), self.path, self.form, self.annotations)
 
     @property
     def images(self) -> Tensor:
@@ -76,6 +85,9 @@ class Inputs:
     def names(self) -> list[str]:
         """Where in the batch everything beside images and annotations lies, as it is written in Python."""
         return [_tree.text(path) for path, leaf in self._others()]
+
+    def __str__(self) -> str:
+        return describe(self.of(range(self.n), self.images))
 
     def digest(self) -> bytes:
         """What a fingerprint is made of: all numbers that the model gets beside the images."""
@@ -126,7 +138,8 @@ def describe(tree: Any) -> str:
     if isinstance(tree, Mapping):
         return "{" + ", ".join(f"{key!r}: {describe(value)}" for key, value in tree.items()) + "}"
     if isinstance(tree, (list, tuple)) and len(tree) > 4 and len({type(item) for item in tree}) == 1:
-        return f"{type(tree).__name__} of {len(tree)} {type(tree[0]).__name__}"
+        what = describe(tree[0]) if _tree.children(tree[0]) else type(tree[0]).__name__
+        return f"{type(tree).__name__} of {len(tree)} {what}"
     if isinstance(tree, (list, tuple)):
         return f"({', '.join(map(describe, tree))})"
     parts = [f"{key}={describe(value)}" for key, value in _tree.children(tree) if value is not None]

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from cam_callbacks.batches import images_in, read_batch
-from cam_callbacks.inputs import describe
 from cam_callbacks.loaders import Drawn, draw, first_loader
 from cam_callbacks.look.calling import ForwardError
 from cam_callbacks.probe import ProbeSet
@@ -62,8 +61,7 @@ def naming_a_batch(trainer: Any, module: Any, probe: Any) -> Iterator[None]:
                 drawn = early_probe(trainer, module, "val")
         if drawn is None or drawn.inputs is None:
             raise
-        held = describe(drawn.inputs.batch)
-        raise ForwardError(f"{error} A batch of the validation holds {held}.") from error.__cause__
+        raise ForwardError(f"{error} A batch of the validation holds {drawn.inputs}.") from error.__cause__
 
 
 def loaded_probe(trainer: Any, module: Any, split: str, batch: Any) -> ProbeSet:

@@ -33,6 +33,7 @@ class CAMLoop:
         tensorboard: A ``SummaryWriter``, or the folder of one; None writes none.
         mlflow: A run id, or True for the active run; None leaves MLflow alone.
         tracking_uri: MLflow's; by default its own setting.
+        wandb: What ``wandb.init()`` returned, or True for the active run; None leaves W&B alone.
         max_images: How many probe images are drawn.
         on_error: ``"warn"``, or ``"raise"`` for tests.
         on_alert: Called with each :class:`~cam_callbacks.records.Alert` when it is raised, on rank 0.
@@ -50,6 +51,7 @@ class CAMLoop:
         tensorboard: Any = None,
         mlflow: bool | str | None = None,
         tracking_uri: str | None = None,
+        wandb: Any = None,
         max_images: int = 16,
         on_error: str = "warn",
         on_alert: Callable[[Alert], object] | None = None,
@@ -59,7 +61,7 @@ class CAMLoop:
         **options: Any,
     ) -> None:
         choice = WatchOptions(LookOptions(**options), max_images, max_overhead, on_alert, on_error, wait)
-        self.loggers = OwnLoggers(tensorboard, mlflow, tracking_uri)
+        self.loggers = OwnLoggers(tensorboard, mlflow, tracking_uri, wandb)
         self.watcher = Watcher("CAMLoop", choice, probe)
         self.watcher.begin(run or Path(folder).name, folder, tracking_uri=tracking_uri)
 

@@ -1,4 +1,4 @@
-"""What can be reached from an object: the state of datasets, samplers, transforms and hooks, wherever in them it lies."""
+"""What can be reached from an object: the state of datasets, samplers, transforms, models and hooks, wherever in them it lies."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.data import Dataset, Sampler
 
 ATOMS = (str, bytes, int, float, complex, type(None), np.generic, torch.dtype, torch.device)
@@ -28,14 +29,19 @@ CODE = (types.FunctionType, types.MethodType, types.CellType, functools.partial,
 _LONG = 10_000  # of a longer list, tuples of numbers and strings are passed over unopened
 _PYTHON = frozenset(sys.stdlib_module_names)
 _LIBRARIES = _PYTHON | {"torch", "numpy", "PIL", "lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics"}
+_OURS = frozenset({"cam_callbacks", "cam_engine"})
+_TRACKERS = frozenset(
+    {"aim", "clearml", "comet_ml", "dvclive", "mlflow", "neptune", "tensorboard", "tensorboardX", "wandb"}
+)
 _LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Event, threading.Thread)
 
 
 def reachable(*roots: Any) -> Iterator[Any]:
     """Every object that the roots lead to, once each, nearest first: attributes, items, what functions close over.
 
-    Left out are parameters, trainers (and with them loggers and callbacks), what belongs to threads, which change it
-    meanwhile, and the inner life of pictures and of Python's own classes.
+    Left out are parameters, optimizers, trainers (and with them loggers and callbacks), what trackers and we ourselves keep,
+    what belongs to threads, which change it meanwhile, and the inner life of pictures, of Python's own classes and of torch's,
+    apart from those for data and its modules.
     """
     seen: dict[int, Any] = {}  # holds the objects, so that no id is used twice
     todo = deque(roots)
@@ -62,11 +68,17 @@ def slots_of(one: Any) -> list[str]:
 
 
 def named_globals(function: types.FunctionType) -> dict[str, Any]:
-    """The global variables that a function of the user names and that can hold a state: numbers, containers, generators."""
+    """The global variables that a function of the user, or one defined inside it, names and that can hold a state: numbers,
+    containers, generators."""
     if (function.__module__ or "").partition(".")[0] in _LIBRARIES:
         return {}
-    found = {name: function.__globals__[name] for name in function.__code__.co_names if name in function.__globals__}
+    found = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
     return {k: v for k, v in found.items() if isinstance(v, (int, float, dict, list, set, deque, *GENERATORS))}
+
+
+def _names(code: types.CodeType) -> set[str]:
+    inner = (_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return set(code.co_names).union(*inner)
 
 
 def cell_contents(cell: types.CellType) -> tuple[Any, ...]:
@@ -87,10 +99,16 @@ def _is_followed(one: Any) -> bool:
     kept = _attributes(one)
     if isinstance(one, (types.ModuleType, Image.Image)) or "fit_loop" in kept:  # the last is a trainer
         return False
-    if isinstance(one, (Dataset, Sampler, nn.Module, types.SimpleNamespace)) or hasattr(one, "get_obj"):
+    if isinstance(one, (Dataset, Sampler, nn.Module, types.SimpleNamespace)):
         return True
+    cls, library = type(one), library_of(type(one))
+    if any(library_of(base) in _OURS for base in cls.__mro__) or isinstance(one, Optimizer) or library in _TRACKERS:
+        return False
+    if hasattr(one, "get_obj"):
+        return True
+    of_data = library != "torch" or cls.__module__.startswith("torch.utils.data")
     threaded = any(isinstance(value, _LOCKS) for value in kept.values())
-    return not threaded and library_of(type(one)) not in _PYTHON and not type(one).__name__.endswith("DataLoaderIter")
+    return of_data and not threaded and library not in _PYTHON and not cls.__name__.endswith("DataLoaderIter")
 
 
 def _children(one: Any) -> Iterator[Any]:

@@ -22,8 +22,9 @@ class CAMTrainerCallback(TrainerCallback):
     Args:
         probe: The images, as the model's ``pixel_values``.
         folder: Where the records go; by default ``<output_dir>/cam``.
-        **options: As for :class:`cam_callbacks.loop.CAMLoop`: ``methods``, ``tensorboard``, ``mlflow``, …. ``forward`` is by
-            default ``model(pixel_values=images)``, and ``output`` is ``"logits"``.
+        **options: As for :class:`cam_callbacks.loop.CAMLoop`: ``methods``, ``tensorboard``, ``mlflow``, ``wandb`` (True for the
+            run of ``report_to="wandb"``), …. ``forward`` is by default ``model(pixel_values=images)``, and ``output`` is
+            ``"logits"``.
 
     ``store`` holds the records, once a training has begun; ``failed_looks`` counts the looks that failed and were skipped.
     """

@@ -37,6 +37,7 @@ def attach(
     tensorboard: bool = True,
     mlflow: bool | str | None = None,
     tracking_uri: str | None = None,
+    wandb: Any = None,
     every_n_epochs: int = 1,
     reference: str = "settled",
     max_images: int = 8,
@@ -46,7 +47,7 @@ def attach(
     """Watch every training that ``yolo.train(...)`` starts from here on.
 
     After each epoch's validation the averaged (EMA) weights, those that ultralytics saves, are looked at through the
-    probe. Records go to disk, pictures and numbers to TensorBoard and MLflow. The training is not changed.
+    probe. Records go to disk, pictures and numbers to TensorBoard, MLflow and W&B. The training is not changed.
 
     Args:
         yolo: An ultralytics ``YOLO`` (or ``RTDETR``, or a trainer): anything with ``add_callback``.
@@ -63,6 +64,7 @@ def attach(
         mlflow: A run id; or True for the run that is active when the training starts, as ultralytics' own MLflow
             integration starts one; None leaves MLflow alone.
         tracking_uri: Of that run; by default MLflow's own setting.
+        wandb: What ``wandb.init()`` returned, or True for the run that is active at the first look; None leaves W&B alone.
         every_n_epochs, reference, max_images, batch_size: As for :class:`CAMCallback`.
         on_error: ``"warn"``: an error skips the look and the training goes on; ``"raise"`` for tests.
 
@@ -75,7 +77,7 @@ def attach(
         methods=methods, layers=layers, target=target, output=output, reference=reference, batch_size=batch_size
     )
     options = WatchOptions(look, max_images=max_images, on_error=on_error)
-    watch = Watch(probe, options, folder, every_n_epochs, tensorboard, mlflow, tracking_uri)
+    watch = Watch(probe, options, folder, every_n_epochs, tensorboard, mlflow, tracking_uri, wandb)
     if enabled():
         watch.attach(yolo)
     return watch
@@ -96,11 +98,12 @@ class Watch:
         tensorboard: bool,
         mlflow: bool | str | None,
         tracking_uri: str | None,
+        wandb: Any = None,
     ) -> None:
         if not isinstance(probe, ProbeSet) and probe != "val":
             raise ValueError(f'probe= takes a ProbeSet or "val", not {probe!r}.')
         self.probe, self.options, self.folder, self.every_n_epochs = probe, options, folder, every_n_epochs
-        self.tensorboard, self.mlflow, self.tracking_uri = tensorboard, mlflow, tracking_uri
+        self.tensorboard, self.mlflow, self.tracking_uri, self.wandb = tensorboard, mlflow, tracking_uri, wandb
         self.watcher = self._new_watcher()  # a wrong argument is an error at once and not after an epoch
         self._loggers = OwnLoggers()
         self._sources: list[Any] = []
@@ -143,7 +146,8 @@ class Watch:
 
     def _on_train_start(self, trainer: Any) -> None:
         self.watcher, self._trained = self._new_watcher(), False
-        self._loggers = OwnLoggers(str(trainer.save_dir) if self.tensorboard else None, self.mlflow, self.tracking_uri)
+        board = str(trainer.save_dir) if self.tensorboard else None
+        self._loggers = OwnLoggers(board, self.mlflow, self.tracking_uri, self.wandb)
 
     def _on_train_epoch_end(self, trainer: Any) -> None:
         self._trained = True

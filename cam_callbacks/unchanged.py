@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from cam_callbacks.objects import cell_contents, named_globals, reachable, slots_of
-from cam_engine.guard import random_streams
+from cam_engine.guard import as_it_is, random_streams
 
 MOST_BYTES = 2**24  # of a tensor or array that is copied; images by the gigabyte are no state
+MOST_TOGETHER = 2**30  # bytes of all of them
 
 Restore = Callable[[], object]
 
@@ -33,11 +34,16 @@ def unchanged(*roots: Any) -> Iterator[None]:
     """Put back at the end what the roots and everything that they lead to held before; the random streams too.
 
     Numbers and containers in attributes, classes, closures and globals; random generators of torch, numpy and Python; small
-    tensors and arrays; positions in open files. Not what lies outside of that: iterators in the middle of their course,
-    files on disk, other processes.
+    tensors and arrays, as long as they are few; positions in open files. Not what lies outside of that: iterators in the middle
+    of their course, files on disk, other processes.
     """
     with random_streams():
-        restores = [restore for one in reachable(*roots) for restore in _restores(one)]
+        restores, left = list[Restore](), MOST_TOGETHER
+        for one in reachable(*roots):
+            size = one.nbytes if isinstance(one, (Tensor, np.ndarray)) else 0
+            if size <= min(left, MOST_BYTES):
+                restores += _restores(one)
+                left -= size
         try:
             yield
         finally:
@@ -114,18 +120,10 @@ def _of_container(one: Any) -> Restore:
 
 
 def _of_array(one: Any) -> Iterator[Restore]:
-    if one.nbytes > MOST_BYTES:
-        return
     if isinstance(one, np.ndarray):
         if one.flags.writeable:
             kept = one.copy()
-            yield lambda: None if np.array_equal(one, kept) else one.__setitem__(..., kept)
+            same = np.array_equal if not one.dtype.hasobject else lambda *_: False
+            yield lambda: None if same(one, kept) else one.__setitem__(..., kept)
     elif type(one) is Tensor and one.layout == torch.strided and not one.is_inference():
-        before = one.detach().clone()
-
-        def restore() -> None:
-            if not torch.equal(one, before):
-                with torch.no_grad():
-                    one.copy_(before)
-
-        yield restore
+        yield as_it_is(one)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from cam_callbacks.datasets import choose
 from cam_callbacks.probe import ProbeSet
@@ -36,7 +36,8 @@ def probe_from_yolo(
 
     Pictures are letterboxed to ``size`` × ``size`` (grey borders, the whole picture visible), RGB in [0, 1]: what
     ultralytics' models take. Boxes are in pixels of the letterboxed picture; a picture's label is the class of its
-    largest box, and ``box_labels`` has the class of each. Polygons become the boxes around them.
+    largest box, and ``box_labels`` has the class of each. Of polygons (oriented boxes, instances) these are the boxes around them;
+    the polygons themselves are the ``masks``.
 
     Args:
         data: The data set's YAML, its folder (with a YAML in it, or with ``images/`` and ``labels/``), or the
@@ -60,12 +61,15 @@ def probe_from_yolo(
         )
     largest = {i: int(rows[np.argmax(rows[:, 3] * rows[:, 4]), 0]) for i, rows in boxes.items()}
     chosen = choose(largest, len(pictures), n, seed)
-    images, in_pixels, classes = [], [], []
+    images, in_pixels, classes, masks = [], [], [], []
+    outlined = any(len(row) > 5 for index in chosen for row in _rows(pictures[index]))
     for index in chosen:
         with Image.open(pictures[index]) as opened:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
         square, box = letterbox(picture, size)
         corners, kept = _to_pixels(boxes[index], picture.size, box, size)
+        if outlined:
+            masks.append(_filled(_read_polygons(pictures[index]), picture.size, box, size))
         images.append(torch.from_numpy(square.transpose(2, 0, 1).copy()).float() / 255)
         in_pixels.append(corners.tolist())
         classes.append(boxes[index][kept, 0].astype(int).tolist())
@@ -73,6 +77,7 @@ def probe_from_yolo(
     return ProbeSet(
         torch.stack(images),
         labels=[largest[i] for i in chosen],
+        masks=np.stack(masks) if masks else None,
         boxes=in_pixels,
         box_labels=classes,
         ids=ids if len(set(ids)) == len(ids) else [f"{i}_{name}" for i, name in zip(chosen, ids, strict=True)],
@@ -101,19 +106,44 @@ def _to_pixels(
     return corners[kept], kept
 
 
+def _filled(
+    polygons: list[NDArray[np.float64]], picture: tuple[int, int], box: Letterbox, size: int
+) -> NDArray[np.bool_]:
+    """(size, size) what polygons cover of the square."""
+    canvas = Image.new("1", (size, size))
+    scale, shift = np.array(picture) * box.scale, (box.left, box.top)
+    for polygon in polygons:
+        ImageDraw.Draw(canvas).polygon([tuple(point) for point in polygon * scale + shift], fill=1)
+    return np.array(canvas)
+
+
 def _read_boxes(picture: Path) -> NDArray[np.float64]:
     """(n, 5) class, centre and extent as shares of the picture; (0, 5) where a picture has no boxes."""
+    return np.array([row if len(row) == 5 else _around(row) for row in _rows(picture)]).reshape(-1, 5)
+
+
+def _read_polygons(picture: Path) -> list[NDArray[np.float64]]:
+    """The corners (n, 2) of each, as shares of the picture; those of a box where the row is one."""
+    around = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) / 2
+    return [row[1:3] + around * row[3:5] if len(row) == 5 else _points(row) for row in _rows(picture)]
+
+
+def _rows(picture: Path) -> list[NDArray[np.float64]]:
     try:
         lines = _label_file(picture).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        return np.zeros((0, 5))
-    rows = [np.array(line.split(), dtype=np.float64) for line in lines if line.strip()]
-    return np.array([row if len(row) == 5 else _around(row) for row in rows]).reshape(-1, 5)
+        return []
+    return [np.array(line.split(), dtype=np.float64) for line in lines if line.strip()]
+
+
+def _points(row: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of a polygon: class x1 y1 x2 y2 …"""
+    return row[1 : 1 + (len(row) - 1) // 2 * 2].reshape(-1, 2)
 
 
 def _around(row: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The box around a polygon: class x1 y1 x2 y2 …"""
-    points = row[1 : 1 + (len(row) - 1) // 2 * 2].reshape(-1, 2)
+    """The box around a polygon."""
+    points = _points(row)
     low, high = points.min(0), points.max(0)
     return np.array([row[0], *(low + high) / 2, *(high - low)])
 

@@ -65,6 +65,10 @@ class Geometry:
         (height, width), cut = self.original, lambda value, most: min(max(value, 0.0), float(most))
         return cut(min(xs), width), cut(min(ys), height), cut(max(xs), width), cut(max(ys), height)
 
+    def points(self, xy: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+        """Places in the input's pixels as those in the original's, which may lie outside of it."""
+        return [(x * self.scale[1] + self.shift[1], y * self.scale[0] + self.shift[0]) for x, y in xy]
+
 
 def letterbox(picture: Image.Image, size: tuple[int, int], stride: int) -> tuple[Image.Image, Geometry]:
     """The picture as large as fits into ``size`` (height, width); grey is added around until both sides are multiples of

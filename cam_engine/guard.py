@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 _BACKWARD_HOOKS = ("_backward_hooks", "_backward_pre_hooks")
 
@@ -21,12 +22,13 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
     ``module.training`` is set directly: ``model.eval()`` calls ``train()``, which some models override with
     side effects (ultralytics' ``YOLO.train`` starts a training). Buffers that the forward changed are copied back in
-    place, those that it assigned anew are put back. Backward hooks are set aside meanwhile: they belong to the training.
+    place (:func:`as_it_is`), those that it assigned anew are put back. Backward hooks are set aside meanwhile: they belong
+    to the training.
     Tensors from inference mode are replaced by copies meanwhile, see :func:`_recordable`. Parts compiled with
     ``torch.compile`` run eagerly inside.
     """
     modes = [(module, module.training) for module in model.modules()]
-    buffers = [(b, b._version, b.detach().clone()) for b in model.buffers() if not b.is_inference()]
+    buffers = [as_it_is(buffer) for buffer in model.buffers() if not buffer.is_inference()]
     registered = [(module, dict(module._buffers)) for module, _ in modes]
     hooks = [(m, n, getattr(m, n)) for m, _ in modes for n in _BACKWARD_HOOKS if getattr(m, n)]
     with ExitStack() as stack:
@@ -48,10 +50,46 @@ def untouched(model: nn.Module) -> Iterator[None]:
             for module, before in registered:
                 if any(module._buffers.get(name) is not buffer for name, buffer in before.items()):
                     module._buffers.update(before)
-            with torch.no_grad():
-                for buffer, version, values in buffers:
-                    if buffer._version != version:
-                        buffer.copy_(values)
+            for restore in buffers:
+                restore()
+
+
+def as_it_is(tensor: Tensor) -> Callable[[], None]:
+    """What puts a tensor back as it is now: memory, shape and values, bit for bit.
+
+    By value, for no version counter tells of what was changed through ``.data``, by numpy, or by a fused observer. Its own
+    counter stays as it is, so that a backward that is still to come finds what it saved. A tensor of a kind that cannot be
+    compared (sparse, quantized, a subclass) is put back where its counter moved.
+    """
+    version, memory, plain = tensor._version, tensor.data, _is_plain(tensor)
+    try:
+        values = memory.clone()
+    except torch.OutOfMemoryError:
+        values = memory.cpu()
+
+    def restore() -> None:
+        if not plain:
+            if tensor._version != version:
+                with torch.no_grad():
+                    tensor.copy_(values)
+            return
+        if not tensor.data.is_set_to(memory):
+            tensor.data = memory
+        # An accelerator writes faster than it answers; in a computer's own memory, what is not to be written to may lie.
+        if memory.device.type != "cpu" or not torch.equal(_bits(memory), _bits(values)):
+            memory.copy_(values)
+
+    return restore
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    if type(tensor.data) is not Tensor or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        return False
+    return torch._debug_has_internal_overlap(tensor) != 1  # an expanded one cannot be written to
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.resolve_conj().resolve_neg().reshape(-1).view(torch.uint8)
 
 
 @contextmanager
@@ -82,15 +120,18 @@ def _recordable(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def weights_kept(model: nn.Module) -> Iterator[None]:
-    """Put every parameter and buffer back at the end, in place and bit for bit; the random streams too."""
-    before = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
+    """Put every parameter and buffer back at the end, as :func:`as_it_is` does; the random streams too.
+
+    Takes as much memory again as the weights do meanwhile.
+    """
+    tensors = [t for t in (*model.parameters(), *model.buffers()) if not (t.is_inference() or is_lazy(t))]
+    before = [as_it_is(tensor) for tensor in tensors]
     with random_streams():
         try:
             yield
         finally:
-            with torch.no_grad():
-                for tensor, values in before:
-                    tensor.copy_(values)
+            for restore in before:
+                restore()
 
 
 @contextmanager

@@ -22,7 +22,8 @@ INSTEAD = (
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that is spread over processes, put together on each of them; every process has to call it. Any other as it is."""
-    return tensor.full_tensor() if is_spread(tensor) else tensor  # type: ignore[attr-defined]
+    spread: Any = tensor
+    return spread.full_tensor() if is_spread(tensor) else tensor
 
 
 def is_spread(tensor: Any) -> bool:
@@ -53,9 +54,9 @@ def ranks_of_same_images(model: nn.Module) -> list[int]:
             managed |= {id(param.sharded_param), id(getattr(param, "_unsharded_param", None))}
             if param.is_dtensor:
                 ranks |= set(param._tp_spec.mesh.mesh.flatten().tolist())
-    for param in model.parameters():
-        if is_spread(param) and id(param) not in managed:
-            ranks |= set(param.device_mesh.mesh.flatten().tolist())  # type: ignore[attr-defined]
+    for spread in list[Any](model.parameters()):
+        if is_spread(spread) and id(spread) not in managed:
+            ranks |= set(spread.device_mesh.mesh.flatten().tolist())
     return sorted(ranks)
 
 

@@ -52,6 +52,8 @@ TASKS = {
     "no class score": (
         "Autoencoders, embeddings, self-supervision",
         "There is no score to explain: methods without gradients show what the encoder's last layer holds, and a line says so. "
+        "Labels in the data make no classifier of an encoder: told by the names of the classes, by trained parts that its forward "
+        "leaves alone (a decoder, a projection head), by several views of an image, by a returned image. "
         "`target=`, a callable `(outputs) -> Tensor (B,)`, gives a score of your own.",
     ),
 }  # fmt: skip

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cam_callbacks.compare.agree import Part, agreement, short
 from cam_callbacks.compare.blocks import block, pictures
+from cam_callbacks.compare.differing import most_different
 from cam_callbacks.compare.divergence import divergence
 from cam_callbacks.compare.numbers import NO_CURVE, OF_A_REFERENCE, number, rank, user_number
 from cam_callbacks.compare.run import Run, with_unique_names
@@ -23,6 +24,7 @@ from cam_engine.render import COLORMAPS, colorize, contours
 
 FORMAT = 1
 BUDGET = 12_000_000  # cells of maps in one page: 16 MB of base64, where a browser still opens it at once
+MOST_RUNS = 12  # in one page; the table in the terminal has all
 SIDE_BY_SIDE = 10  # runs whose curves and images the page opens with
 FEWEST_PLACES = 24  # of the time axis that keep their maps before images are left out
 
@@ -31,18 +33,25 @@ def page_data(runs: Sequence[Run], budget: int = BUDGET) -> dict[str, Any]:
     """Everything that the page shows of these runs, as plain values for JSON.
 
     Maps become 8 bits, each on a scale of its own. All numbers are kept at all looks; where the maps of all looks would be
-    more than ``budget`` cells, those of evenly spaced looks are kept, and then of evenly spaced images, and ``notes`` says so.
+    more than ``budget`` cells, those of evenly spaced looks are kept, and then of evenly spaced images, and ``notes`` says so. Of
+    more than twelve runs those are kept that differ most (:func:`cam_callbacks.compare.differing.most_different`).
 
     Raises:
         ValueError: No runs.
     """
     if not runs:
         raise ValueError("a page needs at least one run, got none.")
-    runs = with_unique_names(runs)
+    everything = with_unique_names(runs)
+    runs = [everything[index] for index in most_different(everything, MOST_RUNS)]
     agreed = agreement(runs)
     probes = _probes(runs)
     places, images, notes = _kept(runs, probes, budget)
     accuracy = next((name for run in runs if (name := accuracy_name(run))), None)
+    if len(runs) < len(everything):
+        notes.append(
+            f"This page holds {len(runs)} of {len(everything)} runs: the first, and those whose last numbers differ most from one "
+            "another. The table in the terminal has all; for others name them to compare, or tick them in TensorBoard's tab CAM."
+        )
     if len(runs) > SIDE_BY_SIDE:
         notes.append(
             f"Curves and images open with the first {SIDE_BY_SIDE} of {len(runs)} runs; the names above the curves show others."

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import url2pathname
 
 from cam_callbacks.compare.run import LoadError, Run, UnreadableRun, read_folder
+from cam_callbacks.records import MANIFEST
 from cam_callbacks.text_table import printable
 
-MOST = 50  # runs of an experiment that are read without being asked for
+MOST = 500  # runs of an experiment that are read without being asked for
 _RECORDS_TAG = re.compile(r"cam\.(.+\.)?records")
 # By default MLflow tries for four minutes to reach a server that is down; here somebody waits in front of a terminal.
 _PATIENCE = {
@@ -38,6 +40,8 @@ def load_mlflow_run(run_id: str, path: str | None, *, source: str, tracking_uri:
     with _client(tracking_uri, f"run {run_id}") as (client, uri):
         run = client.get_run(run_id)
         folder = path or _records_path(client, run_id, uri)
+        if (here := _on_this_disk(run.info.artifact_uri, folder)) is not None:  # no need of a copy
+            return read_folder(here, source, name=run.info.run_name, params=dict(run.data.params))
         with tempfile.TemporaryDirectory(prefix="cam-compare-") as temporary:
             local = Path(client.download_artifacts(run_id, folder, temporary))
             if not (local / "manifest.json").is_file():
@@ -88,6 +92,15 @@ def _client(tracking_uri: str | None, what: str) -> Iterator[tuple[Any, str]]:
         except (MlflowException, OSError) as error:
             reason = printable(str(error))[:300]
             raise LoadError(f"MLflow {what} cannot be read at {uri!r}: {reason}") from error
+
+
+def _on_this_disk(artifact_uri: str, folder: str) -> Path | None:
+    """The folder of a run's artifacts, where MLflow keeps them in one that this process can read."""
+    scheme, separator, rest = artifact_uri.partition("://")
+    if separator and (scheme != "file" or not rest.startswith("/")):
+        return None
+    here = Path(url2pathname(rest) if separator else artifact_uri.removeprefix("file:")) / folder
+    return here if (here / MANIFEST).is_file() else None
 
 
 def _records_path(client: Any, run_id: str, uri: str) -> str:

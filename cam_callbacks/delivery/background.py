@@ -64,6 +64,7 @@ class Background:
 
     def _run(self) -> None:
         me = threading.current_thread()
+        _HERE.is_background = True
         while True:
             with self._changed:
                 self._changed.wait_for(
@@ -84,13 +85,30 @@ class Background:
                 self._changed.notify_all()
 
 
-def keep_off_random_streams() -> None:
-    """Give urllib3 and MLflow random numbers of their own.
+class _Apart:
+    """Python's ``random``, with numbers of its own for the threads of :class:`Background`; for all others it is what it was."""
 
-    The pauses between their retries are drawn from Python's global stream, which belongs to the training: a server that
-    fails would change its course.
+    def __init__(self) -> None:
+        self._own = random.Random()
+
+    def __getattr__(self, name: str) -> Any:
+        source = self._own if getattr(_HERE, "is_background", False) else random
+        return getattr(source, name)
+
+
+_HERE = threading.local()
+_APART = _Apart()
+_DRAWING = ("urllib3.util.retry", "mlflow.utils.name_utils", "mlflow.utils.request_utils", "mlflow.utils.rest_utils",
+            "mlflow.store.tracking.sqlalchemy_store")  # fmt: skip
+
+
+def keep_off_random_streams() -> None:
+    """Give urllib3 and MLflow random numbers of their own in our threads.
+
+    The pauses between their retries, and the names of runs, are drawn from Python's global stream, which belongs to the
+    training: it would take another course.
     """
-    for name in ("urllib3.util.retry", "mlflow.utils.request_utils"):
+    for name in _DRAWING:
         module: Any = sys.modules.get(name)
-        if module is not None and not isinstance(module.random, random.Random):
-            module.random = random.Random()
+        if getattr(module, "random", None) is random:
+            module.random = _APART

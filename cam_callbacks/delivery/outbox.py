@@ -25,7 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cam_callbacks.delivery.background import Background
+from cam_callbacks.delivery.background import Background, keep_off_random_streams
 from cam_callbacks.delivery.lock import alone
 from cam_callbacks.delivery.mlflow_calls import (
     SENDS_FILES,
@@ -129,6 +129,7 @@ class Outbox:
                 from mlflow.tracking import MlflowClient
 
                 self._client = MlflowClient(self.tracking_uri)
+                keep_off_random_streams()  # of what that has imported
             with alone(self.folder / ".lock"):  # a training may still be at it while somebody calls sync
                 run_id = self.ensure_run()
                 if self.tracking_uri.startswith("http"):

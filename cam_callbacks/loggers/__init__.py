@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from cam_callbacks.delivery.sink import LoggerSink, Moved, SinkOptions
+from cam_callbacks.loggers.log_image import LogImageSink
 from cam_callbacks.loggers.mlflow import MLflowSink
 from cam_callbacks.loggers.registry import register_sink
 from cam_callbacks.loggers.tensorboard import TensorBoardSink
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DurableMLFlowLogger",
+    "LogImageSink",
     "LoggerSink",
     "MLflowSink",
     "Moved",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, Self
 
 from PIL import Image
 
 from cam_callbacks.delivery.sink import Moved, SinkOptions
-from cam_callbacks.drawing import Drawing
+from cam_callbacks.drawing import Drawing, Picture
 from cam_callbacks.records import Record, RecordStore
 
 
@@ -39,7 +39,7 @@ class LogImageSink:
         return callable(method) and {"key", "images", "step"} <= set(inspect.signature(method).parameters)
 
     @classmethod
-    def from_logger(cls, logger: Any, options: SinkOptions) -> LogImageSink:
+    def from_logger(cls, logger: Any, options: SinkOptions) -> Self:
         """For any logger that :meth:`serves` finds."""
         name = f"{type(logger).__name__}:{logger.name}/{logger.version}"
         return cls(logger, options.every_n_looks, name if options.number == 1 else f"{name}-{options.number}")
@@ -62,5 +62,15 @@ class LogImageSink:
             strip = drawing.strip(records, method, layer)
             self._log(f"{drawing.tag(method, layer)}/film_strip", strip, drawing.step(records[-1]))
 
-    def _log(self, tag: str, picture: Any, step: int) -> None:
+    def _log(self, tag: str, picture: Picture, step: int) -> None:
         self.logger.log_image(key=tag, images=[Image.fromarray(picture)], step=step)
+
+
+class CometSink(LogImageSink):
+    """Pictures for Lightning's ``CometLogger``, online or offline: its experiment takes them."""
+
+    kind: ClassVar[str] = "comet"
+    logger_class: ClassVar[str] = "CometLogger"
+
+    def _log(self, tag: str, picture: Picture, step: int) -> None:
+        self.logger.experiment.log_image(picture, name=tag, step=step)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from cam_callbacks.delivery.sink import LoggerSink, Moved, Sink, SinkOptions
-from cam_callbacks.loggers.log_image import LogImageSink
+from cam_callbacks.loggers.log_image import CometSink, LogImageSink
 from cam_callbacks.loggers.mlflow import MLflowSink
 from cam_callbacks.loggers.tensorboard import TensorBoardSink
 from cam_callbacks.loggers.wandb import WandbSink
@@ -34,6 +34,7 @@ def register_sink(sink: S) -> S:
 register_sink(TensorBoardSink)
 register_sink(MLflowSink)
 register_sink(WandbSink)
+register_sink(CometSink)
 
 
 def sinks_of(

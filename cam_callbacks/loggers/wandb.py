@@ -5,12 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from cam_callbacks.delivery.sink import Moved, SinkOptions
 from cam_callbacks.drawing import Drawing, Picture
-from cam_callbacks.keys import plain_key
+from cam_callbacks.keys import fired, plain_key
 from cam_callbacks.loggers.safe_names import safe_key
+from cam_callbacks.loggers.scalars import finite
 from cam_callbacks.records import Record, RecordStore
 from cam_engine.render import encode_jpeg
 
@@ -30,18 +32,22 @@ class WandbSink:
         run: What ``wandb.init()`` returned; None opens that of the address when the first look is delivered.
         every_n_looks: Draw each n-th look only.
         address: Of the sink that is made again; by default of this run.
+        numbers: Log the record's numbers too, in the same row, where no trainer does.
     """
 
     kind: ClassVar[str] = "wandb"
     logger_class: ClassVar[str] = "WandbLogger"
 
-    def __init__(self, run: Any, every_n_looks: int = 1, address: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, run: Any, every_n_looks: int = 1, address: Mapping[str, Any] | None = None, numbers: bool = False
+    ) -> None:
         self._run, self._is_own = run, run is None
-        self.every_n_looks = every_n_looks
-        self._where = dict(address) if address is not None else _address_of(run, every_n_looks)
+        self.every_n_looks, self.numbers = every_n_looks, numbers
+        self._where = dict(address) if address is not None else _address_of(run, every_n_looks, numbers)
         self.address: dict[str, Any] | None = self._where
         self.name: str = self._where["name"]
         self._defined: set[str] = set()
+        self._fired: set[str] = set()  # keys of alerts
 
     @classmethod
     def from_logger(cls, logger: Any, options: SinkOptions) -> WandbSink:
@@ -53,7 +59,7 @@ class WandbSink:
         """For the run that an address names. One that was offline is written beside what the training left."""
         if missing := [key for key in ("run_id", "project", "dir", "offline") if key not in address]:
             raise KeyError(*missing)
-        return cls(None, int(address.get("every_n_looks", 1)), address)
+        return cls(None, int(address.get("every_n_looks", 1)), address, bool(address.get("numbers", False)))
 
     def deliver(self, record: Record, drawing: Drawing) -> None:
         run = self._opened()
@@ -61,9 +67,12 @@ class WandbSink:
             if alert.new:
                 key = plain_key(f"alert/{alert.name}", drawing.manifest.get("name"))
                 run.alert(title=key[:63], text=str(alert), level="WARN")
+        pictures: dict[str, Picture] = {}
         if record.look % self.every_n_looks == 0:
             sheets = {f"{drawing.tag(m, layer)}/sheet": drawing.sheet(record, m, layer) for m, layer in drawing.series}
-            self._log(dict(drawing.panels(record)) | sheets, record, drawing)
+            pictures = dict(drawing.panels(record)) | sheets
+        numbers = finite(record.metrics) if self.numbers else {}
+        self._log(pictures, record, drawing, fired(numbers, drawing.manifest.get("name"), self._fired))
 
     def finish(self, store: RecordStore, drawing: Drawing) -> None:
         records = drawing.sampled()
@@ -77,25 +86,34 @@ class WandbSink:
             self._run.finish()
             self._run = None
 
-    def _log(self, pictures: Mapping[str, Picture], record: Record, drawing: Drawing) -> None:
+    def _log(
+        self,
+        pictures: Mapping[str, Picture],
+        record: Record,
+        drawing: Drawing,
+        numbers: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         """One row of the history."""
-        if not pictures:
+        if not pictures and not numbers:
             return
         from wandb import Image as WandbImage
 
         run, manifest = self._opened(), drawing.manifest
         axis = plain_key(str(manifest.get("picture_step", "epoch")), manifest.get("name"))
         keys = {safe_key(tag): picture for tag, picture in pictures.items()}
-        for key in keys.keys() - self._defined:  # each by its name: of two patterns that fit, W&B takes either
+        for key in (
+            (keys.keys() | numbers.keys()) - self._defined - {axis}
+        ):  # each by its name: of two patterns that fit, W&B takes either
             run.define_metric(key.replace(".", r"\."), step_metric=axis, step_sync=False)
-        self._defined |= keys.keys()
+        self._defined |= keys.keys() | numbers.keys()
         with (
             tempfile.TemporaryDirectory() as temporary
         ):  # W&B takes a copy; of arrays it would make PNGs, five times as large
             files = {key: Path(temporary) / f"{number}.jpg" for number, key in enumerate(keys)}
             for key, file in files.items():
                 file.write_bytes(encode_jpeg(keys[key]))
-            run.log({key: WandbImage(str(file)) for key, file in files.items()} | {axis: drawing.step(record)})
+            shown = {key: WandbImage(str(file)) for key, file in files.items()}
+            run.log({**numbers, **shown, axis: drawing.step(record)})
 
     def _opened(self) -> Any:
         if self._run is None:
@@ -114,7 +132,7 @@ class WandbSink:
         return self._run
 
 
-def _address_of(run: Any, every_n_looks: int) -> dict[str, Any]:
+def _address_of(run: Any, every_n_looks: int, numbers: bool) -> dict[str, Any]:
     return {
         "kind": WandbSink.kind,
         "name": f"wandb:{run.id}",
@@ -124,4 +142,5 @@ def _address_of(run: Any, every_n_looks: int) -> dict[str, Any]:
         "dir": run.settings.root_dir,
         "offline": bool(run.offline),
         "every_n_looks": every_n_looks,
+        "numbers": numbers,
     }

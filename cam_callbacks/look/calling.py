@@ -91,7 +91,10 @@ def calling_of(model: nn.Module, probe: ProbeSet, forward: Forward | None) -> Ca
         return Calling(probe.inputs, probe.dtype, None, forward)
     if probe.inputs is None:
         return Calling(None, probe.dtype, None, None)
-    ways = [Calling(probe.inputs, probe.dtype, way, None) for way in _ways(model, probe.inputs)]
+    forms = [probe.inputs]
+    if probe.inputs.form == "channels last":  # else the step that calls the model moves them
+        forms.append(probe.inputs.in_form("tensor"))
+    ways = [Calling(inputs, probe.dtype, way, None) for inputs in forms for way in _ways(model, inputs)]
     if len(ways) == 1:
         return ways[0]
     errors: list[Exception] = []
@@ -111,7 +114,7 @@ def calling_of(model: nn.Module, probe: ProbeSet, forward: Forward | None) -> Ca
 def failed_call(model: nn.Module, probe: ProbeSet, forward: Forward | None, error: Exception) -> ForwardError:
     """What to say of a call that failed: what was called with what, and how to say what is to be called."""
     name, cause = type(model).__name__, f"{type(error).__name__}: {error}"
-    held = describe(probe.images if probe.inputs is None else probe.inputs.batch)
+    held = describe(probe.images) if probe.inputs is None else str(probe.inputs)
     if forward is not None:
         return ForwardError(f"forward= failed: {cause}. What it was called with: {held}.")
     if probe.inputs is None:

@@ -55,7 +55,7 @@ class PartDecides:
 
     part: ClassVar[str]
     words: ClassVar[str]
-    lacking: ClassVar[str] = "the part is not tested at this look, or the model is no classifier"
+    lacking: ClassVar[str] = "nothing was exchanged: the model is no classifier, or names one class alone"
 
     above: float = Z95
     clears: float = 1.0

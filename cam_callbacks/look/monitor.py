@@ -17,6 +17,7 @@ from cam_callbacks.clock import Clock
 from cam_callbacks.keys import plain_key
 from cam_callbacks.look import alerts as alerting
 from cam_callbacks.look import baselines
+from cam_callbacks.look.as_before import entered
 from cam_callbacks.look.batches import Batches
 from cam_callbacks.look.evidence import LookEvidence, is_at_chance
 from cam_callbacks.look.exchanged import Exchanged, aggregates_of, metrics_of, predicted_of
@@ -77,10 +78,10 @@ class CAMMonitor:
             (:func:`cam_engine.exchange.available_parts`); ``"auto"`` is those that the probe allows, [] none. Classifiers only.
         exchange_pairs: Donors for each image; None: as many as make 64 mixtures a part, at the last look of a fit 192.
         calibration: File of thresholds from accepted runs (``cam-callbacks calibrate``).
+        hooks: ``"run"``: forward hooks run in a look, and their state is put back; ``"rest"``: those that are not torch's rest.
 
-    >>> monitor = CAMMonitor(probe, methods="gradcam", folder="looks")   # doctest: +SKIP
-    >>> record = monitor.look(model, epoch=3)                             # doctest: +SKIP
-    >>> record.metrics["cam/drift_ref/gradcam"]                           # doctest: +SKIP
+    >>> record = CAMMonitor(probe, methods="gradcam", folder="looks").look(model, epoch=3)   # doctest: +SKIP
+    >>> record.metrics["cam/drift_ref/gradcam"]                                              # doctest: +SKIP
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class CAMMonitor:
         exchange: str | Sequence[str] = "auto",
         exchange_pairs: int | None = None,
         calibration: str | os.PathLike[str] | None = None,
+        hooks: str = "run",
     ) -> None:
         if not isinstance(probe, ProbeSet):
             raise TypeError(
@@ -116,7 +118,7 @@ class CAMMonitor:
         self._asked = LookOptions(
             methods=methods, layers=layers, target=target, reference=reference, name=name, forward=forward, output=output,
             reshape=reshape, batch_size=batch_size, seed=seed, alerts=alerts, metrics=metrics, store_images=store_images,
-            exchange=exchange, exchange_pairs=exchange_pairs, calibration=calibration,
+            exchange=exchange, exchange_pairs=exchange_pairs, calibration=calibration, hooks=hooks,
         )  # fmt: skip
         self.options = self._asked.on(probe)
         self.on_alert = on_alert
@@ -152,7 +154,8 @@ class CAMMonitor:
 
     def resolve(self, model: nn.Module) -> tuple[str, ...]:
         """Settle which layers are watched, by one forward of one image; they stay the same for the rest of the run."""
-        return self._subject_of(model).layers
+        with entered(model, self.options):
+            return self._subject_of(model).layers
 
     def look(
         self,
@@ -180,33 +183,32 @@ class CAMMonitor:
         started = time.perf_counter()
         look, options = self.looks, self.options
         epoch = look if epoch is None else epoch
-        self.batches.plan = plan_of(model)
-        subject = self.batches.plan.together(lambda: self._subject_of(model))
-        explained = explain(subject, (probe := subject.task.probe).images)
-        tracks = measured_against(
-            self._tracks_before(subject, explained), explained.maps, explained.predictions, look, options.policy,
-            options.seed, floors=lambda repeats: noise_floors(subject, explained, probe.images, options.seed, repeats),
-        )  # fmt: skip
-        exchanged = self._exchange.test(subject, explained, mixtures)
-        scored = faithfulness(subject, explained, probe, self._measurer.metrics)
-        gap = accuracy_gap(subject, explained, probe)
+        self.batches.plan = plan = plan_of(model)
+        with plan.together(lambda: entered(model, options)):
+            subject = plan.together(lambda: self._subject_of(model))
+            probe = subject.task.probe
+            explained = explain(subject, probe.images)
+            tracks = measured_against(
+                self._tracks_before(subject, explained), explained.maps, explained.predictions, look, options.policy,
+                options.seed, floors=lambda repeats: noise_floors(subject, explained, probe.images, options.seed, repeats),
+            )  # fmt: skip
+            exchanged = self._exchange.test(subject, explained, mixtures)
+            scored = faithfulness(subject, explained, probe, self._measurer.metrics)
+            gap = accuracy_gap(subject, explained, probe)
         measured = self._measurer.measure(
             explained, tracks, look, scored=scored, gap=gap, split_by_flips=subject.task.by_prediction,
             signed=subject.task.signed,
         )  # fmt: skip
         evidence = LookEvidence(
-            look=look,
-            settled=any(track.settled for track in tracks.values()),
+            look=look, settled=any(track.settled for track in tracks.values()),
             at_chance=is_at_chance(explained.predictions, None if probe.labels is None else probe.labels.numpy()),
-            exchanged=exchanged,
-            then=self._memory.exchanged,
-            gap=gap,
-        )
+            exchanged=exchanged, then=self._memory.exchanged, gap=gap,
+        )  # fmt: skip
         rules = options.rules
         states, alerts, judged = alerting.judge(
             rules, self._memory.alerts, measured.series, evidence, epoch, probe.ids, self._calibration
         )
-        seconds, costs = processes.from_rank_0(self._costs(started, clock, exchanged))
+        seconds = processes.from_rank_0(time.perf_counter() - started)
         record = Record(
             look=look,
             epoch=epoch,
@@ -214,7 +216,7 @@ class CAMMonitor:
             metrics=measured.metrics
             | ({} if exchanged is None else metrics_of(exchanged, subject.layers, options.name))
             | alerting.flags(rules, alerts, options.name)
-            | costs,
+            | self._costs(seconds, clock, exchanged),
             maps=explained.maps,
             per_image=measured.per_image,
             aggregates=measured.aggregates | ({} if exchanged is None else aggregates_of(exchanged, subject.layers)),
@@ -235,13 +237,9 @@ class CAMMonitor:
         writes = self.store is not None and processes.rank() == 0
         processes.together(lambda: self.write(record, picture_step) if writes else None)
         remembered = {series: replace(track, previous=explained.maps[series]) for series, track in tracks.items()}
-        self._memory = Memory(
-            look + 1,
-            remembered,
-            states,
-            exchanged_at_reference(self._memory.exchanged, evidence, options.policy),
-            exchanged is not None if mixtures else self._memory.exchanges,
-        )
+        then = exchanged_at_reference(self._memory.exchanged, evidence, options.policy)
+        exchanges = exchanged is not None if mixtures else self._memory.exchanges
+        self._memory = Memory(look + 1, remembered, states, then, exchanges)
         processes.together(lambda: self._announce(record) if processes.rank() == 0 else None)
         return record
 
@@ -272,7 +270,12 @@ class CAMMonitor:
         """What to say of layers whose maps hardly show a place; None where there is none. Takes a forward where there is one."""
         if (subject := self._subject) is None:
             return None
-        return self.batches.plan.step(lambda: coarse_words(subject, self.probe.images, record.maps))
+
+        def told() -> str | None:
+            with entered(subject.given, self.options):
+                return coarse_words(subject, self.probe.images, record.maps)
+
+        return self.batches.plan.step(told)
 
     def release(self) -> None:
         """Let go of the model; the next look may be at another."""
@@ -330,17 +333,13 @@ class CAMMonitor:
             return {series: base.track(series, maps.shape, seed) for series, maps in explained.maps.items()}
         return {series: tracks.get(series, Track()) for series in explained.maps}
 
-    def _costs(
-        self, started: float, clock: Clock | None, exchanged: Exchanged | None
-    ) -> tuple[float, dict[str, float]]:
-        """Seconds until now, and under their keys what of it is logged."""
-        seconds, name = time.perf_counter() - started, self.options.name
-        costs = {plain_key("seconds", name): seconds}
-        if clock is not None:
-            tests = (0.0, 0) if exchanged is None else (exchanged.seconds, exchanged.forwards)
-            share = clock.spend(seconds, *tests)
-            costs[plain_key("overhead", name)] = share
-        return seconds, costs
+    def _costs(self, seconds: float, clock: Clock | None, exchanged: Exchanged | None) -> dict[str, float]:
+        """Under their keys what of a look's costs is logged: rank 0's."""
+        name, costs = self.options.name, {plain_key("seconds", self.options.name): seconds}
+        if clock is None:
+            return costs
+        share = clock.spend(seconds, *((0.0, 0) if exchanged is None else (exchanged.seconds, exchanged.forwards)))
+        return costs | {plain_key("overhead", name): processes.from_rank_0(share)}
 
     def _announce(self, record: Record) -> None:
         for alert in record.alerts:

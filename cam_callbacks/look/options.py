@@ -47,6 +47,7 @@ class LookOptions:
     exchange: str | Sequence[str] = "auto"
     exchange_pairs: int | None = None
     calibration: str | os.PathLike[str] | None = None
+    hooks: str = "run"
 
     def __post_init__(self) -> None:
         if not self.method_names:
@@ -59,6 +60,8 @@ class LookOptions:
         make_rules(self.alerts)
         get_metrics(self.metrics)
         check_exchange(self.exchange, self.exchange_pairs)
+        if self.hooks not in ("run", "rest"):
+            raise ValueError(f'hooks={self.hooks!r} must be "run" or "rest".')
         _ = self.calibrated
 
     def on(self, probe: ProbeSet) -> LookOptions:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from cam_callbacks.look.hints import NO_HINTS, Hints
 from cam_callbacks.look.probe_targets import LargestPredicted, NoScoreOf, TrueLabels, TrueRegions
 from cam_callbacks.look.scores import Scores, ends_in_sigmoid
 from cam_callbacks.look.target import Target, fixed_classes, is_listed
@@ -40,24 +40,21 @@ _OF_EMBEDDINGS = (
 _OF_CLASSES = ("crossentropy", "bce", "nll", "focal", "softmargin", "labelsmoothing")
 
 
-def recognise(
-    scores: Scores, probe: ProbeSet, target: Target = "label", losses: Sequence[str] = (), unlabelled: bool = False
-) -> Task:
+def recognise(scores: Scores, probe: ProbeSet, target: Target = "label", hints: Hints = NO_HINTS) -> Task:
     """The task, settled at the first look of a run.
 
     Args:
         scores: Of a batch of the probe's images, from a recorded forward.
         probe: What is known of them.
         target: What the user asked for; ``"label"`` where nothing was.
-        losses: Names of the losses that the model holds.
-        unlabelled: The probe is of the training's own data, and these hold nothing but images.
+        hints: What else is known of the model.
 
     Raises:
         ValueError: It cannot be told; the sentence says what to pass.
     """
     if callable(target):
         try:
-            task = recognise(scores, probe, "label", losses)
+            task = recognise(scores, probe, "label", hints)
         except ValueError:
             task = Task("", probe, target, scores.output)
         if not task.has_score:  # then the user's is the one
@@ -77,7 +74,7 @@ def recognise(
     elif found.ndim == 3:
         task = _no_score(scores, probe)
     else:
-        task = _columns(scores, probe, target, losses, unlabelled)
+        task = _columns(scores, probe, target, hints)
     if target == "all" and not isinstance(task, MultiLabel):
         raise ValueError(f'target="all" averages the true labels of a multi-label task, and this is {task.kind}.')
     return replace(task, probabilities=probabilities)
@@ -149,7 +146,7 @@ def largest_classes(class_maps: Tensor) -> Tensor:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def _columns(scores: Scores, probe: ProbeSet, target: Target, losses: Sequence[str], unlabelled: bool) -> Task:
+def _columns(scores: Scores, probe: ProbeSet, target: Target, hints: Hints) -> Task:
     """Of outputs (B, K) or (B,)."""
     assert scores.tensor is not None
     columns = scores.tensor.shape[1] if scores.tensor.ndim == 2 else 1
@@ -160,8 +157,10 @@ def _columns(scores: Scores, probe: ProbeSet, target: Target, losses: Sequence[s
     if probe.values is not None:
         return _of_values(scores, probe, target, columns)
     if target == "label":
-        if unlabelled or _is_embedding(scores.tensor, columns, losses):
+        if hints.unlabelled or _is_embedding(scores.tensor, columns, hints):
             return _no_score(scores, probe)
+        if _of_other_classes(probe, columns, hints):
+            return _no_score(scores, probe, _classes_of(probe))
         target = "predicted" if probe.labels is None else "label"
     if target == "label":
         most = int(probe.labels.max())  # type: ignore[union-attr]
@@ -220,26 +219,43 @@ def _regression(scores: Scores, probe: ProbeSet, target: Target, columns: int) -
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def _no_score(scores: Scores, probe: ProbeSet) -> Task:
+def _no_score(scores: Scores, probe: ProbeSet, why: str = "") -> Task:
     words = (
-        f"no class score: the model returned {scores.returned}, so methods without gradients show what the layer holds; for a "
+        f"no class score: the model returned {scores.returned}{why}, so methods without gradients show what the layer holds; for a "
         "score pass target=, a class of a segmenter or a callable (outputs) -> Tensor (B,)"
     )
     return NoScore(words, _with_values(probe, None), NoScoreOf(), scores.output)
 
 
-def _is_embedding(scores: Tensor, columns: int, losses: Sequence[str]) -> bool:
+def _is_embedding(scores: Tensor, columns: int, hints: Hints) -> bool:
     """Do outputs (B, K) stand for a place in a space rather than for classes?"""
-    if columns < 2:
+    if columns < 2 or columns in hints.heads:
         return False
-    names = [loss.lower() for loss in losses]
-    compared = any(word in name for name in names for word in _OF_EMBEDDINGS)
-    classified = any(word in name for name in names for word in _OF_CLASSES)
-    if compared and not classified:
+    if _holds(hints, _OF_EMBEDDINGS) and not _holds(hints, _OF_CLASSES):
         return True
     lengths = scores.detach().double().norm(dim=1)
     sums_to_one = bool(((scores.detach().double().sum(1) - 1).abs() < 1e-4).all())
     return bool(((lengths - 1).abs() < 1e-4).all()) and not sums_to_one
+
+
+def _of_other_classes(probe: ProbeSet, columns: int, hints: Hints) -> bool:
+    """Are the outputs (B, K) not those of the data's classes, as those of an encoder are, whose data have labels all the same?"""
+    if columns < 2 or columns in hints.heads or _holds(hints, _OF_CLASSES):
+        return False
+    if probe.class_names is not None and probe.labels is not None:
+        return columns != len(probe.class_names)
+    return hints.partial and (probe.labels is None or columns != int(probe.labels.max()) + 1)
+
+
+def _classes_of(probe: ProbeSet) -> str:
+    if probe.labels is None:
+        return ""
+    known = f"{len(probe.class_names)} classes" if probe.class_names else f"labels to class {int(probe.labels.max())}"
+    return f", and the data have {known}"
+
+
+def _holds(hints: Hints, parts: tuple[str, ...]) -> bool:
+    return any(part in loss.lower() for loss in hints.losses for part in parts)
 
 
 def _cannot_tell(scores: Scores, probe: ProbeSet, why: str = "") -> ValueError:

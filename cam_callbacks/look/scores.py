@@ -112,7 +112,7 @@ def _anomaly_fields(outputs: Any) -> list[str]:
 
 def _path(outputs: Any, path: _tree.Path) -> tuple[Any, ...]:
     """A path in which a named tuple's entries go by name."""
-    if path and hasattr(outputs, "_fields") and isinstance(path[0], int):
+    if path and isinstance(outputs, tuple) and hasattr(outputs, "_fields"):
         return (outputs._fields[path[0]], *path[1:])
     return path
 
@@ -124,14 +124,19 @@ def _rank(path: tuple[Any, ...]) -> tuple[int, int]:
 
 
 def _fits(tensor: Tensor, probe: ProbeSet) -> int:
-    """How well it fits what is known of the probe: 2 as its scores do, 1 as scores of something, else 0."""
+    """How well it fits what is known of the probe: 3 surely, 2 as its scores do, 1 as scores of something, else 0."""
     if tensor.ndim == 2 or tensor.ndim == 1:
         columns = tensor.shape[1] if tensor.ndim == 2 else 1
         if probe.label_sets is not None:
             return 2 if columns == probe.label_sets.shape[1] else 1
         if probe.values is not None:
             return 2 if columns == (1 if probe.values.ndim == 1 else probe.values.shape[1]) else 1
-        return 2 if probe.labels is not None and probe.class_maps is None else 1
+        if probe.labels is None or probe.class_maps is not None:
+            return 1
+        most = int(probe.labels.max())
+        if most >= max(columns, 2):
+            return 1
+        return 3 if probe.class_names is not None and columns == len(probe.class_names) else 2
     if tensor.ndim in (3, 4) and probe.class_maps is not None:
         return 2 if _is_dense(tensor if tensor.ndim == 4 else tensor[:, None], probe) else 1
     return int(tensor.ndim == 4)

@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from cam_callbacks.agreement import out_of_memory
-from cam_callbacks.inputs import leaves
 from cam_callbacks.look.batches import Batches
 from cam_callbacks.look.calling import Calling, calling_of, failed_call
 from cam_callbacks.look.detection import ProbeBoxTarget
+from cam_callbacks.look.hints import hints_of
 from cam_callbacks.look.judgement import FEWEST_CELLS
 from cam_callbacks.look.options import LookOptions
 from cam_callbacks.look.recognise import recognise
@@ -152,26 +152,7 @@ def _task_of(model: nn.Module, probe: ProbeSet, options: LookOptions, calling: C
         # The user's callable takes what the model returned, whatever that is; what it predicts is then not known.
         return Task("a score of yours: target= is explained", probe, options.target, None)
     scores = scores_of(outputs, probe, len(images), options.output)
-    losses = [type(module).__name__ for module in _losses(model)]
-    return recognise(scores, probe, options.target, losses, _nothing_to_predict(probe))
-
-
-def _losses(model: nn.Module) -> list[nn.Module]:
-    """The losses that a model holds, without those that they are made of: one that compares embeddings may end in a
-    cross-entropy."""
-    found: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
-        if "loss" in type(module).__name__.lower() and not any(name.startswith(f"{outer}.") for outer in found):
-            found[name] = module
-    return list(found.values())
-
-
-def _nothing_to_predict(probe: ProbeSet) -> bool:
-    """Does the training's batch hold images and no numbers that could be a target?"""
-    if probe.inputs is None:
-        return False
-    others = [leaf for path, leaf in leaves(probe.inputs.batch, probe.inputs.n) if path != probe.inputs.path]
-    return not any(isinstance(leaf, Tensor) and leaf.ndim <= 2 for leaf in others)
+    return recognise(scores, probe, options.target, hints_of(model, outputs, probe, calling))
 
 
 def _detection(probe: ProbeSet, family: Family, options: LookOptions) -> Task:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -60,7 +61,14 @@ class RecordStore:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self._unwritten: dict[str, bytes] = {}
+        self._writing = threading.Lock()  # the training writes looks, and a thread of the delivery parameters
         self._warned_of: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_writing"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _writing=threading.Lock())
 
     def __repr__(self) -> str:
         return f"RecordStore({str(self.folder)!r}, {len(self)} looks)"
@@ -202,16 +210,8 @@ class RecordStore:
             return {}
 
     def write_params(self, params: Mapping[str, str]) -> Path:
-        """Keep a run's parameters with its records, so that runs can be told apart by them.
-
-        Safe beside :meth:`write` in another thread: what a disk refuses is not kept in memory.
-        """
-        content = to_json({"schema": SCHEMA, "params": dict(params)}, indent=1).encode()
-        try:
-            return write_atomically(self.folder / PARAMS, content)
-        except OSError as error:
-            log.warning("cam-callbacks: %s could not be written (%s)", self.folder / PARAMS, error)
-            return self.folder / PARAMS
+        """Keep a run's parameters with its records, so that runs can be told apart by them."""
+        return self._write(PARAMS, to_json({"schema": SCHEMA, "params": dict(params)}, indent=1).encode())
 
     def has(self, name: str) -> bool:
         """Is there a file of that name, on disk or still in memory?"""
@@ -236,26 +236,27 @@ class RecordStore:
             return {}
 
     def _remove(self, name: str) -> None:
-        self._unwritten.pop(name, None)
-        (self.folder / name).unlink(missing_ok=True)
+        with self._writing:
+            self._unwritten.pop(name, None)
+            (self.folder / name).unlink(missing_ok=True)
 
     def _write(self, name: str, data: bytes) -> Path:
-        self._unwritten[name] = data
-        for waiting in list(self._unwritten):
-            try:
-                write_atomically(self.folder / waiting, self._unwritten[waiting])
-            except OSError as error:
-                log.warning(
-                    "cam-callbacks: %s could not be written (%s); the loggers get it all the same",
-                    self.folder / name,
-                    error,
-                )
-                break
-            del self._unwritten[waiting]
-        waiting_looks = [name for name in self._unwritten if LOOK.fullmatch(name)]
-        for forgotten in waiting_looks[:-UNWRITTEN_LOOKS]:
-            del self._unwritten[forgotten]
-            self._unwritten.pop(_annotation(Path(forgotten)).name, None)
+        with self._writing:
+            self._unwritten[name] = data
+            for waiting in list(self._unwritten):
+                try:
+                    write_atomically(self.folder / waiting, self._unwritten[waiting])
+                except OSError as error:
+                    log.warning(
+                        "cam-callbacks: %s could not be written (%s); the loggers get it all the same",
+                        self.folder / name, error,
+                    )  # fmt: skip
+                    break
+                del self._unwritten[waiting]
+            waiting_looks = [name for name in self._unwritten if LOOK.fullmatch(name)]
+            for forgotten in waiting_looks[:-UNWRITTEN_LOOKS]:
+                del self._unwritten[forgotten]
+                self._unwritten.pop(_annotation(Path(forgotten)).name, None)
         return self.folder / name
 
 

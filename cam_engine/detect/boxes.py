@@ -24,7 +24,9 @@ def overlaps(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(union > 0, inside / torch.where(union > 0, union, 1.0), 0.0)
 
 
-def suppress(boxes: Tensor, scores: Tensor, *, confidence: float, iou: float, most: int) -> Detections:
+def suppress(
+    boxes: Tensor, scores: Tensor, *, confidence: float, iou: float, most: int, agnostic: bool = False
+) -> Detections:
     """Greedy non-maximum suppression among boxes of one class; each row counts with its best class.
 
     Args:
@@ -33,6 +35,7 @@ def suppress(boxes: Tensor, scores: Tensor, *, confidence: float, iou: float, mo
         confidence: Rows above it take part.
         iou: A row is dropped if it overlaps a better one of its class by more.
         most: Number of boxes kept.
+        agnostic: A row is dropped for a better one of any class.
     """
     best, labels = scores.detach().max(1)
     rows = (best > confidence).nonzero().squeeze(1)
@@ -43,7 +46,7 @@ def suppress(boxes: Tensor, scores: Tensor, *, confidence: float, iou: float, mo
     while len(left) and len(kept) < most:
         first = left[0]
         kept.append(first)
-        same = labels[left] == labels[first]
+        same = (labels[left] == labels[first]) | agnostic
         left = left[~(same & (overlaps(corners[left], corners[first][None])[:, 0] > iou)) & (left != first)]
     chosen = torch.stack(kept) if kept else rows[:0]
     return Detections(corners[chosen], labels[chosen], best[chosen], chosen)

@@ -20,12 +20,14 @@ class Family(ABC):
     ``model`` is what is explained: inside an ultralytics ``YOLO`` that is its ``.model``. ``names`` maps class indices to
     names, as far as the model knows them. ``iou`` is the family's own threshold for suppression. ``fixed_rows``: a row is
     the same place (anchor, query) for every image; where it is not, variants of an image are matched by overlap.
+    ``agnostic``: suppress boxes of other classes too; None in families that cannot.
     ``title`` names the kind in messages.
     """
 
     title: ClassVar[str]
     iou: ClassVar[float] = 0.7
     fixed_rows: ClassVar[bool] = True
+    agnostic: bool | None = None
 
     def __init__(self, model: nn.Module, names: Mapping[int, str] | Sequence[str] | None = None) -> None:
         self.model = model

@@ -32,6 +32,15 @@ def enclosing(boxes: Tensor) -> Tensor:
     return torch.cat([boxes[..., :2] - half, boxes[..., :2] + half], -1)
 
 
+def corners(boxes: Tensor) -> Tensor:
+    """Rotated boxes (n, 5) → their corners (n, 4, 2), (x, y), one after the other."""
+    cosine, sine = boxes[:, 4].cos(), boxes[:, 4].sin()
+    across = torch.stack([cosine, sine], -1) * boxes[:, 2, None] / 2
+    along = torch.stack([-sine, cosine], -1) * boxes[:, 3, None] / 2
+    turns = [across + along, across - along, -across - along, along - across]
+    return boxes[:, None, :2] + torch.stack(turns, 1)
+
+
 def overlaps(boxes: Tensor) -> Tensor:
     """How alike rotated boxes (n, 5) are, (n, n) in [0, 1]: one minus the Hellinger distance of their Gaussians.
 
@@ -53,13 +62,16 @@ def overlaps(boxes: Tensor) -> Tensor:
     return 1 - (1 - (-distance.clamp(eps, 100)).exp() + eps).sqrt()
 
 
-def suppress_oriented(boxes: Tensor, scores: Tensor, *, confidence: float, iou: float, most: int) -> Detections:
-    """What is left of rotated boxes (N, 5) with scores (N, K): a row goes if it overlaps any better one of its class by more
-    than ``iou``, whether that one stays or not. The boxes kept are the upright ones around them."""
+def suppress_oriented(
+    boxes: Tensor, scores: Tensor, *, confidence: float, iou: float, most: int, agnostic: bool = False
+) -> Detections:
+    """What is left of rotated boxes (N, 5) with scores (N, K): a row goes if it overlaps any better one of its class (of any,
+    if ``agnostic``) by more than ``iou``, whether that one stays or not. The boxes kept are the upright ones around them."""
     best, labels = scores.detach().max(1)
     rows = (best > confidence).nonzero().squeeze(1)
     rows = rows[best[rows].argsort(descending=True, stable=True)]
-    same = labels[rows][:, None] == labels[rows][None]
+    same = (labels[rows][:, None] == labels[rows][None]) | agnostic
     beaten = (overlaps(boxes.detach()[rows]) > iou) & same
     chosen = rows[~beaten.triu(1).any(0)][:most]
-    return Detections(enclosing(boxes.detach()[chosen]), labels[chosen], best[chosen], chosen)
+    kept = boxes.detach()[chosen]
+    return Detections(enclosing(kept), labels[chosen], best[chosen], chosen, corners(kept))

@@ -36,13 +36,15 @@ class Detections:
 
     ``boxes`` (n, 4): xyxy in pixels of the model's input. ``labels`` (n,) int64: columns of ``Raw.classes``. ``scores``
     (n,) in [0, 1]. ``rows`` (n,) int64: the row of ``Raw`` that each came from; None for boxes from elsewhere, such as
-    annotations.
+    annotations. ``corners`` (n, 4, 2): (x, y) of each oriented box's corners, one after the other; ``boxes`` then are the upright
+    ones around them. None where boxes are upright.
     """
 
     boxes: Tensor
     labels: Tensor
     scores: Tensor
     rows: Tensor | None = None
+    corners: Tensor | None = None
 
     def __post_init__(self) -> None:
         count = len(self.boxes)
@@ -60,7 +62,8 @@ class Detections:
             index = torch.tensor(list(index), dtype=torch.int64)
         index = index.to(self.boxes.device)
         rows = None if self.rows is None else self.rows[index]
-        return Detections(self.boxes[index], self.labels[index], self.scores[index], rows)
+        corners = None if self.corners is None else self.corners[index]
+        return Detections(self.boxes[index], self.labels[index], self.scores[index], rows, corners)
 
     def of_classes(self, classes: Iterable[int]) -> Detections:
         """Those whose label is one of ``classes``."""

@@ -21,6 +21,7 @@ class YoloV5Style(Family):
     """
 
     title = "YOLOv5 (B, N, 5 + classes)"
+    agnostic = False
     iou = 0.45
 
     @staticmethod
@@ -42,7 +43,9 @@ class YoloV5Style(Family):
         raw = self.raw(outputs)
         assert raw.objectness is not None
         scores = raw.classes * raw.objectness[..., None]
-        return _suppressed(raw.boxes, scores, confidence, self.iou if iou is None else iou, max_detections)
+        return _suppressed(
+            raw.boxes, scores, confidence, self.iou if iou is None else iou, max_detections, self.agnostic
+        )
 
 
 class Ultralytics(Family):
@@ -58,6 +61,7 @@ class Ultralytics(Family):
     """
 
     title = "ultralytics YOLO (v5u, v8, v9, v10, 11, 12, 26; detect, segment, pose, obb)"
+    agnostic = False
 
     @staticmethod
     def recognises(model: nn.Module) -> bool:
@@ -81,8 +85,9 @@ class Ultralytics(Family):
             return [best_pairs(boxes, scores, confidence=confidence, most=most) for boxes, scores in pairs]
         if "angle" in kept:
             pairs = zip(self._rotated(kept), probabilities, strict=True)
-            return [suppress_oriented(b, s, confidence=confidence, iou=iou, most=most) for b, s in pairs]
-        return _suppressed(raw.boxes, probabilities, confidence, iou, most)
+            settings: Any = {"confidence": confidence, "iou": iou, "most": most, "agnostic": self.agnostic}
+            return [suppress_oriented(b, s, **settings) for b, s in pairs]
+        return _suppressed(raw.boxes, probabilities, confidence, iou, most, self.agnostic)
 
     def masks(self, outputs: Any, image: int, detections: Detections) -> tuple[Tensor, Tensor]:
         branch = self._explained(outputs)
@@ -149,6 +154,7 @@ class LibreYolo9(Family):
     """libreyolo's YOLO9 and its end-to-end variant: ``predictions`` (B, 4 + K, N), xyxy, beside ``raw_outputs``, logits."""
 
     title = "libreyolo YOLO9"
+    agnostic = False
 
     @staticmethod
     def recognises(model: nn.Module) -> bool:
@@ -172,12 +178,16 @@ class LibreYolo9(Family):
         if hasattr(self.model.head, "one2one_cv2"):
             pairs = zip(raw.boxes, scores, strict=True)
             return [best_pairs(boxes, each, confidence=confidence, most=max_detections) for boxes, each in pairs]
-        return _suppressed(raw.boxes, scores, confidence, self.iou if iou is None else iou, max_detections)
+        return _suppressed(
+            raw.boxes, scores, confidence, self.iou if iou is None else iou, max_detections, self.agnostic
+        )
 
 
-def _suppressed(boxes: Tensor, scores: Tensor, confidence: float, iou: float, most: int) -> list[Detections]:
+def _suppressed(
+    boxes: Tensor, scores: Tensor, confidence: float, iou: float, most: int, agnostic: bool
+) -> list[Detections]:
     pairs = zip(boxes, scores, strict=True)
-    return [suppress(b, s, confidence=confidence, iou=iou, most=most) for b, s in pairs]
+    return [suppress(b, s, confidence=confidence, iou=iou, most=most, agnostic=agnostic) for b, s in pairs]
 
 
 def _inside(boxes: Tensor, grid: Any, size: tuple[float, float]) -> Tensor:

@@ -31,6 +31,11 @@ def detector_of(loaded: Loaded, request: Request) -> Family | None:
         given = request.class_names
         pairs = given.items() if isinstance(given, Mapping) else enumerate(given)
         family.names = {int(index): str(name) for index, name in pairs}
+    if request.boxes.agnostic and family.agnostic is None:
+        raise ValueError(f"agnostic=True means nothing for {family.title}: it chooses its boxes inside of itself.")
+    if family.agnostic is not None:
+        chosen = request.boxes.agnostic
+        family.agnostic = bool(loaded.prediction.agnostic if chosen is None else chosen)
     return family
 
 
@@ -99,8 +104,15 @@ def _of_method(
     kept, look = explained.detections, request.look
     boxes = [picture.geometry.box(box) for box in kept.boxes.tolist()]
     rows = zip(kept.labels.tolist(), kept.scores.tolist(), boxes, strict=True)
-    detections = [{"label": family.name_of(label), "score": score, "box": box} for label, score, box in rows]
+    detections: list[dict[str, Any]] = [
+        {"label": family.name_of(label), "score": score, "box": box} for label, score, box in rows
+    ]
     parts = [_part(part, method, boxes, family, picture, request) for part in explained.parts]
+    if kept.corners is not None:
+        corners = [picture.geometry.points(each) for each in kept.corners.tolist()]
+        detections = [each | {"corners": of} for each, of in zip(detections, corners, strict=True)]
+        members = [part.members for part in explained.parts]
+        parts = [each | {"corners": [corners[i] for i in of]} for each, of in zip(parts, members, strict=True)]
     whole, message = explained.heatmap(method), explained.note
     everything = request.boxes.per == "all" and family.indices(wanted_classes(family, loaded, request)) is None
     if everything and method in explained.features:

@@ -18,7 +18,7 @@ MOST_BOXES = 10  # on one picture, the best
 _FIGURE = 640  # pixels, the least of a figure's longer side
 _SHEET_TILE = 400
 
-Box = Sequence[float]
+Box = Sequence[Any]  # x1, y1, x2, y2, or four corners (x, y)
 
 
 def overlay_of(picture: Picture, heatmap: NDArray[np.float32], valid: bool, look: Look) -> NDArray[np.uint8]:
@@ -45,7 +45,7 @@ def methods_sheet(
     """The picture and each method's map, side by side, in rows of three to five."""
     first = next(iter(by_method.values()))
     pixels = np.asarray(picture.original)
-    boxes = [detection["box"] for detection in first.get("detections", [])[:MOST_BOXES]]
+    boxes = [each.get("corners", each["box"]) for each in first.get("detections", [])[:MOST_BOXES]]
     tiles = [Tile(pixels, None, ("image",) if look.caption else (), boxes=boxes)]
     for method, each in by_method.items():
         tiles.append(_tile(pixels, each["heatmap"], picture, (method,) if look.caption else (), boxes))
@@ -68,7 +68,7 @@ def parts_sheet(picture: Picture, parts: Sequence[Mapping[str, Any]], look: Look
         count = len(part["boxes"])
         words = [part["label"] or "all detections", f"{part['score']:.2f}"]
         words += [f"{MOST_BOXES} of {count} boxes"] if count > MOST_BOXES else []
-        boxes = part["boxes"][:MOST_BOXES]
+        boxes = part.get("corners", part["boxes"])[:MOST_BOXES]
         tiles.append(_tile(np.asarray(picture.original), part["heatmap"], picture, (SEPARATOR.join(words),), boxes))
     title = f"{len(tiles)} of {len(parts)} parts" if len(parts) > len(tiles) else ""
     return contact_sheet(tiles, title=title, tile_size=_SHEET_TILE, alpha=look.alpha, colormap=look.colormap)

@@ -47,6 +47,7 @@ def explain(
     confidence: float = 0.25,
     iou: float | None = None,
     max_detections: int | None = None,
+    agnostic: bool | None = None,
     half: bool = False,
     aggregate: Aggregate | None = None,
     component: int = 0,
@@ -100,6 +101,7 @@ def explain(
         k: Those rows; it asks for ``"overlap"``.
         confidence, iou, max_detections: Detections above this score, by this threshold of suppression, at most so many, are
             explained: as ``predict`` of the model's own library has them, unless given.
+        agnostic: Let boxes suppress those of other classes, as ``agnostic_nms`` of ultralytics; YOLO families only.
         half: As in ultralytics' ``predict``: half precision, on a GPU.
         aggregate: ``"mean"`` or ``"max"`` over several layers; by default the mean, for detectors the maximum.
         class_names: Names of a classifier's classes, or a mapping from index to name. Of a detector that knows its classes, the
@@ -121,7 +123,8 @@ def explain(
         For a classifier ``class_index``, ``class_name`` and ``probability``. For a detector ``parts``: dictionaries with
         ``heatmap``, ``overlay``, ``label``, ``score``, ``box`` (xyxy in the original image's pixels; None unless
         ``per="detection"``) and ``boxes`` (of all that it explains); ``detections``: label, score and box of each; and
-        ``parts_sheet``: a picture of the parts with their boxes.
+        ``parts_sheet``: a picture of the parts with their boxes. Of oriented boxes ``box`` is the upright one around it, and a
+        detection and a part have ``corners``: the four (x, y) of each, which are drawn.
 
         ``seen``: where the model saw a part of the picture only, that part, xyxy in pixels; the rest is hatched. ``message``
         says what is not as one may expect: a map is blank ("no focus" in the picture) and which layer would show it; a method
@@ -151,6 +154,7 @@ def explain(
         confidence=confidence,
         iou=iou,
         max_detections=max_detections,
+        agnostic=agnostic,
         aggregate=aggregate,
         class_names=class_names,
         colormap=colormap,

@@ -65,6 +65,7 @@ class Boxes:
     confidence: float = 0.25
     iou: float | None = None
     max_detections: int | None = None
+    agnostic: bool | None = None
 
     def given(self) -> list[str]:
         """Names of what differs from the default."""

@@ -11,6 +11,7 @@ typed there            here                                where it comes from
 ``imgsz``              ``size``                            ultralytics
 ``conf``               ``confidence``                      ultralytics
 ``max_det``            ``max_detections``                  ultralytics
+``agnostic_nms``       ``agnostic``                        ultralytics
 ``input_tensor``       ``image``                           grad-cam
 ``target_layers``      ``target_layer``                    grad-cam
 ``targets``            ``target``                          grad-cam: a list with one callable for the one image
@@ -72,6 +73,7 @@ IN_EXPLAIN: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "imgsz": ("size", _as_given),
     "conf": ("confidence", _as_given),
     "max_det": ("max_detections", _as_given),
+    "agnostic_nms": ("agnostic", _as_given),
     "input_tensor": ("image", _as_given),
     "target_layers": ("target_layer", _as_given),
     "targets": ("target", _target),
@@ -82,7 +84,7 @@ IN_AUTOSAVE: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "cam_layer": ("layer", _as_given),
     "save_eigen_cam": ("enabled", bool),
     "save_feature_maps": ("feature_maps", _as_given),
-    **{name: IN_EXPLAIN[name] for name in ("backward_per_class", "backprop_array", "conf", "max_det")},
+    **{name: IN_EXPLAIN[name] for name in ("backward_per_class", "backprop_array", "conf", "max_det", "agnostic_nms")},
 }
 
 

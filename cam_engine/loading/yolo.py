@@ -24,13 +24,14 @@ Size = int | Sequence[int]
 class Prediction:
     """What ``predict`` of an ultralytics ``YOLO`` keeps, unless it is told otherwise in the call.
 
-    ``iou``: threshold of suppression; ``max_detections``: most boxes kept; ``classes``: indices of those that are kept. None
-    where the library's own default holds.
+    ``iou``: threshold of suppression; ``max_detections``: most boxes kept; ``classes``: indices of those that are kept;
+    ``agnostic``: boxes suppress those of other classes. None where the library's own default holds.
     """
 
     iou: float | None = None
     max_detections: int | None = None
     classes: tuple[int, ...] | None = None
+    agnostic: bool | None = None
 
 
 def is_ultralytics_model(model: Any) -> bool:
@@ -67,7 +68,8 @@ def prediction_of(model: Any) -> Prediction:
         return Prediction()
     classes = settings.get("classes")
     classes = [classes] if isinstance(classes, int) else classes
-    return Prediction(settings.get("iou"), settings.get("max_det"), None if classes is None else tuple(classes))
+    kept = None if classes is None else tuple(classes)
+    return Prediction(settings.get("iou"), settings.get("max_det"), kept, settings.get("agnostic_nms"))
 
 
 def trained_size(model: Any, net: Any) -> Size | None:

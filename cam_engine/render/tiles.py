@@ -19,6 +19,9 @@ NUISANCE_COLOR = (64, 200, 255)
 OUTLINE_CASING = (16, 18, 20)
 
 
+Boxes = Sequence[Sequence[float]] | Sequence[Sequence[Sequence[float]]] | NDArray[np.floating] | None
+
+
 @dataclass(frozen=True, eq=False)
 class Tile:
     """One probe image at one look, and what to say about it.
@@ -31,7 +34,8 @@ class Tile:
         wrong: The prediction differs from the label; the caption is then red with a cross before it.
         masks: What should be looked at, bool (H, W) or (K, H, W): a solid outline.
         nuisance: What should not decide, bool (H, W) or (K, H, W): a dashed outline.
-        boxes: What should be looked at, as K boxes (x1, y1, x2, y2) in the image's pixels: solid rectangles.
+        boxes: What should be looked at, as K boxes (x1, y1, x2, y2) in the image's pixels: solid rectangles; or as K oriented
+            boxes of four corners (x, y): solid outlines.
         focus: Colour the focus only, as ``overlay`` does.
         seen: (x1, y1, x2, y2) in the image's pixels: what the model saw of it. What it did not see is grey and hatched.
 
@@ -45,7 +49,7 @@ class Tile:
     wrong: bool = False
     masks: NDArray[np.bool_] | None = None
     nuisance: NDArray[np.bool_] | None = None
-    boxes: Sequence[Sequence[float]] | NDArray[np.floating] | None = None
+    boxes: Boxes = None
     focus: bool = False
     seen: tuple[float, float, float, float] | None = None
 
@@ -86,7 +90,7 @@ def draw_tile(tile: Tile, size: tuple[int, int], *, alpha: float, colormap: str,
     for mask in _as_masks(tile.masks, "masks", shape):
         _outline(picture, mask, TARGET_COLOR, dashed=False)
     for box in _as_boxes(tile.boxes):
-        _rectangle(picture, box * np.tile([size[1] / shape[1], size[0] / shape[0]], 2))
+        _box(picture, box * [size[1] / shape[1], size[0] / shape[0]])
     if tile.heatmap is not None and not is_valid(tile.heatmap):
         return _labelled(picture, "no focus", "-")
     return picture
@@ -135,14 +139,23 @@ def _hatch_outside(picture: NDArray[np.uint8], image: NDArray[np.uint8], seen: N
     picture[outside] = np.where(lines, grey * 0.82, grey)[outside, None].astype(np.uint8)
 
 
-def _rectangle(picture: NDArray[np.uint8], box: NDArray[np.float64]) -> None:
+def _box(picture: NDArray[np.uint8], corners: NDArray[np.float64]) -> None:
+    """Two opposite corners (2, 2) of an upright box, or all four (4, 2) of an oriented one."""
     height, width = picture.shape[:2]
-    limits = np.array([width, height, width, height]) - 1
-    left, top, right, bottom = (int(edge) for edge in np.rint(box).clip(0, limits))
     line, casing = np.zeros((height, width), np.uint8), np.zeros((height, width), np.uint8)
-    cv2.rectangle(casing, (left, top), (right, bottom), 1, 3)
-    cv2.rectangle(line, (left, top), (right, bottom), 1, 1)
+    if len(corners) == 2:
+        corners = corners.clip(0, np.array([width, height]) - 1)
+        corners = _upright(corners)
+    points = [np.rint(corners).astype(np.int32)]
+    cv2.polylines(casing, points, True, 1, 3)
+    cv2.polylines(line, points, True, 1, 1)
     _stroke(picture, line, casing, TARGET_COLOR)
+
+
+def _upright(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The four corners of a box of two."""
+    (left, top), (right, bottom) = corners
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
 
 
 def _stroke(
@@ -183,11 +196,13 @@ def _as_masks(masks: NDArray[np.bool_] | None, name: str, shape: tuple[int, ...]
     return masks[None] if masks.ndim == 2 else masks
 
 
-def _as_boxes(boxes: Sequence[Sequence[float]] | NDArray[np.floating] | None) -> NDArray[np.float64]:
-    """(K, 4) float64, K = 0 for None."""
+def _as_boxes(boxes: Boxes) -> NDArray[np.float64]:
+    """(K, 2, 2), or (K, 4, 2) of oriented ones, float64, K = 0 for None."""
     if boxes is None or len(boxes) == 0:
-        return np.zeros((0, 4))
+        return np.zeros((0, 2, 2))
     corners = np.asarray(boxes, np.float64)
-    if corners.ndim != 2 or corners.shape[1] != 4 or not np.isfinite(corners).all():
-        raise ValueError(f"boxes are K rows of finite (x1, y1, x2, y2), got shape {corners.shape}: {boxes!r:.80}")
-    return corners
+    if corners.shape[1:] not in ((4,), (4, 2)) or not np.isfinite(corners).all():
+        raise ValueError(
+            f"boxes are K rows of finite (x1, y1, x2, y2), or of four (x, y), got shape {corners.shape}: {boxes!r:.80}"
+        )
+    return corners.reshape(len(corners), -1, 2)

@@ -8,6 +8,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from watched import Notes
 
 from cam_callbacks import CAMCallback, CAMMonitor, ProbeSet
 from cam_callbacks.clock import Clock
@@ -21,21 +22,22 @@ def probe(data):
 
 def test_out_of_memory_halves_the_batch_and_remembers(probe, net, caplog):
     """A device that holds three images; both of torch's errors."""
-    sizes = []
+    noted = Notes()
 
     class Device(torch.nn.Module):
         def forward(self, x):
-            sizes.append(len(x))
+            noted.note(len(x))
             if len(x) > 3:
                 raise (
                     torch.OutOfMemoryError("CUDA out of memory")
-                    if len(sizes) % 2
+                    if len(noted.all()) % 2
                     else RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
                 )
             return x
 
     small = CAMMonitor(probe, "gradcam", layers="1.8", batch_size=8)
     record = small.look(torch.nn.Sequential(Device(), net))
+    sizes = noted.all()
     assert sizes[:4] == [2, 8, 4, 2] and max(sizes[4:]) == 2  # the first two tell the task and small.batches.size == 2
     assert caplog.text.count("out of memory") == 2
     plain = CAMMonitor(probe, "gradcam", layers="8").look(net)
@@ -97,17 +99,38 @@ def test_a_strategy_that_spreads_parameters_is_left_alone(fit, pl, monkeypatch):
     assert sum("does not look" in str(w.message) for w in caught) == 1
 
 
+def test_images_stream_through(net):
+    """At no time is there a tensor, beside the probe's own, of all images: neither for the noise floor nor for exchange tests."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    largest = [0]
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            answer = func(*args, **kwargs or {})
+            made = [t for t in torch.utils._pytree.tree_leaves(answer) if isinstance(t, torch.Tensor)]
+            largest[0] = max([largest[0], *(t.numel() for t in made)])
+            return answer
+
+    count, shape = 400, (3, 24, 24)
+    monitor = CAMMonitor(ProbeSet(torch.rand(count, *shape), torch.arange(count) % 4), ("eigencam", "gradcam"), "8")
+    with Sizes():
+        monitor.look(net)
+    assert 0 < largest[0] < count * np.prod(shape) / 2
+
+
 def test_no_tensor_of_a_look_survives_it(probe, net):
     """Neither activations, gradients nor outputs; only the maps of tracks, which are numpy arrays."""
-    born: list[weakref.ref] = []
+    noted = Notes()
     for module in net:
-        module.register_forward_hook(lambda module, inputs, output: born.append(weakref.ref(output)))
+        module.register_forward_hook(lambda module, inputs, output: noted.note(weakref.ref(output)))
     monitor = CAMMonitor(probe, ("eigencam", "gradcam"))
     gc.collect()
     before = {id(o) for o in gc.get_objects() if isinstance(o, torch.Tensor)}
     monitor.look(net)
     gc.collect()
     left = [o for o in gc.get_objects() if isinstance(o, torch.Tensor) and id(o) not in before]
+    born = noted.all()
     assert len(born) > 20 and not [ref for ref in born if ref() is not None] and not left
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from watched import Notes
 
 from cam_callbacks import CAMCallback, CAMMonitor, ProbeSet, RecordStore
 from cam_callbacks.clock import Clock
@@ -211,11 +212,11 @@ def test_a_look_without_them_keeps_what_monitors_saw(net, probe):
 
 
 def test_out_of_memory_halves_the_mixtures_too(net, probe):
-    sizes = []
+    sizes = Notes()
     plain = net.forward
 
     def limited(x):
-        sizes.append(len(x))
+        sizes.note(len(x))
         if len(x) > 8:
             raise torch.OutOfMemoryError("out of memory")
         return plain(x)
@@ -224,7 +225,7 @@ def test_out_of_memory_halves_the_mixtures_too(net, probe):
     expected = CAMMonitor(probe, "gradcam", "8", batch_size=8)
     monitor = CAMMonitor(probe, "gradcam", "8", batch_size=32)
     record = monitor.look(net)
-    assert max(sizes) > 8 and monitor.batches.size == 8
+    assert max(sizes.all()) > 8 and monitor.batches.size == 8
     for key, classes in expected.look(net).exchanged.items():
         np.testing.assert_array_equal(record.exchanged[key], classes)
 

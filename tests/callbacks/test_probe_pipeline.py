@@ -211,6 +211,45 @@ class Bytes(Classifier):
         return self.net(normalised(x / 255) if x.dtype == torch.uint8 else x)
 
 
+class ChannelsLast(Classifier):
+    """Takes (N, H, W, C) itself, or lets its steps move them."""
+
+    moves = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x if self.moves else x.movedim(-1, 1))
+
+    def outputs(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return super().outputs([batch[0].movedim(-1, 1), *batch[1:]] if self.moves else batch)
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_images_with_their_channels_last(moves, tmp_path):
+    dataset = Items(lambda image, label, index: (normalised(image).movedim(0, -1), label, index))
+
+    def make() -> Any:
+        module = ChannelsLast()
+        module.moves = moves
+        return module, loaders(dataset)
+
+    probe = check(make, tmp_path)
+    assert probe.images.shape == (N, *RAW.shape[1:])
+    np.testing.assert_array_equal(probe.images[0], normalised(RAW[int(probe.ids[0])]))
+
+
+class SomeLabels(Classifier):
+    def training_step(self, batch: Any, _: int) -> torch.Tensor:
+        logits, labels, _index = self.outputs(batch)
+        return nn.functional.cross_entropy(logits, labels, ignore_index=-1)
+
+
+def test_images_without_a_label_are_left_out(tmp_path):
+    """−1 is how a dataset says that an image has none."""
+    dataset = Items(lambda image, label, index: (normalised(image), label if index % 4 else -1, index))
+    probe = check(lambda: (SomeLabels(), loaders(dataset)), tmp_path)
+    assert len(probe) == 12 and probe.labels.tolist() == [int(LABELS[int(name)]) for name in probe.ids]
+
+
 def test_integers_stay_integers(tmp_path):
     images = (RAW * 255).byte()
     probe = check(lambda: (Bytes(), loaders(Items(images=images))), tmp_path)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -78,6 +81,31 @@ def test_what_a_full_disk_refused_is_kept_and_written_when_there_is_room(store, 
     assert written.looks == list(range(14, 31)) and written.manifest
     assert [r.user_metrics for r in written[:-1]] == [{"val_acc": look / 30} for look in range(14, 30)]
     assert len(list(store.folder.iterdir())) == 16 * 2 + 1 + 1  # the last look has no numbers; and the manifest
+
+
+def test_threads_write_side_by_side_also_while_the_disk_refuses(store, monkeypatch):
+    """The training writes looks while the delivery keeps parameters; what waited is written by whoever comes next."""
+    refusals, real = itertools.cycle([True, True, False]), os.fsync
+
+    def sometimes_full(descriptor):
+        time.sleep(0.001)  # lets the others in
+        if next(refusals):
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    def write(thread):
+        for look in range(thread * 4, thread * 4 + 4):
+            store.write(record(look))
+            store.write_params({f"{thread}": str(look)})
+
+    monkeypatch.setattr(os, "fsync", sometimes_full)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    monkeypatch.undo()
+    copy = pickle.loads(pickle.dumps(store))
+    for each in (store, copy):
+        each.write(record(16))
+        assert RecordStore(store.folder).looks == list(range(17)) and len(each.params) == 1 and not each._unwritten
 
 
 def test_damage_is_named_and_costs_one_record(store):

@@ -11,6 +11,7 @@ from torch import nn
 
 from cam_callbacks import CAMMonitor, ProbeSet, RecordStore
 from cam_callbacks.drawing import Drawing
+from cam_callbacks.look.hints import Hints
 from cam_callbacks.look.options import LookOptions
 from cam_callbacks.look.recognise import largest_classes, recognise
 from cam_callbacks.look.scores import scores_of
@@ -24,9 +25,9 @@ def probe(**known):
     return ProbeSet(torch.rand(N, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)), **known)
 
 
-def told(outputs, known=None, target="label", losses=()):
+def told(outputs, known=None, target="label", **hints):
     of = probe(**(known or {}))
-    return recognise(scores_of(outputs, of, N), of, target, losses)
+    return recognise(scores_of(outputs, of, N), of, target, Hints(**hints))
 
 
 def maps(classes=3):
@@ -83,8 +84,55 @@ def test_what_a_model_returns_and_what_is_known_tell_the_task(kind, outputs, kno
 
 def test_a_loss_of_embeddings_tells_them_from_classes():
     known = {"labels": [0, 1] * 3}
-    assert told(torch.randn(N, 8), known, losses=["NTXentLoss"]).kind == "no score"
-    assert told(torch.randn(N, 8), known, losses=["NTXentLoss", "CrossEntropyLoss"]).kind == "classification"
+    assert told(torch.randn(N, 8), known, losses=("NTXentLoss",)).kind == "no score"
+    assert told(torch.randn(N, 8), known, losses=("NTXentLoss", "CrossEntropyLoss")).kind == "classification"
+
+
+def test_labels_beside_an_embedding_make_no_classes_of_it():
+    named = {"labels": [0, 1, 2] * 2, "class_names": ["square", "disc", "cross"]}
+    embedding = told(torch.randn(N, 8), named)
+    assert embedding.kind == "no score" and "(6, 8) float32, and the data have 3 classes, so" in embedding.words
+    assert told(torch.randn(N, 3), named).kind == "classification"
+    assert told(torch.randn(N, 8), named, heads=frozenset({8})).kind == "classification"  # a head of other classes
+    assert told(torch.randn(N, 8), named, losses=("CrossEntropyLoss",)).kind == "classification"
+    assert told(torch.randn(N, 8), named, "predicted").kind == "classification"
+    nameless = {"labels": named["labels"]}
+    assert told(torch.randn(N, 8), nameless).kind == "classification"
+    assert told(torch.randn(N, 3), nameless, partial=True).kind == "classification"
+    assert told(torch.randn(N, 8), nameless, partial=True).kind == "no score"
+
+
+def test_of_several_scores_the_one_of_the_labels():
+    heads = {"age": torch.randn(N, 1), "box": torch.randn(N, 4), "kind": torch.randn(N, 3)}
+    known = probe(labels=[0, 1, 2] * 2, class_names=["square", "disc", "cross"])
+    assert scores_of(heads, known, N).output.path == ("kind",)
+    assert scores_of(heads, probe(labels=[0, 1, 2] * 2), N).output.path == ("box",)  # the first that could be it
+
+    class Attributes(dict):  # as people write it
+        __getattr__ = dict.__getitem__
+
+    assert scores_of(Attributes(loss=torch.zeros(()), logits=torch.randn(N, 3)), known, N).output.path == ("logits",)
+
+
+class Encoder(nn.Module):
+    """Its forward is a part of what is trained: a decoder is called elsewhere."""
+
+    def __init__(self, whole):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.decoder, self.whole = nn.Linear(4, 3 * SIZE * SIZE), whole
+
+    def forward(self, x):
+        code = self.encoder(x)
+        return (code, self.decoder(code).reshape(-1, 3, SIZE, SIZE)) if self.whole else code
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_encoder_with_labels_beside_its_images_is_no_classifier(whole, tmp_path):
+    monitor = CAMMonitor(probe(labels=[0, 1] * 3), folder=tmp_path)
+    monitor.look(Encoder(whole))
+    assert monitor.task.kind == "no score"
+    assert {method for method, _ in monitor.store[-1].maps} == {"eigencam"}
 
 
 def test_the_users_target_goes_first():

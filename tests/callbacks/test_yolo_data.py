@@ -76,6 +76,9 @@ def test_polygons_become_boxes_and_boxes_outside_are_cut(tmp_path):
     probe = probe_from_yolo(tmp_path)
     np.testing.assert_allclose(probe.boxes[0], [[40, 40, 120, 120], [120, 40, 160, 120]])
     assert probe.box_labels == [[0, 1]]
+    inside = probe.masks[0]
+    assert inside[45, 45] and inside[110, 80] and not inside[110, 45]  # the triangle, not the box around it
+    assert inside[80, 150] and inside.mean() == pytest.approx((0.125 * 160**2 + 40 * 80) / 160**2, rel=0.03)
 
 
 def test_choice_is_balanced_and_repeatable(tmp_path):

@@ -202,3 +202,19 @@ def test_a_run_whose_rules_raised_nothing_can_say_so(two):
 def test_no_runs_no_page():
     with pytest.raises(ValueError, match="at least one run"):
         page_data([])
+
+
+def test_of_many_runs_the_page_holds_those_that_differ_most(write_run):
+    """Twelve that hardly differ, and three that do: these are in it, and the first, with which the others are compared."""
+    many = [load_run(write_run(f"alike {i}", focus=0.6 + i / 1000, epochs=2)) for i in range(12)]
+    others = [load_run(write_run(f"other {i}", on, focus=f, epochs=2)) for i, (on, f) in enumerate(OTHERS)]
+    data = page_data([*many[:5], *others, *many[5:]])
+    names = [run["name"] for run in data["runs"]]
+    assert len(names) == 12 and names[0] == "alike 0" and {f"other {i}" for i in range(len(others))} <= set(names)
+    assert any(note.startswith("This page holds 12 of 15 runs") for note in data["notes"])
+    assert {len(group["rows"][0]["cells"]) for group in data["summary"]} == {12}
+    few = page_data(many)
+    assert len(few["runs"]) == 12 and not any("This page holds" in note for note in few["notes"])
+
+
+OTHERS = (("masks", 0.95), ("nuisance", 0.9), ("nuisance", 0.3))

@@ -161,6 +161,13 @@ def test_a_run_goes_through_mlflow_and_back(write_run, log, tracking_uri):
     )
 
 
+def test_what_mlflow_keeps_on_this_disk_is_read_in_place(write_run, log, tracking_uri, monkeypatch):
+    """Hundreds of runs are not copied to be compared."""
+    run_id = log(cam__records=write_run("clean"))
+    monkeypatch.setattr(mlflow.MlflowClient, "download_artifacts", lambda *_: pytest.fail("copied"))
+    assert len(load_run(run_id, tracking_uri).records) == 8
+
+
 def test_records_of_several_callbacks_in_one_mlflow_run(write_run, log, tracking_uri):
     run_id = log(cam__one__records=write_run("a", name="one"), cam__two__records=write_run("b", name="two"))
 

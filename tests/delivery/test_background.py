@@ -147,6 +147,23 @@ def test_a_failing_server_draws_nothing_from_pythons_random_stream(monkeypatch):
     listening.close()
 
 
+def test_a_run_that_is_named_in_the_background_draws_nothing_from_it_either(tmp_path):
+    """MLflow draws names of runs from Python's stream; what others do with MLflow goes on as ever."""
+    uri = f"sqlite:///{tmp_path}/m.db"
+    before = random.getstate()
+    logger = DurableMLFlowLogger("e", tracking_uri=uri, queue=tmp_path / "queues")
+    logger.log_metrics({"a": 1.0}, 0)
+    logger.finalize("success")
+    assert random.getstate() == before
+    client = MlflowClient(uri)
+    assert client.get_run(logger.run_id).info.run_name
+    names = []
+    for _ in range(2):
+        random.seed(3)
+        names.append(client.create_run(logger.experiment_id).info.run_name)
+    assert names[0] == names[1] and random.getstate() != before
+
+
 def test_a_server_that_listens_and_is_silent_does_not_hold_the_first_look(monkeypatch):
     monkeypatch.setattr("cam_callbacks.lightning_trainer.NAME_WAIT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections import Counter
 
 import mlflow
 import numpy as np
@@ -51,20 +52,25 @@ def shown(folder):
 
 
 def test_every_picture_is_drawn_once_for_all_loggers(store, tmp_path, flow, monkeypatch):
-    drawn = []
+    drawn = Counter()
 
-    def counted(*args, **options):
-        drawn.append(options["title"])
-        return panel(*args, **options)
+    def count(name):
+        draw = getattr(drawing_module, name)
 
-    panel = drawing_module.panel
-    monkeypatch.setattr(drawing_module, "panel", counted)
+        def counted(*args, **options):
+            drawn[name] += 1
+            return draw(*args, **options)
+
+        monkeypatch.setattr(drawing_module, name, counted)
+
+    for name in ("panel", "contact_sheet", "focus_wall"):
+        count(name)
     sinks = [TensorBoardSink(SummaryWriter(str(tmp_path / n)), name=n) for n in ("a", "b")] + [MLflowSink(*flow)]
     delivery = Delivery(store, sinks, IMAGES)
     delivery.ledger.forget_from(0)
     delivery.offer()
     assert delivery.finish(60)
-    assert len(drawn) == 2 * METHODS * IMAGES
+    assert drawn == {"panel": 2 * METHODS * IMAGES, "contact_sheet": 2 * METHODS, "focus_wall": 2 * METHODS}
     assert delivery.seconds > 0
     assert shown(tmp_path / "a").keys() == shown(tmp_path / "b").keys()
 

@@ -17,6 +17,7 @@ from wandb_files import OFFLINE, history, kinds
 
 from cam_callbacks import CAMCallback, ProbeSet, RecordStore
 from cam_callbacks.drawing import Drawing
+from cam_callbacks.loop import CAMLoop
 from cam_engine.render import encode_jpeg
 
 pytestmark = pytest.mark.timeout(900)  # W&B starts a process of its own, each time
@@ -78,6 +79,33 @@ def test_a_training_shows_its_looks_there(package, tmp_path):
     mine = [row["trainer/global_step"] for row in rows if "mine" in row]
     assert mine == sorted(mine) and len(mine) == 6
     assert [a.title for a in kinds(tmp_path, "alert")] == ["cam/alert/collapsed"]
+
+
+def test_a_loop_of_ones_own_has_numbers_and_pictures_in_a_row(tmp_path):
+    import wandb
+
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, 2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    )
+    images, labels = data().tensors
+    with pytest.warns(UserWarning, match="W&B is left out.*no run is active; call wandb.init"):
+        CAMLoop(ProbeSet(images[:3]), tmp_path / "none", wandb=True).look(net)
+    with (
+        wandb.init(project="mine", dir=tmp_path) as run,
+        CAMLoop(
+            ProbeSet(images[:3], labels[:3]), tmp_path / "looks", wandb=True, methods="gradcam", on_error="raise"
+        ) as watch,
+    ):
+        for epoch in (2, 5):
+            run.log({"loss": 0.5})
+            watch.look(net, epoch)
+    rows = [row for row in history(tmp_path) if "cam/entropy/gradcam" in row]
+    assert [row["cam/epoch"] for row in rows] == [2, 5] and all("loss" not in row for row in rows)
+    for row, record in zip(rows, watch.store, strict=True):
+        assert row["cam/entropy/gradcam"] == pytest.approx(record.metrics["cam/entropy/gradcam"], nan_ok=True)
+    assert pictures(rows) == {(f"cam/gradcam/{name}", epoch): 1 for name in PICTURES for epoch in (2, 5)}
+    axes = {metric.name: metric.step_metric for metric in kinds(tmp_path, "metric")}
+    assert axes["cam/entropy/gradcam"] == axes["cam/gradcam/sheet"] == "cam/epoch" and "loss" not in axes
 
 
 def test_any_image_id_is_a_picture_inside_the_run(tmp_path):

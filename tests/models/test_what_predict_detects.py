@@ -12,6 +12,7 @@ pytest.importorskip("ultralytics", reason="make test-models runs this in .venv-p
 from ultralytics import RTDETR, YOLO
 
 from cam_engine import AutoSave, explain
+from cam_engine.loading import load_model
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "models"), str(ROOT / "examples")]
@@ -72,6 +73,7 @@ def test_a_checkpoint_is_explained_at_the_size_it_was_trained_at(trained, pictur
     [
         {"conf": 0.6},
         {"iou": 0.2},
+        {"agnostic_nms": True, "iou": 0.2, "conf": 0.01},
         {"max_det": 2},
         {"classes": [1]},
         {"imgsz": [128, 192]},
@@ -85,11 +87,11 @@ def test_what_predict_is_told_explain_is_told(trained, picture, given):
 
 
 def test_what_the_model_itself_is_told(trained, picture):
-    trained.overrides |= {"classes": [0], "iou": 0.3, "max_det": 3}
+    trained.overrides |= {"classes": [0], "iou": 0.3, "max_det": 3, "agnostic_nms": True}
     try:
         assert_same(explain(trained, picture, "layercam"), trained.predict(picture, verbose=False)[0])
     finally:
-        for name in ("classes", "iou", "max_det"):
+        for name in ("classes", "iou", "max_det", "agnostic_nms"):
             trained.overrides.pop(name)
 
 
@@ -116,8 +118,27 @@ def test_a_blank_layer_names_the_one_that_shows_it(trained, picture):
     assert (maps[blank[0]]["overlay"] != np.asarray(Image.open(picture).convert("RGB"))).any()
 
 
+def test_half_reaches_a_model_that_is_not_on_a_cpu():
+    """Of a GPU there is none here; a device without memory is another one too."""
+    yolo = YOLO("yolov8n.yaml", verbose=False)
+    assert load_model(yolo, half=True).net is yolo.model
+    yolo.model.to("meta")
+    taken = load_model(yolo, half=True).net
+    assert {p.dtype for p in taken.parameters()} == {torch.float16}
+    assert {p.dtype for p in yolo.model.parameters()} == {torch.float32}
+
+
+def test_what_suppresses_inside_of_itself_is_never_agnostic():
+    from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+    net = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
+    with pytest.raises(ValueError, match=r"agnostic=True means nothing for .*inside of itself"):
+        explain(net, untrained.photograph(), "layercam", agnostic_nms=True)
+
+
+@pytest.mark.parametrize("agnostic", [False, True])
 @pytest.mark.parametrize("name", ["yolov8n-obb", "yolo11n-obb"])
-def test_oriented_boxes_are_kept_as_ultralytics_keeps_them(name):
+def test_oriented_boxes_are_kept_as_ultralytics_keeps_them(name, agnostic):
     from ultralytics.utils.nms import non_max_suppression
     from ultralytics.utils.ops import xywhr2xyxyxyxy
 
@@ -129,12 +150,15 @@ def test_oriented_boxes_are_kept_as_ultralytics_keeps_them(name):
     picture = np.array(untrained.photograph().resize((320, 224)))  # no two scores are equal, as in noise
     with torch.no_grad():
         outputs = net.eval()(torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255)
-    (kept,) = family_of(net).detections(outputs, confidence=0.25, iou=0.7)
-    (theirs,) = non_max_suppression(outputs, 0.25, 0.7, nc=len(net.names), rotated=True)
-    assert len(kept) == len(theirs) > 20
+    family = family_of(net)
+    family.agnostic = agnostic
+    (kept,) = family.detections(outputs, confidence=0.25, iou=0.7)
+    (theirs,) = non_max_suppression(outputs, 0.25, 0.7, nc=len(net.names), rotated=True, agnostic=agnostic)
+    assert len(kept) == len(theirs) > 10
     corners = xywhr2xyxyxyxy(torch.cat([theirs[:, :4], theirs[:, -1:]], 1))
     boxes = torch.cat([corners.amin(1), corners.amax(1)], 1)
     torch.testing.assert_close(kept.boxes, boxes, atol=1e-2, rtol=1e-4)
+    torch.testing.assert_close(kept.corners, corners, atol=1e-2, rtol=1e-4)
     assert kept.labels.tolist() == theirs[:, 5].long().tolist()
 
 
@@ -143,8 +167,14 @@ def test_oriented_boxes_are_explained(method):
     torch.manual_seed(0)
     yolo = YOLO("yolov8n-obb.yaml", verbose=False)
     untrained.make_it_detect(yolo.model, classes=(3, 4), share=0.01)
-    found = explain(yolo, untrained.photograph(), method, size=160, per="class")
+    photo = untrained.photograph()
+    found = explain(yolo, photo, method, size=160, per="class")
     assert found["parts"] and found["heatmap"].any()
+    predicted = yolo.predict(photo, imgsz=160, verbose=False)[0].obb
+    np.testing.assert_allclose([d["corners"] for d in found["detections"]], predicted.xyxyxyxy.numpy(), atol=0.5)
+    for part in found["parts"]:  # of the same boxes, in the same order
+        of = [d["corners"] for d in found["detections"] if d["label"] == part["label"]]
+        assert part["corners"] == of and len(of) == len(part["boxes"])
 
 
 def test_a_classifier_is_cropped_as_predict_crops():
