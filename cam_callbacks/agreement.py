@@ -138,7 +138,7 @@ class Agreement:
         except RuntimeError as error:
             raise CollectiveError(
                 f"a process of this training did not answer within {PATIENCE.total_seconds():.0f} s, or is gone: {error}"
-            ) from error
+            ) from None  # a cause would be told in its place
         finally:
             self._saying = False
         said, *numbers = words.tolist()

@@ -70,7 +70,7 @@ def everywhere(compute: Callable[[], T], group: Any = None) -> list[T]:
         except RuntimeError as lost:
             if group is None:
                 raise
-            raise CollectiveError(f"a process of this training does not answer, or is gone: {lost}") from lost
+            raise CollectiveError(f"a process of this training does not answer, or is gone: {lost}") from None
     failures = [(of_all, where, message) for where, (_, message, of_all) in enumerate(gathered) if message is not None]
     if failures:
         of_all, where, message = min(failures)

@@ -195,8 +195,8 @@ def two_dimensions() -> Any:
 def refused() -> Any:
     """What is not looked at, in one line each; on all processes, and without a collective call."""
     said = []
-    part = nn.Sequential(trained(), nn.Identity())
-    fully_shard(part)
+    part = nn.Sequential(_each(trained(), (3,)), nn.Identity())
+    fully_shard(part)(conftest.blobs().tensors[0][:2])
     for model in (FullyShardedDataParallel(trained(), device_id=torch.device("cpu")), part[0]):
         try:
             monitor().look(model)

@@ -33,6 +33,9 @@ class Sharded(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.net = conftest.network()
+        for module in self.net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.0  # else each process has its own running statistics, and with them another model
 
     def configure_model(self) -> None:
         from torch.distributed.fsdp import fully_shard

@@ -42,7 +42,7 @@ def test_replay_of_the_shards_in_one_process_gives_the_records_of_the_training(t
             np.testing.assert_allclose(a.maps[method, "net.8"], b.maps[method, "8"], rtol=0, atol=1e-6 * scale)
         untimed = {k for k in b.metrics if "seconds" not in k and "overhead" not in k}
         for key in untimed:
-            assert a.metrics[key] == pytest.approx(b.metrics[key], abs=1e-6, nan_ok=True), key
+            assert a.metrics[key] == pytest.approx(b.metrics[key], rel=1e-6, abs=1e-6, nan_ok=True), key
 
 
 def test_a_training_that_is_resumed_from_its_shards_goes_on_with_the_records(trained):
