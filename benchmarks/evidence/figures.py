@@ -210,7 +210,7 @@ def rivals(runs: Sequence[Row]) -> dict[str, dict[str, Any]]:
         "default settings, with masks": default("with masks"),
         "default settings, without masks": default("without masks"),
         "default settings, without masks or nuisance": default("without either"),
-        "default settings, with masks, 16 mixtures a look": default("few mixtures"),
+        "default settings, with masks, 32 mixtures a look": default("few mixtures"),
         "calibrated, with masks": by_calibration("with masks"),
         "calibrated, without masks": by_calibration("without masks"),
         "calibrated, without masks or nuisance": by_calibration("without either"),
@@ -225,7 +225,7 @@ def rivals(runs: Sequence[Row]) -> dict[str, dict[str, Any]]:
         name = "without masks" if view == "without either" else view
         timed[f"default settings, {name}{words}"] = lambda row, v=view: row["alarms"][v]  # type: ignore[misc]
         timed[f"calibrated, {name}{words}"] = lambda row, v=view: (row["calibrated"] or {}).get(v)  # type: ignore[misc]
-    timed["default settings, with masks, 16 mixtures a look"] = lambda row: row["alarms"]["few mixtures"]
+    timed["default settings, with masks, 32 mixtures a look"] = lambda row: row["alarms"]["few mixtures"]
     for view in ("with masks", "without masks"):
         timed[f"alerts of version 0.1, {view}"] = lambda row, v=view: row["version 0.1"][v]  # type: ignore[misc]
     return {

@@ -28,7 +28,7 @@ from cam_engine.exchange import (
 )
 
 # Of each part: at a look, at the last look of a fit, and at one that leaves no time for more.
-MIXTURES, LAST_MIXTURES, FEW_MIXTURES = 64, 192, 16
+MIXTURES, LAST_MIXTURES, FEW_MIXTURES = 64, 192, 32
 
 
 def pairs_of(n: int, labels: Sequence[Any] | None, mixtures: int, seed: int = 0) -> NDArray[np.int64]:
@@ -36,6 +36,12 @@ def pairs_of(n: int, labels: Sequence[Any] | None, mixtures: int, seed: int = 0)
     pairs = draw_pairs(n, math.ceil(mixtures / n), labels, seed)
     receivers = np.random.default_rng(seed).permutation(n)[:mixtures]
     return pairs[np.isin(pairs[:, 1], receivers)]
+
+
+def few_of(parts: Sequence[str]) -> tuple[str, ...]:
+    """The parts that a few mixtures go to."""
+    known = {"object", "background"} <= set(parts)
+    return tuple(part for part in parts if not known or part in ("object", "background", "nuisance"))
 
 
 class Exchange:
@@ -67,8 +73,8 @@ class Exchange:
         """How many mixtures a part this look makes; 0: no test.
 
         Under ``max_overhead`` all of them are left out before looks are. Without it they keep to a share of their own, unless the
-        number of donors was chosen: where all would take too long a few are made, of the parts that need no map. The last look, on
-        which the verdict stands, has a share to itself.
+        number of donors was chosen: where all would take too long a few are made. The last look, on which the verdict stands, has a
+        share to itself.
 
         Args:
             clock: The training's.
@@ -94,9 +100,11 @@ class Exchange:
         return tests * len(self.pairs(mixtures))
 
     def _parts_of(self, mixtures: int) -> tuple[str, ...]:
-        """A few mixtures go to what alerts are raised by; that a map shows what decides is tested where there is time."""
-        few = self.donors is None and mixtures < MIXTURES
-        return tuple(part for part in self.parts if not few or "maps" not in get_part(part).needs)
+        """A few mixtures go to what alerts are raised by: where the object is known to that, the background and a suspected region,
+        else to all parts that need no map. That a map shows what decides is tested where there is time."""
+        if self.donors is not None or mixtures >= MIXTURES:
+            return self.parts
+        return few_of([part for part in self.parts if "maps" not in get_part(part).needs])
 
     def test(self, subject: Subject, explained: Explained, mixtures: int = MIXTURES) -> Exchanged | None:
         """Ask the model. None where it is no classifier, or nothing is to be tested.
