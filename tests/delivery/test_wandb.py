@@ -93,7 +93,12 @@ def test_a_loop_of_ones_own_has_numbers_and_pictures_in_a_row(tmp_path):
     with (
         wandb.init(project="mine", dir=tmp_path) as run,
         CAMLoop(
-            ProbeSet(images[:3], labels[:3]), tmp_path / "looks", wandb=True, methods="gradcam", on_error="raise"
+            ProbeSet(images[:3], labels[:3]),
+            tmp_path / "looks",
+            wandb=True,
+            methods="gradcam",
+            on_error="raise",
+            wait=300,
         ) as watch,
     ):
         for epoch in (2, 5):

@@ -119,10 +119,10 @@ def test_a_blank_layer_names_the_one_that_shows_it(trained, picture):
 
 
 def test_half_reaches_a_model_that_is_not_on_a_cpu():
-    """Of a GPU there is none here; a device without memory is another one too."""
+    """Where there is no GPU: one parameter on a device without memory."""
     yolo = YOLO("yolov8n.yaml", verbose=False)
     assert load_model(yolo, half=True).net is yolo.model
-    yolo.model.to("meta")
+    yolo.model.register_parameter("elsewhere", torch.nn.Parameter(torch.zeros(1, device="meta")))
     taken = load_model(yolo, half=True).net
     assert {p.dtype for p in taken.parameters()} == {torch.float16}
     assert {p.dtype for p in yolo.model.parameters()} == {torch.float32}
@@ -170,8 +170,12 @@ def test_oriented_boxes_are_explained(method):
     photo = untrained.photograph()
     found = explain(yolo, photo, method, size=160, per="class")
     assert found["parts"] and found["heatmap"].any()
-    predicted = yolo.predict(photo, imgsz=160, verbose=False)[0].obb
-    np.testing.assert_allclose([d["corners"] for d in found["detections"]], predicted.xyxyxyxy.numpy(), atol=0.5)
+    for each in found[
+        "detections"
+    ]:  # as ultralytics has them (above); the upright box around them is cut at the picture's edges
+        corners = np.array(each["corners"])
+        around = [corners.min(0).clip(0, photo.size), corners.max(0).clip(0, photo.size)]
+        np.testing.assert_allclose(np.concatenate(around), each["box"], atol=1e-2)
     for part in found["parts"]:  # of the same boxes, in the same order
         of = [d["corners"] for d in found["detections"] if d["label"] == part["label"]]
         assert part["corners"] == of and len(of) == len(part["boxes"])
