@@ -12,6 +12,7 @@ from cam_callbacks.inputs import leaves
 from cam_callbacks.look.calling import Calling
 from cam_callbacks.probe import ProbeSet
 from cam_engine import _tree
+from cam_engine.sharding import is_sharded
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ def _others(probe: ProbeSet) -> Iterator[Tensor]:
 
 
 def _leaves_parts_alone(model: nn.Module, returned: list[Tensor]) -> bool:
+    if is_sharded(model):  # what ran are gathered copies, of which it cannot be told whose they are
+        return False
     used = {id(parameter) for tensor in returned for parameter in _parameters_of(tensor)}
     return bool(used) and any(p.requires_grad and id(p) not in used for p in model.parameters())
 

@@ -184,7 +184,7 @@ class CAMMonitor:
         look, options = self.looks, self.options
         epoch = look if epoch is None else epoch
         self.batches.plan = plan = plan_of(model)
-        with plan.together(lambda: entered(model, options)):
+        with processes.together(lambda: entered(model, options)):
             subject = plan.together(lambda: self._subject_of(model))
             probe = subject.task.probe
             explained = explain(subject, probe.images)
@@ -270,12 +270,8 @@ class CAMMonitor:
         """What to say of layers whose maps hardly show a place; None where there is none. Takes a forward where there is one."""
         if (subject := self._subject) is None:
             return None
-
-        def told() -> str | None:
-            with entered(subject.given, self.options):
-                return coarse_words(subject, self.probe.images, record.maps)
-
-        return self.batches.plan.step(told)
+        with entered(subject.given, self.options):
+            return self.batches.plan.step(lambda: coarse_words(subject, self.probe.images, record.maps))
 
     def release(self) -> None:
         """Let go of the model; the next look may be at another."""
