@@ -59,8 +59,12 @@ def as_it_is(tensor: Tensor) -> Callable[[], None]:
 
     By value, for no version counter tells of what was changed through ``.data``, by numpy, or by a fused observer. Its own
     counter stays as it is, so that a backward that is still to come finds what it saved. A tensor of a kind that cannot be
-    compared (sparse, quantized, a subclass) is put back where its counter moved.
+    compared (sparse, quantized, a subclass) is put back where its counter moved. Of one that is spread over processes the part
+    that lies here is.
     """
+    part = getattr(tensor, "_local_tensor", None)
+    if type(part) is Tensor:
+        return as_it_is(part)
     version, memory, plain = tensor._version, tensor.data, _is_plain(tensor)
     try:
         values = memory.clone()

@@ -71,7 +71,7 @@ def _others(probe: ProbeSet) -> Iterator[Tensor]:
 
 
 def _leaves_parts_alone(model: nn.Module, returned: list[Tensor]) -> bool:
-    if is_sharded(model):  # what ran are gathered copies, of which it cannot be told whose they are
+    if is_sharded(model):  # what a forward uses is gathered for it, and none of the model's own parameters
         return False
     used = {id(parameter) for tensor in returned for parameter in _parameters_of(tensor)}
     return bool(used) and any(p.requires_grad and id(p) not in used for p in model.parameters())

@@ -270,6 +270,7 @@ class CAMMonitor:
         """What to say of layers whose maps hardly show a place; None where there is none. Takes a forward where there is one."""
         if (subject := self._subject) is None:
             return None
+
         with entered(subject.given, self.options):
             return self.batches.plan.step(lambda: coarse_words(subject, self.probe.images, record.maps))
 
