@@ -105,11 +105,16 @@ class Runtime:
         self._orders = [(state, list(_order(state))) for state in self._states]
 
     def put_back(self, gather: bool = True) -> None:
-        """As it was. ``gather``: also parameters that were gathered, which every process has to do together."""
+        """As it was. ``gather``: also parameters that were gathered, which every process has to do together; else their memory
+        is there, and their values are not."""
         for state in self._states:
             _make_idle(state)
         for group, was, indices in self._sharded:
-            if gather and was != group._sharded_state:
+            if not gather and was.name == "UNSHARDED" and group.is_sharded:
+                for param in group.fsdp_params:  # whoever has kept their values can put them back
+                    param.alloc_all_gather_outputs()
+                group._to_unsharded()
+            elif gather and was != group._sharded_state:
                 group.reshard()
                 if was.name != "SHARDED":
                     group.unshard()
