@@ -183,4 +183,4 @@ def test_a_face_detectors_map_of_places():
     photo = Image.fromarray(skimage.data.astronaut())
     found = explain(mtcnn.PNet().eval(), photo, "layercam", target=1, output=-1, mean=0.5, std=0.5, size=48)
     y, x = np.unravel_index(found["heatmap"].argmax(), found["heatmap"].shape)
-    assert 170 < x < 280 and 50 < y < 200
+    assert 160 < x < 290 and 10 < y < 200  # the head
