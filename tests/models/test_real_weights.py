@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cam_engine import CAM, available_methods, explain
 from cam_engine.exchange.follows import follows
@@ -156,3 +157,30 @@ def test_grad_cam_agrees_on_real_weights(nets, images, method):
             continue
         assert np.corrcoef(ours.ravel(), other.ravel())[0, 1] > 0.999
         np.testing.assert_allclose(ours, other, atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["RNet", "ONet"])
+def test_a_face_detectors_stages(name):
+    """MTCNN's second and third network look at crops: is it a face? They return boxes, landmarks, and that at last."""
+    mtcnn = pytest.importorskip("facenet_pytorch.models.mtcnn", reason="requirements-weights.txt has it")
+    import skimage.data
+
+    net, photo = getattr(mtcnn, name)().eval(), Image.fromarray(skimage.data.astronaut())
+    asked = {"target": 1, "output": -1, "mean": 0.5, "std": 0.5, "size": {"RNet": 24, "ONet": 48}[name]}
+    face, shuttle = (
+        explain(net, photo.crop(box), "layercam", **asked) for box in ((160, 40, 290, 180), (380, 0, 512, 140))
+    )
+    assert face["probability"] > 0.95 and shuttle["probability"] < 0.5
+    y, x = np.unravel_index(face["heatmap"].argmax(), face["heatmap"].shape)
+    assert 10 < x < 110 and 15 < y < 135  # between hair and chin
+
+
+def test_a_face_detectors_map_of_places():
+    """MTCNN's first network says of each place whether a face of twelve pixels is there: a segmenter of two classes."""
+    mtcnn = pytest.importorskip("facenet_pytorch.models.mtcnn", reason="requirements-weights.txt has it")
+    import skimage.data
+
+    photo = Image.fromarray(skimage.data.astronaut())
+    found = explain(mtcnn.PNet().eval(), photo, "layercam", target=1, output=-1, mean=0.5, std=0.5, size=48)
+    y, x = np.unravel_index(found["heatmap"].argmax(), found["heatmap"].shape)
+    assert 160 < x < 290 and 10 < y < 200  # the head
