@@ -53,7 +53,8 @@ def ranks_of_same_images(model: nn.Module) -> list[int]:
         for param in group.fsdp_params:
             managed |= {id(param.sharded_param), id(getattr(param, "_unsharded_param", None))}
             if param.is_dtensor:
-                ranks |= set(param._tp_spec.mesh.mesh.flatten().tolist())
+                spec = getattr(param, "_unsharded_dtensor_spec", None) or param._tp_spec  # the second is its older name
+                ranks |= set(spec.mesh.mesh.flatten().tolist())
     for spread in list[Any](model.parameters()):
         if is_spread(spread) and id(spread) not in managed:
             ranks |= set(spread.device_mesh.mesh.flatten().tolist())

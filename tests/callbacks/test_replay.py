@@ -10,6 +10,7 @@ import torch
 
 from cam_callbacks import CAMCallback, ProbeSet, RecordStore, replay
 from cam_callbacks.cli import main
+from cam_engine.loading import load_checkpoint
 
 
 @pytest.fixture
@@ -106,3 +107,18 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "look 1, epoch 1" in capsys.readouterr().out and len(RecordStore("looks")) == 2
     assert main(["replay", "nowhere", *command[2:]]) == 2
     assert "no checkpoint 'nowhere'" in capsys.readouterr().err
+
+
+def test_a_list_of_shards_that_would_run_code_is_refused(tmp_path, net):
+    """It is a pickle; nothing is made of it but what such a list holds."""
+
+    class Harmful:
+        def __reduce__(self):
+            return eval, (f"open({str(tmp_path / 'ran')!r}, 'w')",)
+
+    saved = tmp_path / "epoch=0.ckpt"
+    saved.mkdir()
+    (saved / ".metadata").write_bytes(pickle.dumps(Harmful()))
+    with pytest.raises(ValueError, match="loading it could run code"):
+        load_checkpoint(net, saved)
+    assert not (tmp_path / "ran").exists()
