@@ -18,8 +18,8 @@ from cam_engine.exchange import Followed, ObjectShare
 class BackgroundDecides:
     """Where an object stands in another image's scene, the scene has its part in the prediction. Needs masks or boxes.
 
-    The upper bound of the object's share lies below ``share``: 0.9, above which 97 % of the healthy trainings of docs/evidence.md end;
-    cues beside the object bring it below, and ½ would wait for the scene to win as often as the object.
+    The upper bound of the object's share lies below ``share``: 0.9, above which 97 % of the healthy trainings of docs/evidence.md
+    end; cues beside the object bring it below, and ½ would wait for the scene to win as often as the object.
     """
 
     share: float = 0.9
