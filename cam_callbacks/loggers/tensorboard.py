@@ -17,6 +17,16 @@ from cam_callbacks.keys import plain_key
 from cam_callbacks.records import Record, RecordStore
 from cam_engine.render import encode_jpeg
 
+# The tab "Custom Scalars" shows the numbers that say most first; "Scalars" goes by the alphabet.
+CHARTS = {
+    "what the prediction follows": "object_share|follows_(object|background|nuisance|frame|detail)",
+    "focus on the object, 1 is chance": "on_target_enrichment/.*",
+    "focus on the suspected region, 1 is chance": "nuisance_enrichment/.*",
+    "drift of the focus": "focus_drift/.*",
+    "how alike the maps are": "consensus/.*",
+    "alerts": "alert/.*",
+}
+
 
 class TensorBoardSink:
     """Pictures for TensorBoard's images tab.
@@ -24,7 +34,8 @@ class TensorBoardSink:
     One tag for each probe image and method, ``cam/<method>/<image>``, so that the tab's slider walks through the
     epochs; a contact sheet of each look under ``cam/<method>/sheet``, and what lies under the focus as
     ``cam/<method>/under_the_focus``; the film strip at the end of the run. An alert is
-    a text under the tag of its scalar, ``cam/alert/<name>``, at the step where it was raised.
+    a text under the tag of its scalar, ``cam/alert/<name>``, at the step where it was raised. The tab Custom Scalars has the
+    numbers that say most first, unless the run has a layout of its own by then.
 
     Args:
         writer: A ``SummaryWriter``.
@@ -59,6 +70,10 @@ class TensorBoardSink:
         return cls(SummaryWriter(address["log_dir"]), int(address.get("every_n_looks", 1)), address["name"])
 
     def deliver(self, record: Record, drawing: Drawing) -> None:
+        if record.look == 0:
+            prefix = plain_key("", drawing.manifest.get("name"))
+            charts = {title: ["Multiline", [f"^{prefix}({tags})$"]] for title, tags in CHARTS.items()}
+            self.writer.add_custom_scalars({prefix.strip("/"): charts})
         for alert in record.alerts:
             if alert.new:
                 key = plain_key(f"alert/{alert.name}", drawing.manifest.get("name"))

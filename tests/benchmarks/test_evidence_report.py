@@ -183,7 +183,7 @@ def known(role, statistic, **of):
     series = [[*BACKGROUND, [0, *[statistic] * 4]], [*DETAIL, [0, *[statistic - 8] * 4]], [*FRAME, [-9] * 5]]
     return {
         "role": role,
-        "views": {"with masks": series, "without masks": series[1:], "without either": series[1:]},
+        "views": {view: series if judge.NEEDS[view] == () else series[1:] for view in judge.VIEWS},
         "object_share": SHARE,
         "accuracy": {"natural": [0.9]},
         "version 0.1": {"with masks": [[3, "off_target"]], "without masks": []},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from cam_callbacks import CAMCallback, ProbeSet, RecordStore
 from cam_callbacks.compare.verdict import verdict_of
@@ -37,6 +39,11 @@ def test_pictures_and_numbers_reach_tensorboard_and_mlflow(package, pl, fit, dat
             assert key not in events.Tags()["scalars"]  # it never fired
             continue
         assert events.Scalars(key)[-1].value == pytest.approx(value, rel=1e-5), key
+    (layout,) = events.Tensors("custom_scalars__config__")
+    (category,) = Layout.FromString(layout.tensor_proto.string_val[0]).category
+    first, *others = [chart.multiline.tag[0] for chart in category.chart]
+    assert {"cam/object_share", "cam/follows_object"} <= {t for t in events.Tags()["scalars"] if re.fullmatch(first, t)}
+    assert re.fullmatch(others[0], "cam/on_target_enrichment/gradcampp")
     tags = events.Tags()["images"]
     drawn = ("0", "2", "3", "5", "sheet", "film_strip", "under_the_focus")
     wanted = [f"cam/{m}/{i}" for m in ("eigencam", "gradcampp") for i in drawn]
