@@ -69,7 +69,7 @@ class Exchange:
             return draw_pairs(len(self.probe), self.donors, labels, self.seed)
         return pairs_of(len(self.probe), labels, mixtures, self.seed)
 
-    def mixtures_at(self, clock: Clock, most: float | None, last: bool, maps: int) -> int:
+    def mixtures_at(self, clock: Clock, most: float | None, maps: int, first: bool, last: bool) -> int:
         """How many mixtures a part this look makes; 0: no test.
 
         Under ``max_overhead`` all of them are left out before looks are. Without it they keep to a share of their own, unless the
@@ -79,17 +79,16 @@ class Exchange:
         Args:
             clock: The training's.
             most: ``max_overhead``.
-            last: Is it the last look of a fit?
             maps: Methods times layers.
+            first: Is it the first look of a run? What tests cost is not known, and there is hardly a thing to tell.
+            last: Is it the last look of a fit?
         """
         usual = LAST_MIXTURES if last else MIXTURES
         if most is not None:
             return usual if clock.affords(most) else 0
         if self.donors is not None:
             return usual
-        if not (
-            clock.spent_on_extras or last
-        ):  # what they cost is not known, and a first look has hardly a thing to tell
+        if first and not last:
             return FEW_MIXTURES
         less = MIXTURES if last else FEW_MIXTURES
         return usual if clock.affords_extras(self.forwards(usual, maps), last) else less
@@ -104,7 +103,7 @@ class Exchange:
         else to all parts that need no map. That a map shows what decides is tested where there is time."""
         if self.donors is not None or mixtures >= MIXTURES:
             return self.parts
-        return few_of([part for part in self.parts if "maps" not in get_part(part).needs])
+        return few_of([part for part in self.parts if "maps" not in get_part(part).needs]) or self.parts
 
     def test(self, subject: Subject, explained: Explained, mixtures: int = MIXTURES) -> Exchanged | None:
         """Ask the model. None where it is no classifier, or nothing is to be tested.

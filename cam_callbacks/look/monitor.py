@@ -259,7 +259,7 @@ class CAMMonitor:
     def mixtures_at(self, clock: Clock, most: float | None, last: bool) -> int:
         """Of each part that two images exchange: what a look now has time for (:meth:`Exchange.mixtures_at`)."""
         maps = len(self.options.method_names) * max(1, len(self.layer_names))
-        return self._exchange.mixtures_at(clock, most, last, maps)
+        return self._exchange.mixtures_at(clock, most, maps, self.looks == 0, last)
 
     def neutral(self) -> dict[str, float]:
         """What to log under every key while there has been no value yet."""

@@ -239,12 +239,19 @@ def _is_embedding(scores: Tensor, columns: int, hints: Hints) -> bool:
 
 
 def _of_other_classes(probe: ProbeSet, columns: int, hints: Hints) -> bool:
-    """Are the outputs (B, K) not those of the data's classes, as those of an encoder are, whose data have labels all the same?"""
+    """Are the outputs (B, K) not those of the data's classes, as those of an encoder are, whose data have labels all the same?
+
+    A head may well have more outputs than the data have classes, and the probe of a classifier need not hold the last one: only
+    where the forward is not all that is trained, other numbers tell an encoder.
+    """
     if columns < 2 or columns in hints.heads or _holds(hints, _OF_CLASSES):
         return False
-    if probe.class_names is not None and probe.labels is not None:
-        return columns != len(probe.class_names)
-    return hints.partial and (probe.labels is None or columns != int(probe.labels.max()) + 1)
+    if probe.labels is None:
+        return hints.partial
+    seen = int(probe.labels.max()) + 1
+    if probe.class_names is None:
+        return hints.partial and columns >= 2 * seen
+    return columns != len(probe.class_names) and (hints.partial or seen > columns)
 
 
 def _classes_of(probe: ProbeSet) -> str:

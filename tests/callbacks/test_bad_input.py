@@ -242,7 +242,7 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "no method": lambda _: callback(methods=[]),
     "a layer that does not exist": lambda _: look(layers="layer4"),
     "a glob that fits no layer": lambda _: look(layers="block*"),
-    "a layer that never runs in this forward": lambda _: look(Branch(), layers="unused"),
+    "a layer that never runs in this forward": lambda _: look(Branch(), layers="unused", target="predicted"),
     "a layer without a grid": lambda _: look(layers="4"),
     "a model that takes more than images": lambda _: look(Siamese()),
     "a forward= that fails": lambda _: look(forward=lambda model, images: model.features(images)),

@@ -88,13 +88,13 @@ def test_a_strategy_that_spreads_parameters_is_left_alone(fit, pl, monkeypatch):
     """Its place is taken by one of the same name on one process: the real ones need several devices."""
     from pytorch_lightning.strategies import SingleDeviceStrategy
 
-    class ModelParallelStrategy(SingleDeviceStrategy):
+    class FSDPStrategy(SingleDeviceStrategy):
         pass
 
     stop = pl("pytorch_lightning").callbacks.EarlyStopping("cam/entropy/gradcam", patience=50)
     callback = CAMCallback()
-    with pytest.warns(UserWarning, match="does not look in this training: ModelParallelStrategy spreads") as caught:
-        trainer = fit(stop, callback, epochs=2, strategy=ModelParallelStrategy(torch.device("cpu")))
+    with pytest.warns(UserWarning, match="does not look in this training: FSDPStrategy spreads") as caught:
+        trainer = fit(stop, callback, epochs=2, strategy=FSDPStrategy(torch.device("cpu")))
     assert trainer.current_epoch == 2 and callback.store is None and callback.failed_looks == 0
     assert sum("does not look" in str(w.message) for w in caught) == 1
 

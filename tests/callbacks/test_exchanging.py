@@ -164,13 +164,14 @@ def test_under_max_overhead_they_are_left_out_before_looks_are():
 def test_by_themselves_they_keep_to_a_share_of_the_time(probe, monkeypatch):
     """On a clock where an epoch takes 5 s, by how long the tests of 64 mixtures a part take; with two methods, at one layer."""
     now = [0.0]
+    monkeypatch.setattr("cam_callbacks.clock.EXTRAS_SECONDS", 2.0)
     monkeypatch.setattr("cam_callbacks.clock.time.perf_counter", lambda: now[0])
 
     def training(epochs, seconds, most=None, donors=None):
         exchange, clock, made = Exchange(probe, donors=donors), Clock(), []
         for epoch in range(epochs):
             now[0] += 5
-            made.append(exchange.mixtures_at(clock, most, epoch == epochs - 1, maps=2))
+            made.append(exchange.mixtures_at(clock, most, 2, epoch == 0, epoch == epochs - 1))
             forwards = exchange.forwards(made[-1], 2)
             took = seconds * forwards / exchange.forwards(MIXTURES, 2)
             now[0] += took

@@ -92,7 +92,7 @@ def test_other_floats_are_values():
     assert probe.values.tolist() == in_order(probe, np.array([0.0, 1.0, 0.5, -2.0])).tolist()
     pairs = read(*torch.tensor([[0.0, 2.0], [1.0, 3.0]]))
     assert pairs.values.shape == (2, 2) and pairs.labels is None
-    assert read(-1, 3).values is not None  # below 0 is no class
+    assert read(-2, 3).values is not None  # below 0 is no class, and -1 is no label
     nothing = read(0.5, float("nan"))
     assert nothing.values is None and nothing.labels is None
 

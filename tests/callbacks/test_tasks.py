@@ -90,15 +90,22 @@ def test_a_loss_of_embeddings_tells_them_from_classes():
 
 def test_labels_beside_an_embedding_make_no_classes_of_it():
     named = {"labels": [0, 1, 2] * 2, "class_names": ["square", "disc", "cross"]}
-    embedding = told(torch.randn(N, 8), named)
+    embedding = told(torch.randn(N, 8), named, partial=True)
     assert embedding.kind == "no score" and "(6, 8) float32, and the data have 3 classes, so" in embedding.words
     assert told(torch.randn(N, 3), named).kind == "classification"
-    assert told(torch.randn(N, 8), named, heads=frozenset({8})).kind == "classification"  # a head of other classes
-    assert told(torch.randn(N, 8), named, losses=("CrossEntropyLoss",)).kind == "classification"
+    assert (
+        told(torch.randn(N, 8), named).kind == "classification"
+    )  # a head may have more outputs than there are classes
+    assert told(torch.randn(N, 2), named).kind == "no score"
+    assert told(torch.randn(N, 8), named, partial=True, heads=frozenset({8})).kind == "classification"
+    assert told(torch.randn(N, 8), named, partial=True, losses=("CrossEntropyLoss",)).kind == "classification"
     assert told(torch.randn(N, 8), named, "predicted").kind == "classification"
     nameless = {"labels": named["labels"]}
     assert told(torch.randn(N, 8), nameless).kind == "classification"
     assert told(torch.randn(N, 3), nameless, partial=True).kind == "classification"
+    assert (
+        told(torch.randn(N, 4), nameless, partial=True).kind == "classification"
+    )  # the probe holds no image of the last
     assert told(torch.randn(N, 8), nameless, partial=True).kind == "no score"
 
 

@@ -128,7 +128,7 @@ function annotateOnly(raw) {
   marking.open();
 }
 
-/** An address may say which part of the page is meant. It stays in sight while parts above it grow, until a hand moves the page. */
+/** An address may say which part of the page is meant: it stays in sight while others grow, until a hand moves the page. */
 function toSection(section) {
   const known = section && [...root.querySelectorAll("main section")].find((it) => it.classList[0] === section);
   if (!known || section === "first") return;

@@ -51,7 +51,8 @@ export function wall(data, state, open) {
     const tile = Math.floor(Math.min(LARGEST, Math.max(SMALLEST, Math.min(room / longest, tallest) - GAP)));
     caption.textContent = words(data, state, probe, shown, rows);
     more.hidden = rows.length <= ROWS;
-    more.textContent = unfolded ? "fold" : `show ${rows.length - ROWS} more ${probe.labels && rows[0].name !== null ? "classes" : "rows"}`;
+    const kind = probe.labels && rows[0]?.name != null ? "classes" : "rows";
+    more.textContent = unfolded ? "fold" : `show ${rows.length - ROWS} more ${kind}`;
     strips = visible.flatMap((row) => shown.map((run) => new Strip(data, state, run, row, tile, open)));
     box.style.setProperty("--runs", Math.max(1, shown.length));
     box.style.setProperty("--strip", `${Math.max(longest * (tile + GAP), Math.min(room, NAME))}px`);
