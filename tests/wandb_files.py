@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ BLOCK, HEADER, WHOLE, LAST = 32768, 7, 1, 4
 
 def history(folder: Path) -> list[dict[str, Any]]:
     """The rows of all runs below a folder, oldest run first; of a picture ``{"path": …}``, where its file lies."""
+    _wait_for_ends(folder)
     return [
         _row(record) | {"files": path.parent / "files"}
         for path in sorted(folder.rglob("*.wandb"))
@@ -24,8 +26,24 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 def kinds(folder: Path, kind: str) -> list[Any]:
     """The other things that were sent: ``metric``, ``alert``, …."""
+    _wait_for_ends(folder)
     found = [record for path in sorted(folder.rglob("*.wandb")) for record in _records(path)]
     return [getattr(record, kind) for record in found if record.WhichOneof("record_type") == kind]
+
+
+def _wait_for_ends(folder: Path, patience: float = 20.0) -> None:
+    """W&B's own process writes, and may still do so when a run has been finished: until all runs have ended, or nothing more comes
+    for a while."""
+    deadline, before, quiet = time.monotonic() + patience, -1, 0
+    while time.monotonic() < deadline:
+        runs = [list(_records(path)) for path in folder.rglob("*.wandb")]
+        if runs and all("exit" in {record.WhichOneof("record_type") for record in run} for run in runs):
+            return
+        size = sum(map(len, runs))
+        quiet, before = quiet + 1 if size == before and size > 5 else 0, size
+        if quiet == 10:
+            return
+        time.sleep(0.2)
 
 
 def _row(record: Record) -> dict[str, Any]:
