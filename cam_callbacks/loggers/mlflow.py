@@ -164,7 +164,7 @@ class MLflowSink:
         for name in dict.fromkeys(alert.name for alert in new):  # of every method and layer that raised it at this look
             since = min(alert.since_epoch for alert in new if alert.name == name)
             # As short as MLflow shows a tag whole; what was measured, and what to look at, is in the file.
-            self.client.set_tag(self.run_id, f"{_prefix(drawing)}.alert.{name}", f"since epoch {since}")
+            self.client.set_tag(self.run_id, f"{_prefix(drawing)}.alert.{name}", f"epoch {since}")
 
     def _note(self, run: Any, sentence: str, tag: str) -> None:
         """The verdict as a tag, and as the run's description unless somebody else has written one, or that cannot be known."""
