@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from wandb_files import OFFLINE, history
 
 pytest.importorskip("ultralytics", reason="make test-models runs this in .venv-peers")
 from cam_callbacks import RecordStore
@@ -223,6 +224,23 @@ def test_a_resumed_training_goes_on_with_its_records(data, tmp_path):
     assert watch.store.folder == save_dir / "cam"
     assert [(r.look, r.epoch) for r in watch.store] == [(0, 0), (1, 1), (2, 2), (3, 3)]
     assert watch.store[2].metrics["cam/drift_prev/eigencam"] > 0  # measured from the look before the interruption
+
+
+def test_pictures_and_numbers_go_to_the_active_run_of_weights_and_biases(data, tmp_path, monkeypatch):
+    import wandb
+
+    for name, value in (OFFLINE | {"WANDB_DIR": str(tmp_path)}).items():
+        monkeypatch.setenv(name, value)
+    yolo = new_yolo()
+    watch = attach(yolo, "val", "eigencam", "model.18", on_error="raise", tensorboard=False, wandb=True)
+    wandb.init(project="mine")  # the run of the first look
+    train(yolo, data, tmp_path, epochs=2)
+    wandb.finish()
+    shown = [row for row in history(tmp_path) if "cam/eigencam/sheet" in row]
+    assert [row["cam/epoch"] for row in shown] == [0, 1]
+    assert [row["cam/entropy/eigencam"] for row in shown] == pytest.approx(
+        [record.metrics["cam/entropy/eigencam"] for record in watch.store]
+    )
 
 
 def test_wrong_arguments_are_errors_at_once():
