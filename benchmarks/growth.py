@@ -13,14 +13,13 @@ import argparse
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from measure import aligned, machine, peak, reset_peak
+from measure import aligned, least, machine, peak, reset_peak, seconds
 from reading import write_run
 from torch import nn
 
@@ -70,7 +69,7 @@ def looks(quick: bool) -> Iterator[tuple[str, Points]]:
     half = 2 if quick else None
     sizes = (16, 64, 256, 1024, 4096)[:half]
     taken = [look(images=n) for n in sizes]
-    yield "images", [[n, seconds] for n, (seconds, _) in zip(sizes, taken, strict=True)]
+    yield "images", [[n, took] for n, (took, _) in zip(sizes, taken, strict=True)]
     yield "memory", [[n, grown] for n, (_, grown) in zip(sizes, taken, strict=True)]
     yield "size", [[n, look(size=n)[0]] for n in (32, 64, 128, 256)[:half]]
     yield "classes", [[n, look(classes=n)[0]] for n in (10, 100, 1000, 21_000)[:half]]
@@ -91,8 +90,7 @@ def look(
     model = network(classes)
     monitor.look(model)
     before = reset_peak()
-    seconds = best(lambda: monitor.look(model))
-    return seconds, (peak() - before) / 2**20
+    return least(lambda: monitor.look(model)), (peak() - before) / 2**20
 
 
 def network(classes: int) -> nn.Module:
@@ -102,15 +100,6 @@ def network(classes: int) -> nn.Module:
     for before, after in pairwise(widths):
         stages += [nn.Conv2d(before, after, 3, 2, 1), nn.ReLU()]
     return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes)).eval()
-
-
-def best(job: Callable[[], object], repeats: int = 3) -> float:
-    took = []
-    for _ in range(repeats):
-        began = time.process_time()
-        job()
-        took.append(time.process_time() - began)
-    return min(took)
 
 
 # Reading
@@ -136,7 +125,7 @@ def reading(folder: Path, quick: bool) -> Iterator[tuple[str, Points]]:
                 "tab": lambda top=runs[0].parent if over == "runs" else runs[0]: tab(top),
             }
             for name, job in jobs.items():
-                points[name].append([n, best(job, 1 if n > 100 else 2)])
+                points[name].append([n, least(job, 1 if n > 100 else 2)])
         yield from ((f"{name} over {over}", of) for name, of in points.items())
 
 
@@ -172,11 +161,15 @@ def bars(folder: Path, quick: bool) -> list[dict[str, Any]]:
     if not listed.is_dir():
         many(listed, runs)
     found = [
-        {"what": f"{looks} looks × 64 images × 3 methods load", "bar": 3.0, "seconds": wall(lambda: load_run(long))},
+        {
+            "what": f"{looks} looks × 64 images × 3 methods load",
+            "bar": 3.0,
+            "seconds": least(lambda: load_run(long), clock="wall"),
+        },
         {
             "what": f"{runs} runs are listed in the tab",
             "bar": 2.0,
-            "seconds": wall(lambda: Watch(str(listed)).listing()),
+            "seconds": least(lambda: Watch(str(listed)).listing(), clock="wall"),
         },
     ]
     uri = experiment(folder / "mlflow", many(folder / "compared", compared))
@@ -184,25 +177,16 @@ def bars(folder: Path, quick: bool) -> list[dict[str, Any]]:
     found.append({
         "what": f"compare experiment:NAME over {compared} runs draws its table",
         "bar": 10.0,
-        "seconds": wall(lambda: kept.append((c := compare_runs("experiment:many", tracking_uri=uri), c.text())), 1),
+        "seconds": seconds(lambda: kept.append((c := compare_runs("experiment:many", tracking_uri=uri), c.text()))),
     })  # fmt: skip
     page = folder / "page.html"
     found.append({
         "what": f"the page of its {len(page_data(kept[0][0].runs)['runs'])} runs that differ most is written",
         "bar": 10.0,
-        "seconds": wall(lambda: kept[0][0].write(page), 1),
+        "seconds": seconds(lambda: kept[0][0].write(page)),
         "megabytes": page.stat().st_size / 1e6,
     })  # fmt: skip
     return found
-
-
-def wall(job: Callable[[], object], repeats: int = 3) -> float:
-    took = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        job()
-        took.append(time.perf_counter() - began)
-    return min(took)
 
 
 def experiment(folder: Path, runs: Iterable[Path]) -> str:
