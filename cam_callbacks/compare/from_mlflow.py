@@ -15,6 +15,7 @@ from cam_callbacks.compare.run import LoadError, Run, UnreadableRun, read_folder
 from cam_callbacks.records import MANIFEST
 from cam_callbacks.text_table import printable
 
+RECORDS = "cam/records"  # where a run's are, unless its callback has a name
 MOST = 500  # runs of an experiment that are read without being asked for
 _RECORDS_TAG = re.compile(r"cam\.(.+\.)?records")
 # By default MLflow tries for four minutes to reach a server that is down; here somebody waits in front of a terminal.
@@ -39,13 +40,16 @@ def load_mlflow_run(run_id: str, path: str | None, *, source: str, tracking_uri:
     """
     with _client(tracking_uri, f"run {run_id}") as (client, uri):
         run = client.get_run(run_id)
-        folder = path or _records_path(client, run_id, uri)
-        if (here := _on_this_disk(run.info.artifact_uri, folder)) is not None:  # no need of a copy
+        here = _on_this_disk(run.info.artifact_uri, path or RECORDS)
+        if here is None:
+            path = path or _records_path(client, run_id, uri)
+            here = _on_this_disk(run.info.artifact_uri, path)
+        if here is not None:  # no need of a copy
             return read_folder(here, source, name=run.info.run_name, params=dict(run.data.params))
         with tempfile.TemporaryDirectory(prefix="cam-compare-") as temporary:
-            local = Path(client.download_artifacts(run_id, folder, temporary))
+            local = Path(client.download_artifacts(run_id, path, temporary))
             if not (local / "manifest.json").is_file():
-                raise LoadError(f"the artifacts {folder!r} of MLflow run {run_id} hold no manifest.json.")
+                raise LoadError(f"the artifacts {path!r} of MLflow run {run_id} hold no manifest.json.")
             return read_folder(local, source, name=run.info.run_name, params=dict(run.data.params))
 
 
@@ -105,12 +109,12 @@ def _on_this_disk(artifact_uri: str, folder: str) -> Path | None:
 
 def _records_path(client: Any, run_id: str, uri: str) -> str:
     below = [item.path for item in client.list_artifacts(run_id, "cam") if item.is_dir]
-    if "cam/records" in below:
-        return "cam/records"
+    if RECORDS in below:
+        return RECORDS
     named = [f"{path}/records" for path in below if _has(client, run_id, path)]
     if not named:
         raise UnreadableRun(
-            f"MLflow run {run_id} at {uri!r} has no artifacts under cam/records: no look was logged to it yet."
+            f"MLflow run {run_id} at {uri!r} has no artifacts under {RECORDS}: no look was logged to it yet."
         )
     if len(named) > 1:
         listed = ", ".join(f"{run_id}/{path}" for path in named)

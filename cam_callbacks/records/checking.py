@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,7 @@ def _of_reference(value: Any) -> Any:
     return _checked_name(value)
 
 
+@lru_cache(maxsize=1024)  # a run's looks have the same few hundred names
 def _checked_name(name: Any) -> str:
     if not _name(name):
         raise ValueError(f"a name was expected, not {str(name)[:40]!r}")
