@@ -3,7 +3,7 @@
 Ours is kept as the statistic of each rule at each look, so that thresholds can be tried without looking again. There are
 four views: with masks, without, without masks and nuisance, and with masks where looks have no time for more than a few
 mixtures. No probe is looked at anew for them: the tests of other parts and the maps are the same, so only what needs masks
-is left out, and what goes by the pairs is judged again from their recorded outcomes.
+is left out; what goes by the pairs is judged again from their recorded outcomes, in every view.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from cam_callbacks import Record, RecordStore
 from cam_callbacks.calibration import Series
-from cam_callbacks.look.evidence import LookEvidence, is_at_chance
+from cam_callbacks.look.evidence import LookEvidence, is_at_chance, named_right
 from cam_callbacks.look.exchange_rules import (
     BackgroundDecides,
     DetailDecides,
@@ -38,7 +38,7 @@ from evidence.alarms import Look
 from evidence.plans import Training
 from evidence.train import folder_of
 
-VERSION = 3  # raise it where a run is judged otherwise than before
+VERSION = 4  # raise it where a run is judged otherwise than before
 
 View = Literal["with masks", "without masks", "without either", "few mixtures"]
 VIEWS: dict[View, tuple[str, ...]] = {  # the parts that are tested without a map
@@ -54,7 +54,7 @@ NEEDS: dict[View, tuple[str, ...]] = {
     "without either": (*NEED_MASKS, "nuisance_decides"),
     "few mixtures": (),
 }
-CHANGED = (FollowsChanged.name, "", "")
+PAIRED: tuple[Rule, ...] = (BackgroundDecides(), NuisanceDecides(), FrameDecides(), DetailDecides(), FollowsChanged())
 
 
 def run(training: Training, out: Path) -> dict[str, Any]:
@@ -97,17 +97,12 @@ def is_done(training: Training, out: Path) -> bool:
 
 def seen(records: Sequence[Record], labels: Any, view: View) -> list[Look]:
     """The statistics of every look in one view."""
-    looks = [statistics(record) for record in records]
-    if view == "with masks":
-        return looks
-    if view == "few mixtures":
-        again = by_few(records, labels)
-        return [look | now for look, now in zip(looks, again, strict=True)]
-    changed = changes(records, labels, VIEWS[view])
-    return [
-        {series: value for series, value in look.items() if series[0] not in NEEDS[view]} | {CHANGED: now}
-        for look, now in zip(looks, changed, strict=True)
-    ]
+    few = pairs_of(len(labels), labels.tolist(), FEW_MIXTURES) if view == "few mixtures" else None
+    exchanged = [exchanged_of(record, VIEWS[view], few) for record in records[:-1]]
+    exchanged.append(exchanged_of(records[-1], VIEWS["with masks" if view == "few mixtures" else view]))
+    by_maps = [statistics(record) for record in records]
+    looks = [look | now for look, now in zip(by_maps, by_pairs(exchanged, records, labels), strict=True)]
+    return [{series: value for series, value in look.items() if series[0] not in NEEDS[view]} for look in looks]
 
 
 def statistics(record: Record) -> Look:
@@ -115,35 +110,19 @@ def statistics(record: Record) -> Look:
     return {(j.rule, j.method, j.layer): j.statistic for j in record.judged if j.state != "remark"}
 
 
-def changes(records: Sequence[Record], labels: Any, parts: Sequence[str]) -> list[float]:
-    """The statistic of ``follows_changed`` at each look, had only these parts been exchanged."""
-    found = by_pairs([exchanged_of(record, parts) for record in records], records, labels, [FollowsChanged()])
-    return [look[CHANGED] for look in found]
-
-
-def by_few(records: Sequence[Record], labels: Any) -> list[Look]:
-    """The statistics of what goes by pairs, had all looks but the last made a few mixtures."""
-    few = pairs_of(len(labels), labels.tolist(), FEW_MIXTURES)
-    exchanged = [exchanged_of(record, VIEWS["few mixtures"], few) for record in records[:-1]]
-    exchanged.append(exchanged_of(records[-1], VIEWS["with masks"]))
-    rules = [BackgroundDecides(), NuisanceDecides(), FrameDecides(), DetailDecides(), FollowsChanged()]
-    return by_pairs(exchanged, records, labels, rules)
-
-
-def by_pairs(
-    exchanged: Sequence[Exchanged | None], records: Sequence[Record], labels: Any, rules: Sequence[Rule]
-) -> list[Look]:
-    """The statistics of these rules at each look, had it exchanged this."""
+def by_pairs(exchanged: Sequence[Exchanged | None], records: Sequence[Record], labels: Any) -> list[Look]:
+    """The statistics of what goes by the pairs at each look, had it exchanged this."""
     then, found = None, []
     for record, tested in zip(records, exchanged, strict=True):
         evidence = LookEvidence(
             record.look,
             settled=any(of["settled"] for of in record.reference.values()),
             at_chance=is_at_chance(record.predictions, labels),
+            right=named_right(record.predictions, labels),
             exchanged=tested,
             then=then,
         )
-        found.append({(rule.name, "", ""): rule.judge(evidence).statistic for rule in rules})
+        found.append({(rule.name, "", ""): rule.judge(evidence).statistic for rule in PAIRED})
         then = exchanged_at_reference(then, evidence, "settled")
     return found
 

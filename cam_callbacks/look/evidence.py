@@ -49,7 +49,7 @@ class LookEvidence:
 
     ``exchanged``: what the prediction followed; None where that was not tested. ``then``: the same at the reference.
     ``gap``: (N,) what the counterfactual version costs in accuracy. ``settled``: any series has. ``at_chance``: see
-    :class:`Measurement`.
+    :class:`Measurement`. ``right``: (N,) bool, images of which the model names the label, see :func:`named_right`.
     """
 
     look: int
@@ -58,6 +58,12 @@ class LookEvidence:
     exchanged: Exchanged | None = None
     then: Mapping[str, Outcomes] | None = None
     gap: Array | None = None
+    right: NDArray[np.bool_] | None = None
+
+
+def named_right(predictions: NDArray[np.int64] | None, labels: NDArray[np.int64] | None) -> NDArray[np.bool_] | None:
+    """(N,) of which images the prediction is the label; an image whose label is −1 passes for one. None where it cannot be told."""
+    return None if predictions is None or labels is None else (predictions == labels) | (labels < 0)
 
 
 def is_at_chance(predictions: NDArray[np.int64] | None, labels: NDArray[np.int64] | None) -> bool | None:

@@ -11,15 +11,17 @@ import numpy as np
 from cam_callbacks.look.evidence import Z95, LookEvidence
 from cam_callbacks.look.exchanged import Outcomes
 from cam_callbacks.look.judgement import FEWEST_IMAGES, NAMED, NEVER, Judgement, cannot_judge
-from cam_engine.exchange import Followed, ObjectShare
+from cam_engine.exchange import Followed, ObjectShare, object_share
 
 
 @dataclass(frozen=True)
 class BackgroundDecides:
     """Where an object stands in another image's scene, the scene has its part in the prediction. Needs masks or boxes.
 
-    The upper bound of the object's share lies below ``share``: 0.9, above which 97 % of the healthy trainings of docs/evidence.md
-    end; cues beside the object bring it below, and ½ would wait for the scene to win as often as the object.
+    Counted are exchanges between images that the model gets right, where labels are known: what it follows where it errs says
+    nothing of how it tells classes apart, and while it still learns that is most of them. The upper bound of the object's share
+    lies below ``share``: 0.9, above which 97 % of the healthy trainings of docs/evidence.md end; cues beside the object bring it
+    below, and ½ would wait for the scene to win as often as the object.
     """
 
     share: float = 0.9
@@ -36,16 +38,23 @@ class BackgroundDecides:
     def judge(self, evidence: LookEvidence) -> Judgement:
         if evidence.exchanged is None or evidence.exchanged.share is None:
             return cannot_judge("needs masks or boxes on the probe, and a classifier")
-        if reason := _too_early(evidence) or _too_few(evidence.exchanged.whole["object"]):
+        objects, background = evidence.exchanged.whole["object"], evidence.exchanged.whole["background"]
+        if evidence.right is not None:
+            right = evidence.right[objects.pairs[:, 0]] & evidence.right[objects.pairs[:, 1]]
+            objects, background = objects.of(right), background.of(right)
+        if reason := _too_early(evidence) or _too_few(
+            objects, "" if evidence.right is None else "that the model gets right "
+        ):
             return cannot_judge(reason)
-        share = evidence.exchanged.share
+        share = object_share(objects, background)
         if not math.isfinite(share.share):
             return cannot_judge("the prediction follows neither object nor background")
+        where = "" if evidence.right is None else " between images that it gets right"
         return Judgement(
             (self.share - share.share) / _error(share),
             f"where an object stands in another image's scene, the prediction follows the object in {share.share:.0%} of the "
-            f"exchanges that either wins (95 % interval {share.low:.0%} to {share.high:.0%}, {share.n} pairs)",
-            _followers(evidence.exchanged.whole["background"]),
+            f"exchanges{where} that either wins (95 % interval {share.low:.0%} to {share.high:.0%}, {share.n} pairs)",
+            _followers(background),
         )
 
 
@@ -225,9 +234,9 @@ def _too_early(evidence: LookEvidence) -> str:
     return "the model is at chance on the probe" if evidence.at_chance else ""
 
 
-def _too_few(counted: Followed) -> str:
+def _too_few(counted: Followed, which: str = "") -> str:
     n = counted.receivers
-    return "" if n >= FEWEST_IMAGES else f"needs {FEWEST_IMAGES} images with a pair that counts, has {n}"
+    return "" if n >= FEWEST_IMAGES else f"needs {FEWEST_IMAGES} images {which}with a pair that counts, has {n}"
 
 
 def _error(counted: Followed | ObjectShare) -> float:

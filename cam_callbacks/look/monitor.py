@@ -19,7 +19,7 @@ from cam_callbacks.look import alerts as alerting
 from cam_callbacks.look import baselines
 from cam_callbacks.look.as_before import entered
 from cam_callbacks.look.batches import Batches
-from cam_callbacks.look.evidence import LookEvidence, is_at_chance
+from cam_callbacks.look.evidence import LookEvidence, is_at_chance, named_right
 from cam_callbacks.look.exchanged import Exchanged, aggregates_of, metrics_of, predicted_of
 from cam_callbacks.look.exchanging import MIXTURES, Exchange
 from cam_callbacks.look.explaining import Explained, explain
@@ -199,10 +199,11 @@ class CAMMonitor:
             explained, tracks, look, scored=scored, gap=gap, split_by_flips=subject.task.by_prediction,
             signed=subject.task.signed,
         )  # fmt: skip
+        labels = None if probe.labels is None else probe.labels.numpy()
         evidence = LookEvidence(
-            look=look, settled=any(track.settled for track in tracks.values()),
-            at_chance=is_at_chance(explained.predictions, None if probe.labels is None else probe.labels.numpy()),
-            exchanged=exchanged, then=self._memory.exchanged, gap=gap,
+            look=look, settled=any(track.settled for track in tracks.values()), exchanged=exchanged, gap=gap,
+            then=self._memory.exchanged, at_chance=is_at_chance(explained.predictions, labels),
+            right=named_right(explained.predictions, labels),
         )  # fmt: skip
         rules = options.rules
         states, alerts, judged = alerting.judge(

@@ -43,6 +43,10 @@ class Followed:
         """How many receivers have a pair that counts; the interval is over these."""
         return len(np.unique(self.pairs[np.isfinite(self.followed), 1]))
 
+    def of(self, chosen: NDArray[np.bool_], seed: int = 0) -> Followed:
+        """The same of some of the pairs, ``chosen`` (P,), counted again."""
+        return _counted(self.part, self.pairs[chosen], self.followed[chosen], self.predicted[chosen], seed)
+
 
 @dataclass(frozen=True)
 class ObjectShare:
@@ -168,11 +172,15 @@ def count_followed(
         predicted: (P,) class of each mixture, −1 for a pair left out.
         seed: Of the interval.
     """
-    counts = predicted >= 0
-    hits = (predicted == predictions[pairs[:, 0]])[counts].astype(np.float64)
-    followed = np.full(len(pairs), np.nan)
-    followed[counts] = hits
-    receivers = pairs[counts, 1]
+    hits = (predicted == predictions[pairs[:, 0]]).astype(np.float64)
+    return _counted(part, pairs, np.where(predicted >= 0, hits, np.nan), predicted, seed)
+
+
+def _counted(
+    part: str, pairs: NDArray[np.int64], followed: NDArray[np.float64], predicted: NDArray[np.int64], seed: int
+) -> Followed:
+    counts = np.isfinite(followed)
+    hits, receivers = followed[counts], pairs[counts, 1]
     interval = ratio_interval(_sums(hits, receivers), _sums(np.ones_like(hits), receivers), seed=seed)
     return Followed(part, pairs, followed, predicted, *interval, n=int(counts.sum()))
 

@@ -76,9 +76,15 @@ def test_alarms_are_those_that_the_monitor_raised(records):
 
 def test_what_is_counted_again_from_the_pairs_is_what_the_look_found(records):
     records, labels = records
-    found = [record_statistic[judge.CHANGED] for record_statistic in map(judge.statistics, records)]
-    again = judge.changes(records, labels, judge.VIEWS["with masks"])
-    assert np.allclose(found, again, equal_nan=True) and np.isfinite(found).any()
+    again = judge.by_pairs(
+        [judge.exchanged_of(record, judge.VIEWS["with masks"]) for record in records], records, labels
+    )
+    assert {rule for rule, _, _ in again[0]} == {
+        f"{name}_decides" for name in ("background", "nuisance", "frame", "detail")
+    } | {"follows_changed"}
+    for series in again[0]:
+        found = [judge.statistics(record)[series] for record in records]
+        assert np.allclose(found, [look[series] for look in again], equal_nan=True) and np.isfinite(found).any()
 
 
 def test_statistics_come_back_from_json():

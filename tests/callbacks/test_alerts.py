@@ -135,7 +135,7 @@ def test_a_rule_needs_two_looks_running_and_clears_at_its_lower_threshold(name, 
         (
             "background_decides",
             evidence(object=0.1, background=0.9, n=6),
-            "needs 8 images with a pair that counts, has 6",
+            "needs 8 images with a pair that counts, has 5",
         ),
         ("background_decides", evidence(object=0.0, background=0.0), "follows neither"),
         ("nuisance_decides", evidence(object=0.5), "needs nuisance="),
@@ -160,6 +160,32 @@ def test_a_rule_that_cannot_judge_says_why_and_is_silent(name, given, reason):
     (one,) = judged
     assert (one.rule, one.state) == (name, "cannot judge") and reason in one.words and np.isnan(one.statistic)
     assert not alerts and not any(state.raised or state.running for state in states.values())
+
+
+def test_only_images_that_the_model_gets_right_say_whether_the_background_decides():
+    """Of 24 images the first twelve are named right, and follow the object; where it errs, it follows anything."""
+    rule, n = make_rules(["background_decides"])[0], 24
+    pairs = np.array([(start + (r + d) % 12, start + r) for start in (0, 12) for r in range(12) for d in (1, 2)])
+    right, errs = np.arange(n) < 12, pairs[:, 0] >= 12
+    counted = {
+        "object": count_followed("object", pairs, np.arange(n), np.where(errs, pairs[:, 1], pairs[:, 0])),
+        "background": count_followed("background", pairs, np.arange(n), np.where(errs, pairs[:, 0], pairs[:, 1])),
+    }
+    exchanged = Exchanged(pairs, counted, {}, object_share(*counted.values()))
+    assert exchanged.share.share == 0.5
+    unlabelled = rule.judge(LookEvidence(5, True, False, exchanged))
+    assert unlabelled.statistic > rule.above and "48 pairs" in unlabelled.measured
+    labelled = rule.judge(LookEvidence(5, True, False, exchanged, right=right))
+    assert (
+        labelled.statistic < 0
+        and "between images that it gets right" in labelled.measured
+        and "24 pairs" in labelled.measured
+    )
+    few = rule.judge(LookEvidence(5, True, False, exchanged, right=np.arange(n) < 6))
+    assert (
+        np.isnan(few.statistic)
+        and few.reason == "needs 8 images that the model gets right with a pair that counts, has 5"
+    )
 
 
 def test_what_is_healthy_in_detail_only_a_calibration_can_tell():
