@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from measure import aligned, least, machine, peak, reset_peak, seconds
+from measure import MIB, aligned, least, machine, peak, reset_peak, seconds
 from reading import write_run
 from torch import nn
 
@@ -65,32 +68,46 @@ def main() -> None:
 
 
 def looks(quick: bool) -> Iterator[tuple[str, Points]]:
-    """Processor time of a look after the first, without exchange tests; its memory beside the probe."""
+    """Processor time of a look after the first, without exchange tests; memory of the first."""
     half = 2 if quick else None
     sizes = (16, 64, 256, 1024, 4096)[:half]
-    taken = [look(images=n) for n in sizes]
-    yield "images", [[n, took] for n, (took, _) in zip(sizes, taken, strict=True)]
-    yield "memory", [[n, grown] for n, (_, grown) in zip(sizes, taken, strict=True)]
-    yield "size", [[n, look(size=n)[0]] for n in (32, 64, 128, 256)[:half]]
-    yield "classes", [[n, look(classes=n)[0]] for n in (10, 100, 1000, 21_000)[:half]]
-    yield "methods", [[n, look(methods=METHODS[:n])[0]] for n in range(1, len(METHODS) + 1)[:half]]
-    yield "layers", [[n, look(layers=STAGES[:n])[0]] for n in range(1, len(STAGES) + 1)[:half]]
+    yield "images", [[n, look(images=n)] for n in sizes]
+    # glibc keeps freed memory for later, which is no memory of the look: above this size it shall give it back at once.
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(128 * 1024)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as fresh:
+        yield "memory", [[n, grown] for n, grown in zip(sizes, fresh.map(memory, sizes), strict=True)]
+    yield "size", [[n, look(size=n)] for n in (32, 64, 128, 256)[:half]]
+    yield "classes", [[n, look(classes=n)] for n in (10, 100, 1000, 21_000)[:half]]
+    yield "methods", [[n, look(methods=METHODS[:n])] for n in range(1, len(METHODS) + 1)[:half]]
+    yield "layers", [[n, look(layers=STAGES[:n])] for n in range(1, len(STAGES) + 1)[:half]]
 
 
-def look(
-    images: int = 16,
+def look(images: int = 16, size: int = 64, classes: int = 10, **options: Any) -> float:
+    """Seconds of processor time."""
+    monitor, model = watched(images, size, classes, **options), network(classes)
+    monitor.look(model)
+    return least(lambda: monitor.look(model))
+
+
+def memory(images: int) -> float:
+    """MiB by which memory grows at its highest in the first look, beside the probe; to be called in a process of its own."""
+    torch.set_num_threads(1)
+    model, monitor = network(10), watched(images)
+    watched(16).look(model)  # libraries have made what they keep
+    before = reset_peak()
+    monitor.look(model)
+    return (peak() - before) / MIB
+
+
+def watched(
+    images: int,
     size: int = 64,
     classes: int = 10,
     methods: Iterable[str] = METHODS[:2],
     layers: Iterable[str] = STAGES[:1],
-) -> tuple[float, float]:
-    """Seconds of processor time, and MiB by which memory grew at its highest."""
+) -> CAMMonitor:
     probe = ProbeSet(torch.rand(images, 3, size, size), torch.arange(images) % classes)
-    monitor = CAMMonitor(probe, tuple(methods), list(layers), reference="first", exchange=[], alerts=[])
-    model = network(classes)
-    monitor.look(model)
-    before = reset_peak()
-    return least(lambda: monitor.look(model)), (peak() - before) / 2**20
+    return CAMMonitor(probe, tuple(methods), list(layers), reference="first", exchange=[], alerts=[])
 
 
 def network(classes: int) -> nn.Module:
@@ -218,13 +235,23 @@ def draw(found: dict[str, Any]) -> None:
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    import matplotlib.ticker
 
     def panel(axes: Any, lines: dict[str, Points], title: str, unit: str = "s") -> None:
         for name, points in lines.items():
             counts, values = zip(*points, strict=True)
             axes.plot(counts, values, "o-", markersize=3, label=f"{name}: {slope(points, unit)}")
         if counts[-1] / counts[0] > 10:
-            axes.set(xscale="log", yscale="log")
+            axes.set(xscale="log", yscale="linear" if unit == "MiB" else "log")
+            axes.set_xticks(counts, [f"{n:,}" for n in counts], minor=False)
+            axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+        else:
+            axes.set_xticks(counts)
+        if axes.get_yscale() == "log":
+            for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+                formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "125" else ""))
+        else:
+            axes.set_ylim(bottom=0)
         axes.set_title(title, fontsize=10)
         axes.set_ylabel("MiB" if unit == "MiB" else "seconds", fontsize=8)
         axes.tick_params(labelsize=8)

@@ -26,9 +26,11 @@ class Noisy:
 
     def __init__(self, images: Tensor, spread: Tensor, generator: torch.Generator) -> None:
         self.images, self.spread = images, spread
-        self._states = []  # of the generator before each block
-        for start in range(0, len(images), BLOCK):
-            self._states.append(generator.get_state())
+        starts = range(0, len(images), BLOCK)
+        # Of the generator before each block. In one tensor: small ones between the blocks would keep their memory from being used again.
+        self._states = torch.empty(len(starts), *generator.get_state().shape, dtype=torch.uint8)
+        for block, start in enumerate(starts):
+            self._states[block] = generator.get_state()
             torch.randn(images[start : start + BLOCK].shape, generator=generator)
 
     def __len__(self) -> int:
@@ -41,16 +43,24 @@ class Noisy:
 
     def _noise(self, block: int) -> Tensor:
         generator = torch.Generator()
-        generator.set_state(self._states[block])
+        generator.set_state(self._states[block].clone())  # of a view it would read the storage's beginning
         return torch.randn(self.images[block * BLOCK : (block + 1) * BLOCK].shape, generator=generator)
 
 
 def with_noise(images: Tensor, seed: int, repeats: int = REPEATS) -> Iterator[Noisy]:
     """Versions of images (N, C, H, W) with seeded Gaussian noise of a tenth of each channel's standard deviation."""
     generator = torch.Generator().manual_seed(seed)
-    spread = NOISE * images.std((0, 2, 3), keepdim=True)
+    spread = NOISE * _deviation(images)
     for _ in range(repeats):
         yield Noisy(images, spread, generator)
+
+
+def _deviation(images: Tensor) -> Tensor:
+    """(1, C, 1, 1), the standard deviation of each channel, without another tensor of all images."""
+    blocks, n = images.split(BLOCK), images.numel() // images.shape[1]
+    middle = sum(block.double().sum((0, 2, 3), keepdim=True) for block in blocks) / n
+    squares = sum((block.double() - middle).square().sum((0, 2, 3), keepdim=True) for block in blocks)
+    return torch.sqrt(torch.as_tensor(squares / (n - 1))).to(images.dtype)
 
 
 def noise_floor(maps: NDArray[np.float32], noisy: Sequence[NDArray[np.float32]]) -> float:
@@ -61,10 +71,18 @@ def noise_floor(maps: NDArray[np.float32], noisy: Sequence[NDArray[np.float32]])
 
 def ceiling(maps: NDArray[np.float32], seed: int) -> float:
     """B: mean JSD between maps of different images, over at most 200 seeded pairs; NaN for fewer than two images."""
-    first, second = np.triu_indices(len(maps), k=1)
-    if not len(first):
+    if len(maps) < 2:
         return float("nan")
-    if len(first) > CEILING_PAIRS:
-        chosen = np.random.default_rng(seed).choice(len(first), CEILING_PAIRS, replace=False)
-        first, second = first[chosen], second[chosen]
+    first, second = _pairs(len(maps), seed)
     return mean(jensen_shannon(maps[first], maps[second]))
+
+
+def _pairs(n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and second of pairs i < j of n images: all, or a seeded choice of 200."""
+    count = n * (n - 1) // 2
+    chosen = np.arange(min(count, CEILING_PAIRS))
+    if count > CEILING_PAIRS:
+        chosen = np.random.default_rng(seed).choice(count, CEILING_PAIRS, replace=False)
+    ends = np.cumsum(np.arange(n - 1, 0, -1))  # of the pairs of each first image
+    first = np.searchsorted(ends, chosen, side="right")
+    return first, n + chosen - ends[first]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cam_engine.metrics.distribution import Float
+from cam_engine.metrics.resampling import CONFIDENCE, RESAMPLES, counts, sums
 
-RESAMPLES = 1000
-CONFIDENCE = 0.95
 WORST = 0.1
 
 
@@ -64,7 +62,7 @@ def bootstrap_interval(
     defined = values[np.isfinite(values)]
     if defined.size < 2:
         return float("nan"), float("nan")
-    means = _counts(defined.size, resamples, seed) @ defined / defined.size
+    means = sums(counts(defined.size, resamples, seed), defined) / defined.size
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, (tail, 1 - tail))
     return float(low), float(high)
@@ -104,9 +102,3 @@ def aggregate(
     if groups is not None:
         result |= {f"group:{tag}": value for tag, value in by_group(values, groups).items()}
     return result
-
-
-@lru_cache(maxsize=8)
-def _counts(n: int, resamples: int, seed: int) -> Float:
-    """(resamples, n): how often each image is drawn in each resample."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), resamples).astype(np.float64)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import product
 
 import numpy as np
 
 from cam_engine.metrics.distribution import Float, Maps, pair
+from cam_engine.metrics.resampling import signs, sums
 
 FLIPS = 1000
 
@@ -52,13 +51,13 @@ def max_t(maps: Maps, others: Maps, flips: int = FLIPS, seed: int = 0) -> MaxT:
     if n < 2:
         return MaxT(np.full(p.shape[1:], np.nan), float("nan"), float("nan"), n)
     squares = (difference**2).sum(0)
-    signs = _signs(n, flips, seed)
+    flipped_signs = signs(n, flips, seed)
     observed = _t(difference.mean(0), squares, n)
     largest = float(np.abs(observed).max())
-    flipped = np.abs(_t(signs @ difference / n, squares, n)).max(1)
+    flipped = np.abs(_t(sums(flipped_signs, difference) / n, squares, n)).max(1)
     as_large = int((flipped >= largest * (1 - 1e-9)).sum())
-    exact = len(signs) == 2**n  # the flip that changes nothing is among them
-    value = as_large / len(signs) if exact else (1 + as_large) / (1 + len(signs))
+    exact = len(flipped_signs) == 2**n  # the flip that changes nothing is among them
+    value = as_large / len(flipped_signs) if exact else (1 + as_large) / (1 + len(flipped_signs))
     return MaxT(observed.reshape(p.shape[1:]), largest, value, n, float(np.quantile(flipped, 0.95, method="higher")))
 
 
@@ -66,11 +65,3 @@ def _t(mean: Float, squares: Float, n: int) -> Float:
     """t from the mean and the sum of squares, which a flip of signs leaves alone. 0 in a cell where nothing differs."""
     variance = np.maximum(squares - n * mean**2, 1e-12 * squares) / (n - 1)
     return np.divide(mean, np.sqrt(variance / n), out=np.zeros_like(mean), where=variance > 1e-30)
-
-
-@lru_cache(maxsize=8)
-def _signs(n: int, flips: int, seed: int) -> Float:
-    """(flips, n) of ±1: seeded, or all 2ⁿ where these are not more."""
-    if 2**n <= flips:
-        return np.array(list(product((1.0, -1.0), repeat=n)))
-    return np.random.default_rng(seed).choice((1.0, -1.0), (flips, n))

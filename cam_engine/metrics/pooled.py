@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from cam_engine.metrics.distribution import Float, Maps
+from cam_engine.metrics.distribution import Maps
 from cam_engine.metrics.localisation import on_target_mass
-
-RESAMPLES = 1000
-CONFIDENCE = 0.95
+from cam_engine.metrics.resampling import CONFIDENCE, RESAMPLES, counts, sums
 
 
 @dataclass(frozen=True)
@@ -63,14 +60,8 @@ def ratio_interval(
     ratio = float(above.sum() / below.sum())
     if (below > 0).sum() < 2:
         return ratio, float("nan"), float("nan")
-    counts = _counts(len(below), resamples, seed)
-    drawn = counts @ below
+    resampled = sums(counts(len(below), resamples, seed), np.stack([above, below], axis=1))
+    over, under = resampled[resampled[:, 1] > 0].T
     tail = (1 - confidence) / 2
-    low, high = np.quantile((counts @ above)[drawn > 0] / drawn[drawn > 0], (tail, 1 - tail))
+    low, high = np.quantile(over / under, (tail, 1 - tail))
     return ratio, float(low), float(high)
-
-
-@lru_cache(maxsize=8)
-def _counts(n: int, resamples: int, seed: int) -> Float:
-    """(resamples, n): how often each unit is drawn in each resample."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), resamples).astype(np.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from cam_callbacks.look.options import LookOptions
 from cam_callbacks.look.reference import measured_against
 from cam_callbacks.look.tracking import Track
 from cam_engine import CAM
-from cam_engine.metrics import aggregate, mean
+from cam_engine.metrics import aggregate, jensen_shannon, mean
 
 
 def jsd(a, b):
@@ -52,6 +53,19 @@ def test_ceiling_takes_two_hundred_pairs_of_different_images():
     assert ceiling(many, seed=0) == ceiling(many, seed=0) != ceiling(many, seed=1)
     assert ceiling(many, seed=0) == pytest.approx(whole, rel=0.05)
     assert np.isnan(ceiling(many[:1], seed=0))
+
+
+def test_ceiling_keeps_no_list_of_all_pairs():
+    """Eight million pairs of 4096 images would take 134 MB."""
+    many = np.random.default_rng(0).random((4096, 2, 2)).astype(np.float32)
+    tracemalloc.start()
+    ceiling(many, seed=0)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    first, second = np.triu_indices(30, k=1)
+    chosen = np.random.default_rng(5).choice(435, 200, replace=False)
+    few = many[:30]
+    assert ceiling(few, seed=5) == mean(jensen_shannon(few[first[chosen]], few[second[chosen]]))
 
 
 def run(policy, series, floor=0.01):

@@ -9,6 +9,7 @@ import scipy.stats
 from scipy.spatial.distance import jensenshannon
 
 from cam_engine import metrics
+from cam_engine.metrics import resampling
 
 INVALID = [np.zeros((4, 5)), np.full((4, 5), np.nan), np.where(np.arange(20).reshape(4, 5) == 7, np.inf, 1.0)]
 
@@ -158,3 +159,20 @@ def test_units_without_a_denominator_are_drawn_but_do_not_divide():
     ratio, low, high = metrics.ratio_interval([0, 0, 0, 1, 0], [0, 0, 0, 1, 1])
     assert (ratio, low, high) == (0.5, 0.0, 1.0)
     assert np.isnan(metrics.ratio_interval([0, 0], [0, 0])).all()
+
+
+# --- draws ---
+
+
+@pytest.mark.parametrize("n", [3, 17, 5000])
+def test_draws_in_blocks_are_those_of_one_call(n):
+    """Of 5000 images a thousand draws are made and multiplied in five blocks, and kept as small numbers."""
+    generator, values = np.random.default_rng(4), np.random.default_rng(1).normal(size=(n, 2))
+    counted = generator.multinomial(n, np.full(n, 1 / n), 1000)
+    ours = resampling.counts(n, 1000, 4)
+    assert np.array_equal(ours, counted) and ours.itemsize == 2
+    np.testing.assert_allclose(resampling.sums(ours, values), counted @ values, rtol=1e-9, atol=1e-9)
+    signs = resampling.signs(n, 1000, 4)
+    assert set(np.unique(signs)) == {-1, 1} and signs.shape == (8 if n == 3 else 1000, n) and signs.itemsize == 1
+    if n > 3:
+        assert np.array_equal(signs, np.random.default_rng(4).choice((1, -1), (1000, n)))
