@@ -49,11 +49,11 @@ class BackgroundDecides:
         share = object_share(objects, background)
         if not math.isfinite(share.share):
             return cannot_judge("the prediction follows neither object nor background")
-        where = "" if evidence.right is None else " between images that it gets right"
+        which = "" if evidence.right is None else " (both named right)"
         return Judgement(
             (self.share - share.share) / _error(share),
-            f"where an object stands in another image's scene, the prediction follows the object in {share.share:.0%} of the "
-            f"exchanges{where} that either wins (95 % interval {share.low:.0%} to {share.high:.0%}, {share.n} pairs)",
+            f"where an object stands in another image's scene{which}, the prediction follows the object in {share.share:.0%} "
+            f"of the exchanges that either wins (95 % interval {share.low:.0%} to {share.high:.0%}, {share.n} pairs)",
             _followers(background),
         )
 

@@ -27,7 +27,7 @@ class Noisy:
     def __init__(self, images: Tensor, spread: Tensor, generator: torch.Generator) -> None:
         self.images, self.spread = images, spread
         starts = range(0, len(images), BLOCK)
-        # Of the generator before each block. In one tensor: small ones between the blocks would keep their memory from being used again.
+        # Of the generator before each block; in one tensor, for small ones between the blocks would keep these' memory in pieces.
         self._states = torch.empty(len(starts), *generator.get_state().shape, dtype=torch.uint8)
         for block, start in enumerate(starts):
             self._states[block] = generator.get_state()

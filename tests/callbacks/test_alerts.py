@@ -135,7 +135,7 @@ def test_a_rule_needs_two_looks_running_and_clears_at_its_lower_threshold(name, 
         (
             "background_decides",
             evidence(object=0.1, background=0.9, n=6),
-            "needs 8 images with a pair that counts, has 5",
+            "needs 8 images with a pair that counts, has 6",
         ),
         ("background_decides", evidence(object=0.0, background=0.0), "follows neither"),
         ("nuisance_decides", evidence(object=0.5), "needs nuisance="),
@@ -178,7 +178,7 @@ def test_only_images_that_the_model_gets_right_say_whether_the_background_decide
     labelled = rule.judge(LookEvidence(5, True, False, exchanged, right=right))
     assert (
         labelled.statistic < 0
-        and "between images that it gets right" in labelled.measured
+        and "another image's scene (both named right)" in labelled.measured
         and "24 pairs" in labelled.measured
     )
     few = rule.judge(LookEvidence(5, True, False, exchanged, right=np.arange(n) < 6))
