@@ -242,7 +242,7 @@ def draw(found: dict[str, Any]) -> None:
             counts, values = zip(*points, strict=True)
             axes.plot(counts, values, "o-", markersize=3, label=f"{name}: {slope(points, unit)}")
         if counts[-1] / counts[0] > 10:
-            axes.set(xscale="log", yscale="linear" if unit == "MiB" else "log")
+            axes.set(xscale="log", yscale="log" if max(values) > 10 * min(values) and unit == "s" else "linear")
             axes.set_xticks(counts, [f"{n:,}" for n in counts], minor=False)
             axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
         else:
@@ -254,7 +254,7 @@ def draw(found: dict[str, Any]) -> None:
             axes.set_ylim(bottom=0)
         axes.set_title(title, fontsize=10)
         axes.set_ylabel("MiB" if unit == "MiB" else "seconds", fontsize=8)
-        axes.tick_params(labelsize=8)
+        axes.tick_params(labelsize=8, which="both")
         axes.legend(frameon=False, fontsize=8)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
