@@ -26,7 +26,7 @@ Written by `make evidence`; do not edit. The figures: [evidence.json](../benchma
 When an alert is raised, is something wrong; and when a network has learned a cue, is one raised? Here the truth is known,
 because the cue was planted, and because accuracy with the cue swapped says whether the network uses it.
 
-**{found["looked"]} of the {found["planned"]} trainings of the plan are looked at.** {_few(found)}
+**{found["looked"]} of the {found["planned"]} trainings of the plan are looked at.**{_few(found)}
 
 ## Bars
 
@@ -135,7 +135,7 @@ def _few(found: Mapping[str, Any]) -> str:
     return (
         ""
         if not missing
-        else f"The other {missing} are not in any figure below, so intervals are wider than they will be."
+        else f" The other {missing} are not in any figure below, so intervals are wider than they will be."
     )
 
 
