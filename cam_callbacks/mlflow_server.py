@@ -30,11 +30,30 @@ def check_run(client: Any, run_id: str) -> None:
     """Is what answers there the server that has the run? A portal or proxy that says ``{}`` to everything would swallow all.
 
     Raises:
-        ConnectionError: It is not. And what the client raises, where none answers.
+        ConnectionError: It is not. And what the client raises, where none answers. Addresses that are not HTTP are taken to be
+            right.
     """
+    if not client.tracking_uri.startswith("http"):
+        return
+    _forget_working_folder(run_id)
     found = client.get_run(run_id).info.run_id
     if not run_id or found != run_id:
         raise ConnectionError(f"what answers at {without_password(client.tracking_uri)} has no run {run_id!r}")
+
+
+def check_sent(client: Any, run_id: str) -> None:
+    """Has that server taken what was just sent to it? Of a portal's ``{}`` MLflow's client remembers, for as long as this process
+    lives, that the run's files belong into the working folder; then they are there.
+
+    Raises:
+        ConnectionError: It has not; else as :func:`check_run`.
+    """
+    was_led_astray = _forget_working_folder(run_id)
+    check_run(client, run_id)
+    if was_led_astray:
+        raise ConnectionError(
+            f"what answered at {without_password(client.tracking_uri)} did not say where files belong"
+        )
 
 
 def without_password(uri: str) -> str:
@@ -43,3 +62,15 @@ def without_password(uri: str) -> str:
     if "@" not in url.netloc or not url.hostname:
         return uri
     return urlunsplit(url._replace(netloc=url.netloc.rpartition("@")[2]))
+
+
+def _forget_working_folder(run_id: str) -> bool:
+    """Did MLflow's client take the working folder for the place of a run's files? No longer now."""
+    from mlflow.tracking._tracking_service import utils
+
+    places = getattr(utils, "_artifact_repos_cache", {})
+    place = places.get(run_id)
+    if place is None or place.artifact_uri:
+        return False
+    del places[run_id]
+    return True

@@ -49,6 +49,7 @@ QUEUED = "queued-"  # begins the id of a run that the server has yet to make
 QUEUE_TAG = "cam_callbacks.queue"  # finds the run again that was made just before a crash
 MOST_METRICS = 1000  # that MLflow takes in one call
 TRIES = 3  # of a call that is too much for the server, before it is set aside
+NO_SERVER = "what answers there makes no run: it is no MLflow server"
 MOST_HELD = 5  # calls one after the other that fail: then it is the server
 _CALL = re.compile(r"(\d{8,})\.json")
 
@@ -132,8 +133,7 @@ class Outbox:
                 keep_off_random_streams()  # of what that has imported
             with alone(self.folder / ".lock"):  # a training may still be at it while somebody calls sync
                 run_id = self.ensure_run()
-                if self.tracking_uri.startswith("http"):
-                    check_run(self._client, run_id)
+                check_run(self._client, run_id)
                 self._deliver(run_id)
         except Exception as error:
             if not self._warned:
@@ -150,23 +150,25 @@ class Outbox:
         held: dict[str, Exception] = {}
         in_a_row = 0
         for numbers, call in self._calls():
+            refused: list[tuple[Call, Exception]] = []
+            failure: Exception | None = None
             try:
                 refused = self._send(call, run_id)
             except TypeError as error:  # arguments that the call does not take
                 self._set_aside(numbers, error)
                 continue
             except Exception as error:
-                check_run(self._client, run_id)  # is it this call, or the server?
-                in_a_row += 1
+                failure = error
+            check_run(self._client, run_id)  # was it the server that took or refused this?
+            in_a_row = 0 if failure is None else in_a_row + 1
+            if failure is not None:
                 self._tries[numbers[0]] += 1
                 if in_a_row > MOST_HELD:
-                    raise
-                if not is_lasting(error) or self._tries[numbers[0]] < TRIES:
-                    held[described(call)] = error
+                    raise failure
+                if not is_lasting(failure) or self._tries[numbers[0]] < TRIES:
+                    held[described(call)] = failure
                     continue
-                refused = [(call, error)]
-            else:
-                in_a_row = 0
+                refused = [(call, failure)]
             if refused:
                 self._keep_refused(numbers[0], refused)
             for number in numbers:
@@ -197,6 +199,8 @@ class Outbox:
                 experiment_id = self._client.create_experiment(
                     self.run["experiment_name"], artifact_location=self.run["artifact_location"]
                 )
+            if not experiment_id:
+                raise ConnectionError(NO_SERVER)
             mark = self.run["id"]
             marked = self._client.search_runs([experiment_id], f"tags.`{QUEUE_TAG}` = '{mark}'", max_results=1)
             made = (
@@ -204,8 +208,8 @@ class Outbox:
                 if marked
                 else self._client.create_run(experiment_id, tags=self.run["tags"] | {QUEUE_TAG: mark})
             )
-            if not experiment_id or not made.info.run_id:
-                raise ConnectionError("what answers there makes no run: it is no MLflow server")
+            if not made.info.run_id:
+                raise ConnectionError(NO_SERVER)
             self.run |= {"run_id": made.info.run_id, "experiment_id": experiment_id}
             self._write_run()
         return str(self.run["run_id"])

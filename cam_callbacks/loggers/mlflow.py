@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from cam_callbacks.compare.verdict import verdict_of
 from cam_callbacks.delivery.sink import Moved, SinkOptions
 from cam_callbacks.drawing import Drawing, Picture
 from cam_callbacks.loggers.safe_names import safe_key, safe_name
-from cam_callbacks.mlflow_server import check_reachable, check_run, without_password
+from cam_callbacks.mlflow_server import check_reachable, check_run, check_sent, without_password
 from cam_callbacks.records import MANIFEST, PROBE, Record, RecordStore
 from cam_engine.render import encode_png, encode_webp, shrunk, write_png
 
@@ -91,16 +92,14 @@ class MLflowSink:
         return cls(client, run_id, int(address.get("every_n_looks", 1)), address=address)
 
     def deliver(self, record: Record, drawing: Drawing) -> None:
-        if not self._queued:
-            check_reachable(self.client.tracking_uri)
-            check_run(self.client, self.run_id)
-        self._describe(drawing)
         store = drawing.store
-        for name in store.files(record.look):
-            self._log_stored(store, name, f"{_folder(drawing)}/records")
-        self._mark_alerts(record, drawing)
-        if not record.look % self.every_n_looks:
-            self._draw(record, drawing)
+        with self._server():
+            self._describe(drawing)
+            for name in store.files(record.look):
+                self._log_stored(store, name, f"{_folder(drawing)}/records")
+            self._mark_alerts(record, drawing)
+            if not record.look % self.every_n_looks:
+                self._draw(record, drawing)
         if self._report_is_due(record.look + 1):
             try:
                 self.finish(store, drawing)
@@ -118,18 +117,34 @@ class MLflowSink:
         records = drawing.sampled()
         if not records:
             return
-        for method, layer in drawing.series:
-            series = drawing.tag(method, layer).split("/")[1:]
-            strip = drawing.strip(records, method, layer)
-            name = "_".join(map(safe_name, series))
-            self._log_picture(strip, f"film_strip_{name}.png", _folder(drawing))
-            if (method, layer) == drawing.series[-1]:
-                self._log_picture(strip, f"{_root(drawing)}_filmstrip.png")
-        run = self._run()
-        if run is not None and run.data.params:
-            store.write_params(run.data.params)
-        self._log_report(store, drawing)
-        self._note(run, verdict_of(store), f"{_prefix(drawing)}.verdict")
+        with self._server():
+            for method, layer in drawing.series:
+                series = drawing.tag(method, layer).split("/")[1:]
+                strip = drawing.strip(records, method, layer)
+                name = "_".join(map(safe_name, series))
+                self._log_picture(strip, f"film_strip_{name}.png", _folder(drawing))
+                if (method, layer) == drawing.series[-1]:
+                    self._log_picture(strip, f"{_root(drawing)}_filmstrip.png")
+            run = self._run()
+            if run is not None and run.data.params:
+                store.write_params(run.data.params)
+            self._log_report(store, drawing)
+            self._note(run, verdict_of(store), f"{_prefix(drawing)}.verdict")
+
+    @contextmanager
+    def _server(self) -> Iterator[None]:
+        """Is it the server that answers, before and after? Else all that was sent meanwhile is to be sent again."""
+        if self._queued:
+            yield
+            return
+        check_reachable(self.client.tracking_uri)
+        check_run(self.client, self.run_id)
+        try:
+            yield
+            check_sent(self.client, self.run_id)
+        except Exception:
+            self._described = self._has_images = False
+            raise
 
     def _draw(self, record: Record, drawing: Drawing) -> None:
         if not drawing.series:
@@ -195,9 +210,7 @@ class MLflowSink:
         with tempfile.TemporaryDirectory() as temporary:
             for tag, picture in pictures:
                 key = safe_key(tag).replace("/", "~")
-                name = (
-                    f"{key}+step+{step}+timestamp+{int(time * 1000)}+{uuid.uuid5(NAMES, f'{self.run_id} {tag} {step}')}"
-                )
+                name = f"{key}+step+{step}+timestamp+{int(time * 1000)}+{uuid.uuid5(NAMES, f'{self.run_id} {tag} {step}')}"
                 (Path(temporary) / f"{name}.png").write_bytes(encode_png(picture))
                 (Path(temporary) / f"{name}+compressed.webp").write_bytes(encode_webp(shrunk(picture, THUMBNAIL)))
             self.client.log_artifacts(self.run_id, temporary, "images")

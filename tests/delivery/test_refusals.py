@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
-from proxy import Proxy
+from proxy import Answer, Proxy
 from pytorch_lightning import Callback
 from pytorch_lightning.loggers import MLFlowLogger
 from small_training import callback, train
@@ -139,6 +140,62 @@ def test_a_server_that_answers_nothing_but_braces_loses_nothing(tmp_path, proxy,
         box.deliver()
     history = MlflowClient(mlflow_server).get_metric_history(box.run["run_id"], "loss")
     assert [metric.step for metric in history] == [0, 1, 2] and box.waiting() == []
+
+
+@pytest.mark.usefixtures("_by_hand")
+def test_a_portal_that_comes_up_in_mid_delivery_loses_nothing(tmp_path, proxy, mlflow_server, monkeypatch):
+    """Whichever request is the first that it answers."""
+    monkeypatch.chdir(tmp_path)  # where MLflow's client would put files, if it asked the portal where they belong
+    for first in count():
+        proxy.rule = lambda method, path: None
+        box = queue(tmp_path / f"from-{first}", proxy.uri)
+        client, run = DurableClient(box), box.run["id"]
+        client.log_metric(run, "loss", 1.0, timestamp=1)
+        client.log_text(run, "words", "notes.txt")
+        client.set_tag(run, "kind", "test")
+        client.set_terminated(run, "FINISHED")
+        begin = len(proxy.asked) + first
+        proxy.rule = lambda method, path, begin=begin: (200, b"{}") if len(proxy.asked) > begin else None
+        try:
+            box.deliver()
+            is_through = True
+        except Exception:
+            is_through = False
+        proxy.rule = lambda method, path: None
+        box.deliver()
+        found = run_of(box, mlflow_server)
+        assert found.data.metrics == {"loss": 1.0} and found.data.tags["kind"] == "test" and box.waiting() == []
+        assert found.info.status == "FINISHED"
+        assert [f.path for f in MlflowClient(mlflow_server).list_artifacts(found.info.run_id)] == ["notes.txt"]
+        if is_through:
+            break
+    assert first > 10
+
+
+@pytest.mark.parametrize("first", ["/manifest.json", "/look-000001.npz", "/images/", "set-tag", "film_strip"])
+def test_a_portal_that_comes_up_in_the_middle_of_a_look_loses_none(tmp_path, proxy, mlflow_server, monkeypatch, first):
+    """Nor the run's summary, and what was said of the run before it."""
+
+    def rule(method: str, path: str) -> Answer | None:
+        if first in path and method != "GET":
+            proxy.rule = lambda method, path: (200, b"{}")
+        return None
+
+    monkeypatch.chdir(tmp_path)
+    logger = MLFlowLogger(tmp_path.name, tracking_uri=proxy.uri)
+    _ = logger.experiment
+    watch = callback(folder=tmp_path / "records", wait=60)
+    proxy.rule = rule
+    train("pytorch_lightning", logger, watch, epochs=2, num_sanity_val_steps=0)
+    proxy.rule = lambda method, path: None
+    sync(tmp_path / "records")
+    client = MlflowClient(mlflow_server)
+    files = {Path(f.path).name for f in client.list_artifacts(logger.run_id, "cam/records")}
+    assert {"manifest.json", "probe.npz", "look-000000.npz", "look-000001.npz"} <= files
+    assert len(client.list_artifacts(logger.run_id, "images")) == 2 * 3 * 2
+    assert "cam_report.html" in {f.path for f in client.list_artifacts(logger.run_id)}
+    tags = client.get_run(logger.run_id).data.tags
+    assert {"cam.methods", "cam.verdict", "mlflow.loggedImages"} <= set(tags)
 
 
 def test_looks_are_not_lost_to_such_a_server_either(tmp_path, proxy, mlflow_server, monkeypatch):
