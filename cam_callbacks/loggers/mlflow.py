@@ -204,13 +204,14 @@ class MLflowSink:
     def _log_images(self, pictures: Iterable[tuple[str, Picture]], step: int, time: float) -> None:
         """Stepped images, as ``client.log_image`` names and encodes them (a PNG, and a WebP as its thumbnail), in one call.
 
-        That call would encode each by Pillow, at several times the cost, and set a tag for each. A name depends on the look alone:
-        logged again by a delivery that was interrupted, a file takes the place of itself.
+        That call would encode each by Pillow, at several times the cost, and set a tag for each. A name depends on the look, and on
+        the id that the training had for the run: logged again by a delivery that was interrupted, a file takes the place of itself.
         """
+        run_id = self.address["run_id"] if self.address is not None else self.run_id
         with tempfile.TemporaryDirectory() as temporary:
             for tag, picture in pictures:
                 key = safe_key(tag).replace("/", "~")
-                name = f"{key}+step+{step}+timestamp+{int(time * 1000)}+{uuid.uuid5(NAMES, f'{self.run_id} {tag} {step}')}"
+                name = f"{key}+step+{step}+timestamp+{int(time * 1000)}+{uuid.uuid5(NAMES, f'{run_id} {tag} {step}')}"
                 (Path(temporary) / f"{name}.png").write_bytes(encode_png(picture))
                 (Path(temporary) / f"{name}+compressed.webp").write_bytes(encode_webp(shrunk(picture, THUMBNAIL)))
             self.client.log_artifacts(self.run_id, temporary, "images")

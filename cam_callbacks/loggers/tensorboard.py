@@ -50,7 +50,7 @@ class TensorBoardSink:
         self.writer = writer
         self.every_n_looks = every_n_looks
         self.name = name
-        self._began = False  # to write, in this process
+        self._there: set[tuple[str, int]] | None = None  # what earlier processes left
         folder = getattr(writer, "log_dir", None)
         self.address = (
             None if folder is None else {"kind": self.kind, "log_dir": str(folder), "every_n_looks": every_n_looks}
@@ -100,8 +100,8 @@ class TensorBoardSink:
 
     def _add(self, pictures: Mapping[str, Picture], step: int) -> None:
         """All in one event, in the file as a whole or not at all; what an interrupted process left there is not repeated."""
-        there = set() if self._began else pictures_in(Path(self.writer.log_dir), step)
-        self._began = True
+        if self._there is None:
+            self._there = pictures_in(Path(self.writer.log_dir))
         images = [
             Summary.Value(
                 tag=tag,
@@ -113,7 +113,7 @@ class TensorBoardSink:
                 ),
             )
             for tag, picture in pictures.items()
-            if tag not in there
+            if (tag, step) not in self._there
         ]
         if images:
             # add_image would make PNGs, five times as large, whose checksum TensorBoard computes in Python.
@@ -121,15 +121,14 @@ class TensorBoardSink:
             self.writer.flush()
 
 
-def pictures_in(folder: Path, step: int) -> set[str]:
-    """Tags of the pictures that the event files in a folder hold at a step."""
+def pictures_in(folder: Path) -> set[tuple[str, int]]:
+    """Tags and steps of the pictures that the event files in a folder hold."""
     found = set()
     for file in folder.glob("*tfevents*"):
         with suppress(Exception):  # protobuf has its own: a process that was killed may have left anything
             found |= {
-                value.tag
+                (value.tag, event.step)
                 for event in map(Event.FromString, _events(file))
-                if event.step == step
                 for value in event.summary.value
                 if value.HasField("image")
             }

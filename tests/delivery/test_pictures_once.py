@@ -10,6 +10,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from mlflow.tracking import MlflowClient
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -18,7 +19,10 @@ from torch.utils.tensorboard import SummaryWriter
 import cam_callbacks.drawing as drawing_module
 from cam_callbacks import CAMMonitor, ProbeSet, RecordStore
 from cam_callbacks.delivery import Delivery
+from cam_callbacks.delivery.outbox import Outbox
+from cam_callbacks.delivery.sink import Moved
 from cam_callbacks.drawing import Drawing
+from cam_callbacks.loggers.durable import DurableClient
 from cam_callbacks.loggers.mlflow import MLflowSink
 from cam_callbacks.loggers.tensorboard import TensorBoardSink, pictures_in
 
@@ -89,25 +93,29 @@ def test_a_picture_in_tensorboard_is_small_and_as_it_was_drawn(store, tmp_path):
 
 
 def test_a_delivery_that_is_repeated_shows_nothing_twice_in_tensorboard(store, tmp_path):
-    drawing, record = Drawing(store, IMAGES), store[0]
-    TensorBoardSink(SummaryWriter(str(tmp_path))).deliver(record, drawing)
+    drawing, record = Drawing(store, IMAGES), store[1]
+    first = TensorBoardSink(SummaryWriter(str(tmp_path)))
+    for each in store:  # of which none is noted
+        first.deliver(each, drawing)
     (file,) = tmp_path.glob("*tfevents*")
     whole = file.read_bytes()
-    TensorBoardSink(SummaryWriter(str(tmp_path), filename_suffix=".again")).deliver(record, drawing)
-    assert {len(images) for images in shown(tmp_path).values()} == {1}
+    again = TensorBoardSink(SummaryWriter(str(tmp_path), filename_suffix=".again"))
+    for each in store:
+        again.deliver(each, drawing)
+    assert {len(images) for images in shown(tmp_path).values()} == {len(store)}
     # Killed in the midst of writing: the event is cut off, and none of its pictures is there.
     file.write_bytes(whole[:-100])
-    assert pictures_in(tmp_path, drawing.step(record)) == set()
+    assert {step for _, step in pictures_in(tmp_path)} == {drawing.step(store[0])}
     for other in tmp_path.glob("*.again"):
         other.unlink()
     TensorBoardSink(SummaryWriter(str(tmp_path), filename_suffix=".third")).deliver(record, drawing)
-    assert pictures_in(tmp_path, drawing.step(record)) >= {tag for tag, _ in drawing.panels(record)}
+    assert pictures_in(tmp_path) >= {(tag, drawing.step(record)) for tag, _ in drawing.panels(record)}
 
 
 def test_damaged_event_files_hold_up_nothing(tmp_path):
     (tmp_path / "a.tfevents.1").write_bytes(struct.pack("<Q", 1 << 50) + b"0000" + b"x" * 50)
     (tmp_path / "b.tfevents.2").write_bytes(struct.pack("<Q", 5) + b"0000" + b"\xff" * 5 + b"0000")
-    assert pictures_in(tmp_path, 0) == set()
+    assert pictures_in(tmp_path) == set()
 
 
 def test_a_delivery_that_is_repeated_shows_nothing_twice_in_mlflow(store, flow):
@@ -120,6 +128,25 @@ def test_a_delivery_that_is_repeated_shows_nothing_twice_in_mlflow(store, flow):
         name.removesuffix(".png") for name in names if name.endswith(".png")
     }
     assert client.get_run(run).data.tags["mlflow.loggedImages"] == "True"
+
+
+def test_a_look_that_was_queued_and_is_delivered_again_by_sync_is_shown_once(store, tmp_path):
+    """Killed before it was noted; the server has given the run another id since."""
+    uri = f"sqlite:///{tmp_path}/m.db"
+    run = {
+        "tracking_uri": uri,
+        "run_id": None,
+        "experiment_name": "e",
+        "artifact_location": str(tmp_path / "artifacts"),
+    }
+    queue = Outbox(tmp_path / "queue", run | {"tags": {}})
+    queue.background.stop()
+    sink = MLflowSink(DurableClient(queue), queue.run["id"])
+    sink.deliver(store[0], Drawing(store, IMAGES))
+    queue.deliver()
+    moved = Moved(None, {queue.run["id"]: queue.run["run_id"]})
+    MLflowSink.from_address(sink.address, moved).deliver(store[0], Drawing(store, IMAGES))
+    assert len(MlflowClient(uri).list_artifacts(queue.run["run_id"], "images")) == 2 * METHODS * IMAGES
 
 
 def test_the_client_names_stepped_images_as_we_do(store, flow):
