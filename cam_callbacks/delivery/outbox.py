@@ -1,10 +1,5 @@
-"""Calls to one MLflow run, on disk until its server has taken them.
-
-    run.json             where the run is, or how to make it
-    00000000.json        one call and its arguments
-    00000001/            the files of a call that sends some
-    00000002.refused     what the server will never take, and why; its files stay too
-    00000003.damaged     what cannot be read
+"""Calls to one MLflow run, kept in a folder (:mod:`cam_callbacks.delivery.call_files`) until its server has taken them.
+``run.json`` beside them says where the run is, or how to make it.
 
 Every call can be repeated without harm (identical points and tags are stored once, a file takes the place of itself), so
 that a process killed between a call and the removal of its file shows nothing twice. No call holds up those behind it.
@@ -14,33 +9,21 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-import shutil
-import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cam_callbacks.delivery.background import Background, keep_off_random_streams
+from cam_callbacks.delivery.call_files import CallFiles
 from cam_callbacks.delivery.lock import alone
-from cam_callbacks.delivery.mlflow_calls import (
-    SENDS_FILES,
-    Call,
-    check_call,
-    described,
-    halves,
-    is_lasting,
-    is_refusal,
-    send_call,
-)
+from cam_callbacks.delivery.mlflow_calls import Call, described, halves, is_lasting, is_refusal, send_call
 from cam_callbacks.delivery.places import remember
 from cam_callbacks.failures import one_line
-from cam_callbacks.mlflow_server import check_reachable, check_run, without_password
-from cam_callbacks.records.files import LARGEST_TEXT, read_file, write_atomically
+from cam_callbacks.mlflow_server import check_reachable, check_run, check_sent, without_password
+from cam_callbacks.records.files import LARGEST_TEXT, read_file
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +34,6 @@ MOST_METRICS = 1000  # that MLflow takes in one call
 TRIES = 3  # of a call that is too much for the server, before it is set aside
 NO_SERVER = "what answers there makes no run: it is no MLflow server"
 MOST_HELD = 5  # calls one after the other that fail: then it is the server
-_CALL = re.compile(r"(\d{8,})\.json")
 
 
 class HeldUpError(RuntimeError):
@@ -74,47 +56,29 @@ class Outbox:
         self.run.setdefault("id", f"{QUEUED}{uuid.uuid4().hex}")
         self.tracking_uri = tracking_uri or self.run["tracking_uri"]
         self.background = Background(f"cam-callbacks {self.folder.name}", self.deliver)
+        self.calls = CallFiles(self.folder)
         self._client: Any = None
-        self._lock = threading.Lock()
-        self._next = max((int(path.name.partition(".")[0]) for path in self._numbered()), default=-1) + 1
         self._warned = False
         self._tries: Counter[int] = Counter()
         if run is not None:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # parameters and tags may be anybody's secret
             self._write_run()
             remember([without_password(self.tracking_uri)])
 
     def waiting(self) -> list[int]:
         """Numbers of the calls not delivered yet, ascending."""
-        return sorted(int(match[1]) for match in (_CALL.fullmatch(path.name) for path in self._numbered()) if match)
+        return self.calls.waiting()
 
     def refused(self) -> list[str]:
         """What the server will never take, each with the reason."""
-        files = sorted(path for path in self._numbered() if path.suffix == ".refused")
-        told: list[str] = []
-        for path in files:
-            with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):  # a folder may come from elsewhere
-                told += [f"{r['what']} ({r['why']})" for r in json.loads(read_file(path, LARGEST_TEXT))]
-        return told
+        return self.calls.refused()
 
     def append(self, call: str, arguments: dict[str, Any], files: Path | None = None) -> None:
-        """Queue a call; ``files`` is copied, a file or a folder. Returns when it is on disk.
+        """Queue a call; ``files`` is copied, a file or a folder. Returns when it is on disk, or in memory where that refuses.
 
         Raises:
-            OSError: The disk is full, or the files are not there.
+            OSError: The files are not there, or there is room for them nowhere.
         """
-        with self._lock:
-            number, self._next = self._next, self._next + 1
-        if files is not None:
-            kept = self._files(number) / files.name
-            kept.parent.mkdir(parents=True)
-            if files.is_dir():
-                shutil.copytree(files, kept)
-            else:
-                shutil.copy2(files, kept)
-        content = {"call": call, "file": None if files is None else files.name, "arguments": arguments}
-        # Numbers are many and small: a killed process loses none of them without fsync either, only a power cut may.
-        write_atomically(self._path(number), json.dumps(content, default=_plain).encode(), flush=call != "log_batch")
+        self.calls.append(call, arguments, files)
         self.background.wake()
 
     def deliver(self) -> None:
@@ -155,11 +119,12 @@ class Outbox:
             try:
                 refused = self._send(call, run_id)
             except TypeError as error:  # arguments that the call does not take
-                self._set_aside(numbers, error)
+                for number in numbers:
+                    self.calls.set_aside(number, error)
                 continue
             except Exception as error:
                 failure = error
-            check_run(self._client, run_id)  # was it the server that took or refused this?
+            check_sent(self._client, run_id)  # was it the server that took or refused this?
             in_a_row = 0 if failure is None else in_a_row + 1
             if failure is not None:
                 self._tries[numbers[0]] += 1
@@ -170,18 +135,17 @@ class Outbox:
                     continue
                 refused = [(call, failure)]
             if refused:
-                self._keep_refused(numbers[0], refused)
+                self.calls.keep_refused(numbers[0], refused)
             for number in numbers:
-                self._remove(number, files=not refused)
+                self.calls.remove(number, files=not refused)
         if held:
             named = "; ".join(f"{what}: {one_line(error)}" for what, error in list(held.items())[:MOST_HELD])
             raise HeldUpError(f"{len(held)} calls wait: {named}")
 
     def _send(self, call: Call, run_id: str) -> list[tuple[Call, Exception]]:
         """Send a call; a batch that is refused by halves, until what is refused stands alone. That is returned."""
-        file = self._file(call["number"], call) if call["call"] in SENDS_FILES else None
         try:
-            send_call(self._client, run_id, call, file)
+            send_call(self._client, run_id, call, self.calls.file(call))
         except Exception as error:
             parts = halves(call)
             if not is_refusal(error) and not (parts and is_lasting(error)):
@@ -218,6 +182,11 @@ class Outbox:
         """Wait at most so many seconds until all is delivered; say what is left then. Was it all?"""
         if self.background.flush(wait) and not self.waiting():
             return True
+        if not self.calls.to_disk():
+            log.warning(
+                "cam-callbacks: %s cannot be written to; what MLflow has not taken when this process ends is lost",
+                self.folder,
+            )
         log.warning(
             "cam-callbacks: %d calls to MLflow are not delivered yet; deliver them later with: cam-callbacks sync %s",
             len(self.waiting()), self.folder,
@@ -230,14 +199,12 @@ class Outbox:
         metrics: list[Any] = []
         for number in self.waiting():
             try:
-                call = json.loads(self._path(number).read_text(encoding="utf-8"))
-                arguments = dict(call["arguments"])
-                only_metrics = call["call"] == "log_batch" and set(arguments) == {"metrics"}
-                check_call(call, self._file(number, call) if call["call"] in SENDS_FILES else None)
+                call = self.calls.read(number)
             except (ValueError, KeyError, TypeError) as error:
-                self._set_aside([number], error)
+                self.calls.set_aside(number, error)
                 continue
-            call["number"] = number
+            arguments = call["arguments"]
+            only_metrics = call["call"] == "log_batch" and set(arguments) == {"metrics"}
             if together and (not only_metrics or len(metrics) + len(arguments["metrics"]) > MOST_METRICS):
                 yield together, {"call": "log_batch", "arguments": {"metrics": metrics}}
                 together, metrics = [], []
@@ -249,51 +216,12 @@ class Outbox:
         if together:
             yield together, {"call": "log_batch", "arguments": {"metrics": metrics}}
 
-    def _set_aside(self, numbers: list[int], error: Exception) -> None:
-        """Keep what can never be sent, as it is, where it holds up nothing."""
-        for number in numbers:
-            log.warning("cam-callbacks: %s is damaged and left out (%s)", self._path(number), one_line(error))
-            self._path(number).rename(self._path(number).with_suffix(".damaged"))
-
-    def _keep_refused(self, number: int, refused: list[tuple[Call, Exception]]) -> None:
-        """Keep what the server will never take, with its reason, where it holds up nothing."""
-        path = self._path(number).with_suffix(".refused")
-        kept = [dict(call) | {"what": described(call), "why": one_line(error)} for call, error in refused]
-        write_atomically(path, json.dumps(kept, indent=1).encode())
-        for one in kept:
-            log.warning("cam-callbacks: MLflow refused %s (%s); it is kept in %s", one["what"], one["why"], path)
-
-    def _remove(self, number: int, files: bool = True) -> None:
-        self._path(number).unlink(missing_ok=True)
-        if files:
-            shutil.rmtree(self._files(number), ignore_errors=True)
-
-    def _numbered(self) -> list[Path]:
-        """The files of calls, sent or not."""
-        entries = self.folder.iterdir() if self.folder.is_dir() else ()
-        return [path for path in entries if path.name.partition(".")[0].isdigit() and path.suffix]
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:08d}.json"
-
-    def _files(self, number: int) -> Path:
-        return self.folder / f"{number:08d}"
-
-    def _file(self, number: int, call: Call) -> Path:
-        """What a call sends; inside the queue, whatever the call says."""
-        return self._files(number) / Path(call["file"]).name
-
     def _write_run(self) -> None:
         secret = {name: self.run.get(name) for name in ("tracking_uri", "artifact_location")}
         run = self.run | {name: uri and without_password(uri) for name, uri in secret.items()}
-        write_atomically(self.folder / RUN, json.dumps(run, indent=1).encode(), private=True)
+        self.calls.write(RUN, json.dumps(run, indent=1).encode())
 
 
 def new_folder(root: Path) -> Path:
     """A folder for one queue, of its own also where several trainings start at once."""
     return root / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{uuid.uuid4().hex[:6]}"
-
-
-def _plain(value: Any) -> Any:
-    """What MLflow's own client takes and JSON does not: numpy's and torch's numbers, paths."""
-    return value.item() if hasattr(value, "item") else str(value)

@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from cam_callbacks.delivery import Delivery, Ledger
 from cam_callbacks.delivery.background import Background
+from cam_callbacks.delivery.call_files import CallFiles
 from cam_callbacks.delivery.outbox import Outbox
 from cam_callbacks.delivery.sync import sync
 from cam_callbacks.lightning_trainer import mlflow_run_name
@@ -222,7 +223,7 @@ class TestOutbox:
         assert files == {"d.json", "images", "notes"} and len(real.list_artifacts(found.info.run_id, "images")) == 2
 
     def test_a_crash_between_sending_and_forgetting_shows_nothing_twice(self, box, uri, monkeypatch):
-        monkeypatch.setattr(Outbox, "_remove", lambda box, number, files=True: None)
+        monkeypatch.setattr(CallFiles, "remove", lambda calls, number, files=True: None)
         monkeypatch.setattr(Background, "wake", lambda background: None)
         client, run = DurableClient(box), box.run["id"]
         client.log_metric(run, "loss", 1.0, timestamp=7, step=1)

@@ -87,7 +87,7 @@ def test_links_are_not_followed_and_their_targets_not_sent(tmp_path):
     queue.append("log_artifact", {"artifact_path": None}, tmp_path / "file.txt")
     queue.background.flush(60)
     queue.background.stop()
-    number = queue._next
+    number = queue.calls._next
     kept = queue.folder / f"{number:08d}"
     kept.mkdir()
     (kept / "file.txt").symlink_to(secret)
