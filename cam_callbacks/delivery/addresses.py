@@ -26,8 +26,8 @@ def read_addresses(folder: Path) -> list[dict[str, Any]]:
         return []
 
 
-def write_addresses(folder: Path, sinks: Sequence[Sink], max_images: int) -> None:
-    """Those of earlier sinks that still miss looks stay: a resumed run may log elsewhere."""
+def write_addresses(folder: Path, sinks: Sequence[Sink], max_images: int) -> bool:
+    """Those of earlier sinks that still miss looks stay: a resumed run may log elsewhere. Are they on disk?"""
     new = [{"name": s.name, "max_images": max_images, **s.address} for s in sinks if s.address is not None]
     remember(map(place_of, new))
     names = {address["name"] for address in new}
@@ -36,3 +36,5 @@ def write_addresses(folder: Path, sinks: Sequence[Sink], max_images: int) -> Non
         write_atomically(folder / ADDRESSES, json.dumps([*old, *new], indent=1).encode(), private=True)
     except OSError as error:
         log.warning("cam-callbacks: %s could not be written (%s)", folder / ADDRESSES, error)
+        return False
+    return True

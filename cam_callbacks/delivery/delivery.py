@@ -37,7 +37,8 @@ class Delivery:
         self.ledger = Ledger(store.folder)
         drawing = Drawing(store, max_images)
         self._workers = [Worker(store, sink, drawing, self.ledger) for sink in sinks]
-        write_addresses(store.folder, sinks, max_images)
+        self._max_images = max_images
+        self._is_addressed = write_addresses(store.folder, sinks, max_images)
 
     def pending(self) -> dict[str, int]:
         """How many looks on disk each sink has not taken yet."""
@@ -50,6 +51,7 @@ class Delivery:
 
     def offer(self) -> None:
         """The looks on disk are complete, as one that the trainer's numbers are yet to join is not. Returns at once."""
+        self._address()
         newest = max(self.store.looks, default=-1)
         for worker in self._workers:
             worker.offer(newest)
@@ -60,6 +62,7 @@ class Delivery:
         Returns:
             Whether every sink has everything.
         """
+        self._address()
         deadline = time.monotonic() + wait
         for worker in self._workers:
             worker.close()
@@ -76,3 +79,9 @@ class Delivery:
         for worker in self._workers:
             worker.background.stop()
         return all(done)
+
+    def _address(self) -> None:
+        """Write down where the looks go, if the disk refused that before."""
+        if not self._is_addressed:
+            sinks = [worker.sink for worker in self._workers]
+            self._is_addressed = write_addresses(self.store.folder, sinks, self._max_images)

@@ -15,12 +15,17 @@ from pytorch_lightning import Callback
 from pytorch_lightning.loggers import MLFlowLogger, TensorBoardLogger
 from small_training import callback, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
+from cam_callbacks import RecordStore
+from cam_callbacks.delivery import Delivery
+from cam_callbacks.delivery.addresses import read_addresses
 from cam_callbacks.delivery.background import Background
 from cam_callbacks.delivery.outbox import Outbox
 from cam_callbacks.delivery.sync import sync
 from cam_callbacks.loggers import DurableMLFlowLogger
 from cam_callbacks.loggers.durable import DurableClient
+from cam_callbacks.loggers.tensorboard import TensorBoardSink
 
 pytestmark = pytest.mark.timeout(600)  # a server is started
 
@@ -139,6 +144,18 @@ def test_a_disk_that_fills_while_the_server_is_down_loses_nothing(disk, tmp_path
     proxy.rule = lambda method, path: None
     sync(place)
     check_whole(mlflow_server, Outbox(logger.experiment.queue.folder).run["run_id"])
+
+
+def test_records_learn_where_they_go_once_there_is_room(disk, tmp_path):
+    """Or ``sync`` would not know it."""
+    place = disk("no room")
+    store = RecordStore(place / "cam")
+    delivery = Delivery(store, [TensorBoardSink(SummaryWriter(str(tmp_path / "board")))])
+    assert read_addresses(store.folder) == []
+    (place / "rest").unlink()
+    delivery.offer()
+    (address,) = read_addresses(store.folder)
+    assert address["log_dir"] == str(tmp_path / "board")
 
 
 def test_calls_on_a_disk_that_becomes_read_only_are_sent_once(disk, tmp_path, mlflow_server, monkeypatch):
