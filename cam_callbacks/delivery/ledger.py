@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cam_callbacks.records.files import write_atomically
+from cam_callbacks.records.files import LARGEST_TEXT, read_file, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +67,8 @@ class Ledger:
 
 def _read_ledger(path: Path) -> tuple[dict[str, set[int]], dict[str, int]]:
     try:
-        ledger: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        ledger: Mapping[str, Any] = json.loads(read_file(path, LARGEST_TEXT))
         looks = {str(sink): set(map(int, looks)) for sink, looks in ledger["looks"].items()}
         return looks, {str(sink): int(n) for sink, n in ledger["summaries"].items()}
-    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, OverflowError, RecursionError):
         return {}, {}

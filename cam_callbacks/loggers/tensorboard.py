@@ -124,7 +124,7 @@ class TensorBoardSink:
 def pictures_in(folder: Path) -> set[tuple[str, int]]:
     """Tags and steps of the pictures that the event files in a folder hold."""
     found = set()
-    for file in folder.glob("*tfevents*"):
+    for file in filter(Path.is_file, folder.glob("*tfevents*")):  # opening a FIFO would wait for a writer
         with suppress(Exception):  # protobuf has its own: a process that was killed may have left anything
             found |= {
                 (value.tag, event.step)

@@ -102,6 +102,46 @@ def test_links_are_not_followed_and_their_targets_not_sent(tmp_path):
         sync(tmp_path / "nothing here")
 
 
+@pytest.mark.timeout(300)  # a FIFO would be waited for
+@pytest.mark.parametrize("kind", ["a link", "a FIFO"])
+def test_no_file_of_a_queue_or_a_ledger_may_be_a_link_or_a_fifo(tmp_path, kind):
+    """Calls, what was refused, the run, the lock, what was delivered: each beside a good call, which arrives."""
+    uri = f"sqlite:///{tmp_path}/m.db"
+    run = {
+        "tracking_uri": uri,
+        "run_id": None,
+        "experiment_name": "e",
+        "artifact_location": str(tmp_path / "artifacts"),
+    }
+    queue = Outbox(tmp_path / "queues" / "q", run | {"tags": {}})
+    queue.background.stop()
+    queue.calls.append("log_batch", {"tags": [["mine", "1"]]})
+    elsewhere = {
+        "00000007.json": {"call": "log_batch", "arguments": {"tags": [["stolen", "key"]]}},
+        "00000008.refused": [{"what": "stolen", "why": "key"}],
+        ".lock": "as it was",
+        "other/run.json": {"tracking_uri": uri, "run_id": None, "id": "queued-stolen", "experiment_name": "stolen"},
+        "cam/delivered.json": {"looks": {}, "summaries": {}},
+    }
+    store = records(tmp_path / "queues" / "q" / "cam", kind="tensorboard", name="tb", log_dir=str(queue.folder / "cam"))
+    (queue.folder / "other").mkdir()
+    for name, content in elsewhere.items():
+        target = tmp_path / name.replace("/", "-")
+        target.write_text(json.dumps(content))
+        path = queue.folder / name
+        path.unlink(missing_ok=True)
+        path.symlink_to(target) if kind == "a link" else os.mkfifo(path)
+    os.mkfifo(store / "events.out.tfevents.1")
+    delivered = sync(tmp_path / "queues", uri)
+    assert not any("stolen" in line for line in delivered)
+    client = mlflow.MlflowClient(uri)
+    (found,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert found.data.tags.get("mine") == "1" and "stolen" not in found.data.tags
+    assert (queue.folder / "00000007.damaged").exists() and not (store / "delivered.json").is_symlink()
+    for name, content in elsewhere.items():
+        assert json.loads((tmp_path / name.replace("/", "-")).read_text()) == content
+
+
 def test_no_password_is_printed_or_kept(tmp_path):
     error = ConnectionError("no answer from https://me:s3cret@example.org:5000/api (and http://t0ken@host)")
     for text in (one_line(error), printable(str(error))):
