@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cam_callbacks.delivery.lock import alone
 from cam_callbacks.mlflow_server import without_password
 from cam_callbacks.records.files import write_atomically
 
@@ -40,7 +41,9 @@ def remember(places: Iterable[str | None]) -> None:
     path = _file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(path, json.dumps([*known, *new][-MOST:], indent=1).encode(), private=True)
+        with alone(path.with_suffix(".lock")):  # of two trainings that begin at once neither forgets the other's
+            every = list(dict.fromkeys([*_read(), *new]))
+            write_atomically(path, json.dumps(every[-MOST:], indent=1).encode(), private=True)
     except OSError as error:  # a home that cannot be written to: sync asks, or is told --tracking-uri
         log.debug("cam-callbacks: %s could not be written (%s)", path, error)
 

@@ -14,6 +14,7 @@ from cam_callbacks import Record, RecordStore
 from cam_callbacks.cli import main
 from cam_callbacks.delivery.addresses import ADDRESSES
 from cam_callbacks.delivery.outbox import Outbox
+from cam_callbacks.delivery.places import is_known, remember
 from cam_callbacks.delivery.sync import sync
 from cam_callbacks.failures import one_line
 from cam_callbacks.loggers import DurableMLFlowLogger
@@ -49,6 +50,20 @@ def test_an_address_that_was_never_used_is_asked_about_first(tmp_path):
     assert main(["sync", str(folder)]) == 2  # no terminal: nobody to ask
     assert sync(folder, approve=lambda place: True) and client.list_artifacts(run)
     assert sync(folder)  # and is remembered
+
+
+def test_trainings_that_begin_at_once_are_all_remembered():
+    """Eight processes, each with twenty places."""
+    children = []
+    for number in range(8):
+        if child := os.fork():
+            children.append(child)
+            continue
+        for place in range(20):
+            remember([f"http://host-{number}:{place}"])
+        os._exit(0)
+    assert {os.waitpid(child, 0)[1] for child in children} == {0}
+    assert all(is_known(f"http://host-{number}:{place}") for number in range(8) for place in range(20))
 
 
 def test_saying_the_address_is_approval(tmp_path):
