@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 import zipfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -211,23 +214,40 @@ FIELDS = ("look", "epoch", "step", "metrics", "aggregates", "reference", "user_m
           "t_maps", "alerts", "judged", "exchanged", "schema")  # fmt: skip
 
 
+@contextmanager
+def bounded(seconds=5.0, mebibytes=200):
+    """Of processor time, and of memory beyond what the process has."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    memory, started = peak(), time.process_time()
+    yield
+    assert time.process_time() - started < seconds
+    assert peak() - memory < mebibytes
+
+
+def peak():
+    """MiB that this process has had at most."""
+    return int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+
+
 def check_any_record(changes):
     data = with_header(record().to_bytes(), changes)
-    try:
+    with bounded(), suppress(RecordError):
         read = Record.from_bytes(data)
-    except RecordError:
-        return
-    assert isinstance(read.look, int) and all(isinstance(v, float) for v in read.metrics.values())
-    read.to_bytes()
+        assert isinstance(read.look, int) and all(isinstance(v, float) for v in read.metrics.values())
+        read.to_bytes()
 
 
 def check_any_manifest(folder, changes):
     (folder / MANIFEST).write_text(to_json({"schema": 1} | manifest() | changes))
-    try:
-        run = load_run(folder)
-    except (RecordError, LoadError):
-        return
-    assert page([run])
+    with bounded(), suppress(RecordError, LoadError):
+        assert page([load_run(folder)])
+
+
+def test_what_takes_too_much_is_found():
+    with pytest.raises(AssertionError), bounded():
+        np.ones(2**26)
+    with pytest.raises(AssertionError), bounded(seconds=0.1):
+        sum(range(20_000_000))
 
 
 @settings(max_examples=60, deadline=None)
