@@ -52,7 +52,7 @@ test-peers:  ## compare with other CAM libraries, in an environment of their own
 	$(PYTEST_ENV) $(PEERS)/bin/python -m pytest tests/peers -n 2 $(PYTEST_ARGS)
 
 .PHONY: soak
-soak:  ## minutes of repetition: memory over many looks, thousands of damaged records
+soak:  ## minutes of repetition: memory over many looks, thousands of damaged records, servers and disks that fail (SOAK_ROUNDS=200)
 	@$(SETUP) test
 	$(PYTEST_ENV) $(VENV)/bin/python -m pytest -m soak -n 2 $(PYTEST_ARGS)
 
