@@ -128,7 +128,8 @@ def _plain_followed(followed: Followed) -> dict[str, Any]:
 
 
 def _followed(plain: dict[str, Any]) -> Followed:
-    return Followed(**{k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in plain.items()})
+    arrays: dict[str, Any] = {k: v.numpy() for k, v in plain.items() if isinstance(v, torch.Tensor)}
+    return Followed(**plain | arrays)
 
 
 def _primitive(value: Any) -> Any:

@@ -1,5 +1,5 @@
 """Looks at a model that is spread over real processes, over gloo: what one process says of the whole model, and a training that
-never notices. The cases are in sharded_cases.py; each launch of processes runs several."""
+never notices. The cases are in sharded_cases.py and beside it; each launch of processes runs several."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 
-CASES = Path(__file__).with_name("sharded_cases.py")
+CASES = Path(__file__).with_name("sharded_main.py")
 
 
-def launched(folder: Path, processes: int, *cases: str) -> dict[str, list[Any]]:
+def launched(folder: Path, processes: int, *cases: str, timeout: int = 400) -> dict[str, list[Any]]:
     """For each case the answers of all ranks."""
     done = subprocess.run(
-        [sys.executable, CASES, str(processes), folder / "answers", *cases], capture_output=True, text=True, timeout=400
+        [sys.executable, CASES, str(processes), folder / "answers", *cases],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "answers").read_text())
@@ -90,6 +93,20 @@ def test_an_error_on_one_rank_ends_the_look_on_all_and_nothing_else(failures):
         for case, (message, changed, next_look) in rank.items():
             assert f"on rank {case[0]}" in message and "ZeroDivisionError" in message, (case, message)
             assert changed == [] and next_look == 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_four_processes(tmp_path):
+    """Numbers of one process, an exception on each rank in turn, and memory that runs out on one."""
+    answers = launched(tmp_path, 4, "same", "failing", "out_of_memory", timeout=800)
+    for answer in answers["same"]:
+        assert answer["maps"] < 1e-6 and answer["metrics"] == []
+    for rank in answers["failing"]:
+        assert len(rank) == 17 and {case[0] for case in rank} == {"0", "1", "2", "3"}
+        for case, (message, changed, next_look) in rank.items():
+            assert f"on rank {case[0]}" in message and changed == [] and next_look == 0, (case, message)
+    assert all(size == 2 and difference < 1e-6 for size, difference in answers["out_of_memory"])
 
 
 def test_memory_that_runs_out_on_one_rank_halves_the_batches_of_all(failures):
