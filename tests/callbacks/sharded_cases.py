@@ -63,8 +63,8 @@ def sharded(net: nn.Sequential, **how: Any) -> nn.Sequential:
     return fully_shard(each(net, BLOCKS, **how), **how)
 
 
-def monitor(**options: Any) -> CAMMonitor:
-    return CAMMonitor(probe(), ("eigencam", "gradcam"), **({"batch_size": 2} | options))
+def monitor(n: int = 7, **options: Any) -> CAMMonitor:
+    return CAMMonitor(probe(n), ("eigencam", "gradcam"), **({"batch_size": 2} | options))
 
 
 def step(net: nn.Module, optimizer: torch.optim.Optimizer | None, images: torch.Tensor, labels: torch.Tensor) -> None:

@@ -106,12 +106,16 @@ def test_four_processes(tmp_path):
         assert len(rank) == 17 and {case[0] for case in rank} == {"0", "1", "2", "3"}
         for case, (message, changed, next_look) in rank.items():
             assert f"on rank {case[0]}" in message and changed == [] and next_look == 0, (case, message)
-    assert all(size == 2 and difference < 1e-6 for size, difference in answers["out_of_memory"])
+    assert_halved(answers["out_of_memory"])
+
+
+def assert_halved(ranks):
+    for probes in ranks:
+        assert all(size == 2 and difference < 1e-6 and exchanged for size, difference, exchanged in probes)
 
 
 def test_memory_that_runs_out_on_one_rank_halves_the_batches_of_all(failures):
-    for size, difference in failures["out_of_memory"]:
-        assert size == 2 and difference < 1e-6
+    assert_halved(failures["out_of_memory"])
 
 
 def test_processes_that_do_different_things_fail_instead_of_waiting(failures):
