@@ -4,11 +4,11 @@
     .venv-peers/bin/python benchmarks/sharded.py --device cuda --network vit_l --processes 4     # a GPU each; also convnext_l
 
 A training step is forward, backward and Adam on ``--batch`` images a process; a look explains as many images a process, by
-EigenCAM and GradCAM. "maps" is a look of a run whose reference is set, without exchange tests; "look" is the second one of a
-run as it comes: with the noise floor, and 64 mixtures for each part that images exchange. Time is the wall's on CUDA; on CPU it
-is processor time, for how long processes wait for each other depends on what else the machine does. Memory is what a process
-needs beyond what it holds between steps (parameters, Adam's moments): as CUDA's allocator counts it, on CPU resident, as the
-kernel does. The jobs take turns; medians of the rounds' ratios are shown, and their range in brackets.
+EigenCAM and GradCAM. "maps" is a look of a run whose focus has settled, without exchange tests; "look" is the same with them, 64
+mixtures for each part that images exchange, which are forwards alone, and as many however large the batch. Time is the wall's on
+CUDA; on CPU it is processor time, for how long processes wait for each other depends on what else the machine does. Memory is what
+a process needs beyond what it holds between steps (parameters, Adam's moments): as CUDA's allocator counts it, on CPU resident,
+as the kernel does. The jobs take turns; medians of the rounds' ratios are shown, and their range in brackets.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def convnext_l() -> nn.Module:
 
 
 NETWORKS = {
-    "vit_small": Network(lambda: VisionTransformer(64, 8, 384, 4, 6), 64, 8, "blocks.3", lambda net: list(net.blocks)),
+    "vit_small": Network(lambda: VisionTransformer(64, 8, 192, 4, 3), 64, 8, "blocks.3", lambda net: list(net.blocks)),
     "vit_l": Network(lambda: VisionTransformer(224, 16, 1024, 24, 16), 224, 32, "blocks.23", lambda net: list(net.blocks)),
     "convnext_l": Network(
         convnext_l, 224, 32, "features.7", lambda net: [block for stage in net.features[1::2] for block in stage]
@@ -166,8 +166,6 @@ def work(rank: int, given: argparse.Namespace, strategy: str, folder: str) -> No
     figures: Figures = {name: [] for name in JOBS}
     for number in range(given.rounds + 1):
         for name in JOBS if number % 2 else JOBS[::-1]:
-            if name == "look":
-                jobs = jobs | {"look": second_look(strategy, given, device, jobs["net"])}
             dist.barrier()
             taken = cost(jobs[name], given.device)
             if number:  # the first round makes what later ones keep
@@ -178,8 +176,8 @@ def work(rank: int, given: argparse.Namespace, strategy: str, folder: str) -> No
     dist.destroy_process_group()
 
 
-def jobs_of(strategy: str, given: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """The training step and the look without more than maps, and the model that they are of."""
+def jobs_of(strategy: str, given: argparse.Namespace, device: torch.device) -> dict[str, Callable[[], object]]:
+    """The training step, a look without more than maps, and one as it comes."""
     chosen = NETWORKS[given.network]
     torch.manual_seed(0)
     model = STRATEGIES[strategy](chosen.make().to(device), chosen, init_device_mesh(given.device, (given.processes,)))
@@ -193,17 +191,11 @@ def jobs_of(strategy: str, given: argparse.Namespace, device: torch.device) -> d
         optimizer.zero_grad()
 
     net = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-    maps = monitor(strategy, given, reference="first", exchange=(), alerts=[])
+    maps, whole = (monitor(strategy, given, reference="first", **options) for options in ({"exchange": ()}, {}))
     step()  # Adam's moments are there from now on
-    maps.look(net)  # and the reference
-    return {"net": net, "step": step, "maps": lambda: maps.look(net)}
-
-
-def second_look(strategy: str, given: argparse.Namespace, device: torch.device, net: nn.Module) -> Callable[[], object]:
-    """A look as it comes; the first one of a run has more to measure, and is not counted."""
-    whole = monitor(strategy, given)
-    whole.look(net)
-    return lambda: whole.look(net)
+    for watch in (maps, maps, maps, whole, whole, whole):  # and a reference, and a focus that has settled
+        watch.look(net)
+    return {"step": step, "maps": lambda: maps.look(net), "look": lambda: whole.look(net)}
 
 
 def monitor(strategy: str, given: argparse.Namespace, **options: Any) -> CAMMonitor:
