@@ -7,9 +7,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+
+from cam_callbacks import CAMMonitor, ProbeSet
+from cam_callbacks.lightning_trainer import not_looked_at
 
 CASES = Path(__file__).with_name("sharded_main.py")
 
@@ -62,6 +67,19 @@ def test_what_is_not_looked_at_is_refused_in_a_line_that_says_what_would_work(lo
     for flattened, part in looks["refused"]:
         assert "FSDP1" in flattened and "fully_shard (FSDP2) is" in flattened
         assert "call fully_shard on it too" in part
+
+
+def test_zero_3_is_refused_in_a_line_that_says_what_would_work(net, data):
+    """By what DeepSpeed puts on its parameters, and by its strategy in Lightning."""
+    net[0].weight.ds_tensor = torch.zeros(1)
+    with pytest.raises(ValueError, match=r"ZeRO-3.*fully_shard \(FSDP2\) is"):
+        CAMMonitor(ProbeSet(*(tensor[:4] for tensor in data.tensors)), "gradcam").look(net)
+
+    class DeepSpeedStrategy:
+        config = {"zero_optimization": {"stage": 3}}  # noqa: RUF012
+
+    said = not_looked_at(SimpleNamespace(strategy=DeepSpeedStrategy()))
+    assert said is not None and said.startswith("DeepSpeedStrategy spreads") and "fully_shard (FSDP2) is" in said
 
 
 @pytest.mark.soak
