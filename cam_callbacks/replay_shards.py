@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,8 @@ class Kept:
     def remove(self) -> None:
         """The records are there."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.lock.unlink(missing_ok=True)
-        if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
+        with suppress(OSError):  # others may be at work there
+            self.lock.unlink(missing_ok=True)
             self.folder.parent.rmdir()
 
 
