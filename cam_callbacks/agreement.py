@@ -84,6 +84,7 @@ class Agreement:
             raise
         if verdict != Verdict.ON:
             abandon(self.model)
+            self._forwards = self._calls = 0  # some may have come further than others before they knew
         before.put_back()
         if verdict != Verdict.ON:
             raise StepError(_WORDS[verdict], verdict == Verdict.OUT_OF_MEMORY) from error

@@ -211,6 +211,7 @@ class CAMCallback(Base):
             self._trainer, self.watcher, self._compared = weakref.ref(trainer), self._new_watcher(), False
         self.watcher.start_clock()
         self._unlogged, self._record = True, None  # monitors must find their keys, look or not
+        lightning_trainer.expect_equal_values(self.name)
         if why := lightning_trainer.not_looked_at(trainer):
             self.watcher.rest(f"{why} The training goes on.")
 
@@ -339,9 +340,7 @@ class CAMCallback(Base):
         if not self.watcher.begun:
             run, folder = lightning_trainer.run_of(trainer, self.folder, self.name)
             with naming_a_batch(trainer, pl_module, self.probe):
-                known = (
-                    None if is_sharded(model) else model
-                )  # a forward of that takes all processes: the look settles its layers
+                known = None if is_sharded(model) else model  # its forward takes all processes: the first look
                 self.watcher.begin(run, folder, known, lightning_trainer.tracking_uri(trainer))
         return model
 

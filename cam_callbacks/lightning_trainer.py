@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import operator
 import os
+import re
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from cam_callbacks.delivery.background import Background
+from cam_callbacks.keys import plain_key
 from cam_callbacks.loggers.registry import is_a
 from cam_callbacks.mlflow_server import check_reachable
 from cam_callbacks.run_folder import folder_name
@@ -135,6 +138,12 @@ def can_begin(trainer: Any, module: nn.Module) -> bool:
     if is_sharded(module) or any(nn.parameter.is_lazy(p) for p in module.parameters()):
         return False
     return any(type(optimizer).__name__ != "_MockOptimizer" for optimizer in trainer.optimizers)
+
+
+def expect_equal_values(name: str | None) -> None:
+    """Let Lightning not recommend ``sync_dist`` for our keys, one by one: of several processes each logs the same values."""
+    ours = re.escape(plain_key("", name))
+    warnings.filterwarnings("ignore", rf"It is recommended to use `self\.log\('{ours}")
 
 
 def log_metrics(trainer: Any, values: dict[str, float]) -> None:

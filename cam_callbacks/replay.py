@@ -10,9 +10,11 @@ from typing import Any
 
 from torch import nn
 
+from cam_callbacks.delivery.lock import alone
 from cam_callbacks.look.monitor import CAMMonitor
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Record
+from cam_callbacks.replay_shards import Kept, Shard
 from cam_engine.loading import is_sharded_checkpoint, load_checkpoint
 
 SUFFIXES = (".ckpt", ".safetensors", ".pt", ".pth", ".bin")
@@ -24,6 +26,7 @@ def replay(
     probe: ProbeSet,
     *,
     folder: str | os.PathLike[str] | None = None,
+    shard: Shard | None = None,
     **options: Any,
 ) -> list[Record]:
     """Look through the weights of every checkpoint in turn, as :class:`CAMCallback` would have done at the time.
@@ -35,10 +38,13 @@ def replay(
             order of the numbers in their names.
         probe: The images.
         folder: Where the records go; None keeps nothing on disk.
+        shard: Of several processes that share the checkpoints, at one time or not; ``Shard(3, 16)`` is the third of sixteen. Each
+            keeps in ``folder`` what it has seen; the last one, or a later call without ``shard``, makes the records of it.
         **options: As for :class:`CAMMonitor`: ``methods``, ``layers``, ``target``, ``reference``, ``forward``, ….
 
     Returns:
-        One record for each checkpoint, with its epoch and step where the file knows them, else their number.
+        One record for each checkpoint, with its epoch and step where the file knows them, else their number. None from a shard
+        that others are not done beside.
 
     Raises:
         FileNotFoundError: No such checkpoint, or none in the folder.
@@ -48,13 +54,37 @@ def replay(
     paths = checkpoint_paths([checkpoints] if isinstance(checkpoints, (str, os.PathLike)) else checkpoints)
     monitor = CAMMonitor(probe, folder=folder, **options)
     before = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    records = []
+    kept = None if folder is None else Kept(folder, paths, probe, monitor.options)
     try:
-        for path in paths:
-            when = load_checkpoint(model, path)
-            records.append(monitor.look(model, when.get("epoch"), when.get("global_step")))
+        if shard is None:
+            return _looked(model, monitor, paths, kept)
+        if kept is None:
+            raise ValueError(f"shard {shard}: pass folder=, where the shards keep what they have seen.")
+        load_checkpoint(model, paths[0])  # what a look settles is settled by the first one
+        monitor.resolve(model)
+        for index in shard.own(len(paths)):
+            if kept.read(index) is None:
+                when = load_checkpoint(model, paths[index])
+                kept.write(index, monitor.see(model, **when))
+        if not kept.complete:
+            return []
+        with alone(kept.lock):  # another may be the last one too
+            return _looked(model, monitor, paths, kept) if kept.complete else []
     finally:
         model.load_state_dict(before)
+
+
+def _looked(model: nn.Module, monitor: CAMMonitor, paths: Sequence[Path], kept: Kept | None) -> list[Record]:
+    """The records of all checkpoints, of what was seen of them before where that was kept."""
+    records = []
+    for index, path in enumerate(paths):
+        found = None if kept is None else kept.read(index)
+        seen, when = (None, {}) if found is None else found
+        if seen is None or not index:
+            when = load_checkpoint(model, path)
+        records.append(monitor.look(model, when.get("epoch"), when.get("global_step"), seen=seen))
+    if kept is not None:
+        kept.remove()
     return records
 
 

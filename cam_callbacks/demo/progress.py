@@ -105,7 +105,7 @@ def quiet() -> Iterator[None]:
     creates_experiment = logging.getLogger("pytorch_lightning.loggers.mlflow")
     level = creates_experiment.level
     # Alerts are listed together at the end; here they would cut the bar in two.
-    alerts = logging.getLogger("cam_callbacks.look.monitor")
+    alerts = logging.getLogger("cam_callbacks.look.alerts")
     with warnings.catch_warnings():
         for message in _ROUTINE:
             warnings.filterwarnings("ignore", message=message)

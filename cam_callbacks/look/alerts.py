@@ -10,8 +10,9 @@ A rule of one's own is any object with the attributes of :class:`cam_callbacks.l
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -22,8 +23,10 @@ from cam_callbacks.look.exchange_rules import untrusted
 from cam_callbacks.look.judgement import Judgement, Rule
 from cam_callbacks.look.rules import DEFAULT
 from cam_callbacks.look.tracking import Series
-from cam_callbacks.records import Alert, Judged
+from cam_callbacks.records import Alert, Judged, Record
 from cam_engine.errors import nearest
+
+log = logging.getLogger(__name__)
 
 MAP_UNTRUSTED = "map_untrusted"  # a remark, no alert: it says what a map is worth, not what the model does
 
@@ -207,3 +210,12 @@ def from_plain(plain: Sequence[Mapping[str, Any]]) -> States:
     return {
         (s["rule"], s["method"], s["layer"]): State(s["running"], s["raised"], s["look"], s["epoch"]) for s in plain
     }
+
+
+def announce(record: Record, on_alert: Callable[[Alert], object] | None) -> None:
+    """Tell of the alerts that are raised at this very look."""
+    for alert in record.alerts:
+        if alert.new:
+            log.warning("cam-callbacks: alert: %s", alert)
+            if on_alert is not None:
+                on_alert(alert)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +21,7 @@ from cam_callbacks.look.batches import Batches
 from cam_callbacks.look.evidence import LookEvidence, is_at_chance, named_right
 from cam_callbacks.look.exchanged import Exchanged, aggregates_of, metrics_of, predicted_of
 from cam_callbacks.look.exchanging import MIXTURES, Exchange
-from cam_callbacks.look.explaining import Explained, explain
-from cam_callbacks.look.forwards import accuracy_gap, faithfulness, noise_floors
+from cam_callbacks.look.explaining import Explained
 from cam_callbacks.look.judgement import Rule
 from cam_callbacks.look.manifest import manifest_of, probe_arrays
 from cam_callbacks.look.measuring import Measurer
@@ -31,6 +29,7 @@ from cam_callbacks.look.memory import Memory, check_state, exchanged_at_referenc
 from cam_callbacks.look.neutral import neutral_values
 from cam_callbacks.look.options import LookOptions
 from cam_callbacks.look.reference import kind_of, measured_against
+from cam_callbacks.look.seen import Seen, see, to_bytes
 from cam_callbacks.look.subject import Subject, coarse_words, subject_of
 from cam_callbacks.look.target import Target
 from cam_callbacks.look.task import Task
@@ -41,8 +40,6 @@ from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Alert, Record, RecordStore, own_store
 from cam_engine.capture import Forward
 from cam_engine.layers import LayerSpec
-
-log = logging.getLogger(__name__)
 
 
 class CAMMonitor:
@@ -126,7 +123,7 @@ class CAMMonitor:
         self.batches = Batches(batch_size)
         self._memory = Memory()
         self.task: Task | None = None
-        self._see(probe)
+        self._measure_on(probe)
         self._calibration = self.options.calibrated
         self._subject: Subject | None = None
         self._baseline: baselines.Baseline | None = None
@@ -166,6 +163,7 @@ class CAMMonitor:
         clock: Clock | None = None,
         picture_step: PictureStep = "epoch",
         mixtures: int = MIXTURES,
+        seen: Seen | None = None,
     ) -> Record:
         """Look once: explain every probe image, measure, and write the record.
 
@@ -176,27 +174,26 @@ class CAMMonitor:
             clock: Measures the looks' share of the time, ``cam/overhead``; without one there is no such number.
             picture_step: What pictures of this run are stepped by: ``"epoch"``, or ``"look"`` where an epoch has several.
             mixtures: Of each part that two images exchange, where ``exchange_pairs`` does not say; 0: no test.
+            seen: What :meth:`see` kept in another process; of the model only its layers and its task are then asked.
 
         Raises:
             LookError: Explaining or writing failed, or ``on_alert``, on any process.
         """
-        started = time.perf_counter()
+        started = time.perf_counter() - (0.0 if seen is None else seen.seconds)
         look, options = self.looks, self.options
         epoch = look if epoch is None else epoch
         self.batches.plan = plan = plan_of(model)
         with processes.together(lambda: entered(model, options)):
             subject = plan.together(lambda: self._subject_of(model))
             probe = subject.task.probe
-            explained = explain(subject, probe.images)
+            seen = seen or see(subject, self._exchange, self._measurer.metrics, options.seed, mixtures)
+            explained, exchanged, gap = seen.explained, seen.exchanged, seen.gap
             tracks = measured_against(
-                self._tracks_before(subject, explained), explained.maps, explained.predictions, look, options.policy,
-                options.seed, floors=lambda repeats: noise_floors(subject, explained, probe.images, options.seed, repeats),
+                self._tracks_before(subject, explained), explained.maps, explained.predictions, look, options.policy, options.seed,
+                seen.floors,
             )  # fmt: skip
-            exchanged = self._exchange.test(subject, explained, mixtures)
-            scored = faithfulness(subject, explained, probe, self._measurer.metrics)
-            gap = accuracy_gap(subject, explained, probe)
         measured = self._measurer.measure(
-            explained, tracks, look, scored=scored, gap=gap, split_by_flips=subject.task.by_prediction,
+            explained, tracks, look, scored=seen.scored, gap=gap, split_by_flips=subject.task.by_prediction,
             signed=subject.task.signed,
         )  # fmt: skip
         labels = None if probe.labels is None else probe.labels.numpy()
@@ -241,8 +238,17 @@ class CAMMonitor:
         then = exchanged_at_reference(self._memory.exchanged, evidence, options.policy)
         exchanges = exchanged is not None if mixtures else self._memory.exchanges
         self._memory = Memory(look + 1, remembered, states, then, exchanges)
-        processes.together(lambda: self._announce(record) if processes.rank() == 0 else None)
+        processes.together(lambda: alerting.announce(record, self.on_alert) if processes.rank() == 0 else None)
         return record
+
+    def see(self, model: nn.Module, **more: Any) -> bytes:
+        """All that :meth:`look` would ask of the model, and ``more`` beside it, for a file that :func:`seen.from_bytes` reads."""
+        started = time.perf_counter()
+        self.batches.plan = plan = plan_of(model)
+        with processes.together(lambda: entered(model, self.options)):
+            subject = plan.together(lambda: self._subject_of(model))
+            seen = see(subject, self._exchange, self._measurer.metrics, self.options.seed, MIXTURES)
+            return to_bytes(seen, started, **more)
 
     def write(self, record: Record, picture_step: PictureStep) -> None:
         """Write a record, and before the first one what all have in common."""
@@ -312,10 +318,10 @@ class CAMMonitor:
             if self.task is None:
                 self.task = self._subject.task
                 if self.task.probe is not self.probe:
-                    self._see(self.task.probe)
+                    self._measure_on(self.task.probe)
         return self._subject
 
-    def _see(self, probe: ProbeSet) -> None:
+    def _measure_on(self, probe: ProbeSet) -> None:
         """Measure on these labels and regions: those that the probe came with, or that its task has."""
         options = self.options
         self._measurer = Measurer(probe, options.metrics_on(probe), options.name, options.seed)
@@ -338,10 +344,3 @@ class CAMMonitor:
             return costs
         share = clock.spend(seconds, *((0.0, 0) if exchanged is None else (exchanged.seconds, exchanged.forwards)))
         return costs | {plain_key("overhead", name): processes.from_rank_0(share)}
-
-    def _announce(self, record: Record) -> None:
-        for alert in record.alerts:
-            if alert.new:
-                log.warning("cam-callbacks: alert: %s", alert)
-                if self.on_alert is not None:
-                    self.on_alert(alert)

@@ -71,17 +71,20 @@ class Note(pl.Callback):
             self.seen.append(state_of(module, trainer.optimizers[0]))
 
 
-def fit(folder: Path, *callbacks: Any, epochs: int = 3, ckpt_path: Path | None = None) -> tuple[Any, Any]:
+def fit(
+    folder: Path, *callbacks: Any, epochs: int = 3, ckpt_path: Path | None = None, processes: int = 2, nodes: int = 1,
+    batch: int = 8, **options: Any,
+) -> tuple[Any, Any]:  # fmt: skip
     pl.seed_everything(1, verbose=False)
     module = Sharded()
     trainer = pl.Trainer(
-        max_epochs=epochs, accelerator="cpu", devices=2, logger=False, enable_progress_bar=False,
-        strategy=ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1), num_sanity_val_steps=1,
-        callbacks=list(callbacks), default_root_dir=folder, enable_model_summary=False,
-        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        max_epochs=epochs, accelerator="cpu", devices=processes // nodes, num_nodes=nodes, logger=False,
+        strategy=ModelParallelStrategy(data_parallel_size=processes, tensor_parallel_size=1), num_sanity_val_steps=1,
+        callbacks=list(callbacks), default_root_dir=folder, enable_model_summary=False, enable_progress_bar=False,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks), **options,
     )  # fmt: skip
     data = conftest.blobs()
-    trainer.fit(module, DataLoader(data, 8, shuffle=True), DataLoader(data, 8), ckpt_path=ckpt_path)
+    trainer.fit(module, DataLoader(data, batch, shuffle=True), DataLoader(data, 8), ckpt_path=ckpt_path)
     return trainer, module
 
 

@@ -1,5 +1,5 @@
 """Looks at a model that is spread over real processes, over gloo: what one process says of the whole model, and a training that
-never notices. The cases are in sharded_cases.py; each launch of processes runs several."""
+never notices. The cases are in sharded_cases.py and beside it; each launch of processes runs several."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-CASES = Path(__file__).with_name("sharded_cases.py")
+from cam_callbacks import CAMMonitor, ProbeSet
+from cam_callbacks.lightning_trainer import not_looked_at
+
+CASES = Path(__file__).with_name("sharded_main.py")
 
 
-def launched(folder: Path, processes: int, *cases: str) -> dict[str, list[Any]]:
+def launched(folder: Path, processes: int, *cases: str, timeout: int = 400) -> dict[str, list[Any]]:
     """For each case the answers of all ranks."""
     done = subprocess.run(
-        [sys.executable, CASES, str(processes), folder / "answers", *cases], capture_output=True, text=True, timeout=400
+        [sys.executable, CASES, str(processes), folder / "answers", *cases],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "answers").read_text())
@@ -61,6 +69,19 @@ def test_what_is_not_looked_at_is_refused_in_a_line_that_says_what_would_work(lo
         assert "call fully_shard on it too" in part
 
 
+def test_zero_3_is_refused_in_a_line_that_says_what_would_work(net, data):
+    """By what DeepSpeed puts on its parameters, and by its strategy in Lightning."""
+    net[0].weight.ds_tensor = torch.zeros(1)
+    with pytest.raises(ValueError, match=r"ZeRO-3.*fully_shard \(FSDP2\) is"):
+        CAMMonitor(ProbeSet(*(tensor[:4] for tensor in data.tensors)), "gradcam").look(net)
+
+    class DeepSpeedStrategy:
+        config = {"zero_optimization": {"stage": 3}}  # noqa: RUF012
+
+    said = not_looked_at(SimpleNamespace(strategy=DeepSpeedStrategy()))
+    assert said is not None and said.startswith("DeepSpeedStrategy spreads") and "fully_shard (FSDP2) is" in said
+
+
 @pytest.mark.soak
 def test_two_dimensions(tmp_path):
     """Tensor parallel groups share the probe under FSDP2; replicas of shards, each a share."""
@@ -92,9 +113,27 @@ def test_an_error_on_one_rank_ends_the_look_on_all_and_nothing_else(failures):
             assert changed == [] and next_look == 0
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_four_processes(tmp_path):
+    """Numbers of one process, an exception on each rank in turn, and memory that runs out on one."""
+    answers = launched(tmp_path, 4, "same", "failing", "out_of_memory", timeout=800)
+    for answer in answers["same"]:
+        assert answer["maps"] < 1e-6 and answer["metrics"] == []
+    for rank in answers["failing"]:
+        assert len(rank) == 17 and {case[0] for case in rank} == {"0", "1", "2", "3"}
+        for case, (message, changed, next_look) in rank.items():
+            assert f"on rank {case[0]}" in message and changed == [] and next_look == 0, (case, message)
+    assert_halved(answers["out_of_memory"])
+
+
+def assert_halved(ranks):
+    for probes in ranks:
+        assert all(size == 2 and difference < 1e-6 and exchanged for size, difference, exchanged in probes)
+
+
 def test_memory_that_runs_out_on_one_rank_halves_the_batches_of_all(failures):
-    for size, difference in failures["out_of_memory"]:
-        assert size == 2 and difference < 1e-6
+    assert_halved(failures["out_of_memory"])
 
 
 def test_processes_that_do_different_things_fail_instead_of_waiting(failures):

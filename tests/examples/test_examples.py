@@ -20,7 +20,7 @@ def test_gradcampp_class(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def run(name, tmp_path):
+def run(name, tmp_path, steps=(0, 1, 2)):
     command = [sys.executable, EXAMPLES / name, "--folder", str(tmp_path / "out")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -28,7 +28,7 @@ def run(name, tmp_path):
     events = EventAccumulator(str(tmp_path / "out"), size_guidance={"images": 0})
     events.Reload()
     assert [image.step for image in events.Images("cam/gradcam/sheet")] == [0, 1, 2]
-    assert [scalar.step for scalar in events.Scalars("cam/entropy/eigencam")] == [0, 1, 2]
+    assert [scalar.step for scalar in events.Scalars("cam/entropy/eigencam")] == list(steps)
     return done.stdout
 
 
@@ -44,3 +44,11 @@ def test_fabric_training(tmp_path):
     client = MlflowClient(f"sqlite:///{tmp_path}/out/mlflow.db")
     assert len(client.get_metric_history(run_id, "cam/entropy/gradcam")) == 3
     assert {"cam_report.html", "cam_latest.png", "images"} <= {f.path for f in client.list_artifacts(run_id)}
+
+
+def test_fsdp2_training(tmp_path):
+    assert "3 looks" in run("fsdp2_training.py", tmp_path, steps=(5, 11, 17))
+    record = RecordStore(tmp_path / "out" / "cam")[-1]
+    assert record.maps["gradcam", "blocks.layers.3"].shape == (8, 6, 6) and "val_acc" in record.user_metrics
+    shards = tmp_path / "out" / "checkpoints" / "epoch=2.ckpt"
+    assert {"__0_0.distcp", "__1_0.distcp"} <= {path.name for path in shards.iterdir()}

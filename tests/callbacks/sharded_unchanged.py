@@ -1,0 +1,125 @@
+"""What a look leaves as it was: the training, bit for bit, and the most that is gathered at one time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+from torch.utils.checkpoint import checkpoint
+
+sys.path.insert(0, str(Path(__file__).parent))
+import conftest
+from sharded_cases import BLOCKS, each, probe, sharded, state_of, step, trained
+
+from cam_callbacks import CAMMonitor
+from cam_engine import CAM
+from cam_engine.sharding import Runtime
+
+
+class Checkpointed(nn.Sequential):
+    """Its forward is done again in the backward."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return checkpoint(super().forward, x, use_reentrant=False)
+
+
+def checkpointed(net: nn.Sequential) -> nn.Sequential:
+    return nn.Sequential(*net[:3], Checkpointed(*net[3:7]), *net[7:])
+
+
+SETTINGS: dict[str, Callable[[], nn.Module]] = {
+    "plain": lambda: sharded(conftest.network()),
+    "freed at once": lambda: sharded(conftest.network(), reshard_after_forward=True),
+    "never freed": lambda: sharded(conftest.network(), reshard_after_forward=False),
+    "mixed precision": lambda: fully_shard(
+        each(conftest.network(), BLOCKS, mp_policy=MixedPrecisionPolicy(torch.bfloat16, torch.float32, torch.float32))
+    ),
+    "offloaded": lambda: sharded(conftest.network(), offload_policy=CPUOffloadPolicy(pin_memory=False)),
+    "checkpointed": lambda: fully_shard(each(checkpointed(conftest.network()), (0, 3, 4))),
+    "compiled": lambda: fully_shard(each(_compiled(conftest.network()), (0, 3, 7))),
+    "one group": lambda: fully_shard(conftest.network()),
+}
+
+
+def _compiled(net: nn.Sequential) -> nn.Sequential:
+    net[3].compile(backend="eager")
+    return net
+
+
+def training(make: Callable[[], Any], looks: bool, accumulate: bool) -> list[Any]:
+    """Two steps with validations, a look before each; one inside an accumulation, one where validation left parameters gathered."""
+    torch.manual_seed(dist.get_rank())
+    net = make()
+    optimizer = torch.optim.Adam(net.parameters(), 0.01)
+    images, labels = (tensor.chunk(dist.get_world_size())[dist.get_rank()] for tensor in conftest.blobs().tensors)
+    watch, seen = CAMMonitor(probe(3), "gradcam", layers="5", batch_size=2, exchange=()), []
+
+    def look() -> None:
+        if looks:
+            watch.look(net)
+        seen.append(state_of(net, optimizer))
+
+    for batch in (slice(0, 6), slice(6, 12)):
+        if accumulate:
+            net.set_requires_gradient_sync(False)
+            step(net, None, images[batch], labels[batch])
+            look()
+            net.set_requires_gradient_sync(True)
+        step(net, None, images[batch], labels[batch])  # its gradients are there at the look, as in Lightning
+        look()
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            net.eval()(images)
+            net.train()
+    look()
+    return seen
+
+
+def unchanged() -> Any:
+    same: dict[str, Any] = {}
+    for name, make in SETTINGS.items():
+        accumulate = name in ("plain", "mixed precision")
+        without, watched = training(make, False, accumulate), training(make, True, accumulate)
+        same[name] = [
+            [(x, y) for x, y in zip(a, b, strict=True) if x != y] for a, b in zip(without, watched, strict=True)
+        ]
+        assert without[0] != without[-1]
+    return same
+
+
+def gathered_at_once() -> Any:
+    """The most parameters that are gathered at one time where a look explains a batch, in a training step, and all there are."""
+
+    def most(run: Callable[[nn.Module], Any]) -> int:
+        net, largest = sharded(trained(), reshard_after_forward=True), [0]
+
+        def count(*_: Any) -> None:
+            groups = [group for group, _, _ in Runtime(net)._sharded]
+            there = sum(p._orig_size.numel() for g in groups if g.is_unsharded for p in g.fsdp_params)
+            largest[0] = max(largest[0], there)
+
+        def count_in_backward(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
+            count()
+            if output.requires_grad:
+                output.register_hook(count)
+
+        for module in net:
+            module.register_forward_pre_hook(count)
+            module.register_forward_hook(count_in_backward)
+        run(net)
+        return largest[0]
+
+    images, labels = (tensor[:2] for tensor in conftest.blobs().tensors)
+    whole = sum(p.numel() for p in trained().parameters())
+    return [
+        most(lambda net: CAM(net, ("eigencam", "gradcam"), "2")(images, labels)),
+        most(lambda net: step(net, None, images, labels)),
+        whole,
+    ]
