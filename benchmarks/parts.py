@@ -25,7 +25,7 @@ from cam_callbacks import CAMMonitor, ProbeSet
 from cam_callbacks.drawing import Drawing
 from cam_callbacks.loggers.mlflow import MLflowSink
 from cam_callbacks.loggers.tensorboard import TensorBoardSink
-from cam_callbacks.look import monitor
+from cam_callbacks.look import seen
 from cam_callbacks.look.exchanging import Exchange
 from cam_callbacks.look.explaining import explain
 
@@ -112,7 +112,7 @@ def beside_forwards(look: Callable[[], object]) -> float:
 
         return call
 
-    with mock.patch.multiple(monitor, explain=timed(monitor.explain), noise_floors=timed(monitor.noise_floors)):
+    with mock.patch.multiple(seen, explain=timed(seen.explain), noise_floors=timed(seen.noise_floors)):
         whole = seconds(look, clock="thread")
     return whole - sum(within)
 
