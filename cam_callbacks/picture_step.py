@@ -15,7 +15,7 @@ def picture_step_of(trainer: Any) -> PictureStep:
 
     It stands in the manifest of the records as ``picture_step``.
     """
-    interval = trainer.val_check_batch
+    interval = getattr(trainer, "val_check_batch", None)  # Lightning 2.5 sets it at the first fit
     return "epoch" if interval is None or interval >= trainer.num_training_batches else "look"
 
 
