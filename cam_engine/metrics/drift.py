@@ -195,7 +195,7 @@ def _transport(p: Float, q: Float, cells: Float) -> float:
     # One of the equations follows from the others.
     solved = linprog(
         distance.ravel(),
-        A_eq=vstack([leaves, arrives])[:-1],
+        A_eq=vstack([leaves, arrives], format="csr")[:-1],
         b_eq=np.concatenate([supply, demand])[:-1],
         method="highs",
     )
