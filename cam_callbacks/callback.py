@@ -74,7 +74,7 @@ class CAMCallback(Base):
         report_every_n_looks: Write the run's page and film strips to MLflow after every n-th look, beside the end of the fit;
             0: at the end only.
         alerts: Rules to judge each look by (:mod:`cam_callbacks.look.alerts`): names, or dictionaries such as
-            ``{"name": "diffuse", "above": 0.9}``; None is all of them, [] none. Each logs ``cam/alert/<name>``, 0 or 1.
+            ``{"name": "focus_moved", "above": 3.0}``; None is all of them, [] none. Each logs ``cam/alert/<name>``, 0 or 1.
         on_alert: Called with each :class:`~cam_callbacks.records.Alert` when it is raised, on rank 0.
         metrics: Numbers beside the default ones, by name (docs/metrics.md); ``"all"`` is all that need no extra forward.
         stop_on_alert: End the training at an alert: True for any, or the names of those that end it.

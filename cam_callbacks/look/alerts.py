@@ -32,7 +32,7 @@ MAP_UNTRUSTED = "map_untrusted"  # a remark, no alert: it says what a map is wor
 
 
 def make_rules(alerts: Sequence[str | Mapping[str, Any] | Rule] | None) -> tuple[Rule, ...]:
-    """Rules from plain values: None is all of them, [] none. Each is a name, ``{"name": "diffuse", "above": 0.9}``, or a rule.
+    """Rules from plain values: None is all of them, [] none. Each is a name, ``{"name": "focus_moved", "above": 3.0}``, or a rule.
 
     Raises:
         ValueError, TypeError: No such rule, no such setting, or two rules of one name.

@@ -63,7 +63,7 @@ class CAMMonitor:
         reshape: Callable that turns a layer's output into (B, C, h, w), for layouts that are not recognised.
         batch_size: Images explained at once.
         seed: Of the noise for the noise floor, of the pairs for the ceiling, of sign flips and bootstrap.
-        alerts: Rules of :mod:`cam_callbacks.look.alerts`: names, ``{"name": "diffuse", "above": 0.9}``, or objects; None is all
+        alerts: Rules of :mod:`cam_callbacks.look.alerts`: names, ``{"name": "focus_moved", "above": 3.0}``, or objects; None is all
             of them, [] none.
         on_alert: Called with each :class:`Alert` when it is raised, by the process that writes.
         metrics: Numbers beside the default ones, by name (:func:`cam_engine.metrics.available_metrics`); ``"all"`` is all that
