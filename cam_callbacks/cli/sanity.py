@@ -19,7 +19,9 @@ def add_sanity(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add_model(sanity)
     sanity.add_argument("images", nargs="+", metavar="IMAGE", help="a picture, a folder of them, or a quoted glob")
-    sanity.add_argument("--method", nargs="+", default=["eigencam", "gradcam"], metavar="NAME")
+    sanity.add_argument(
+        "--method", nargs="+", default=["eigencam", "gradcam"], metavar="NAME", help="(default: eigencam gradcam)"
+    )
     sanity.add_argument("--layer", nargs="+", metavar="NAME", help="as 'cam-callbacks layers' lists them")
     sanity.set_defaults(command=run_sanity)
 
