@@ -39,7 +39,7 @@ test:  ## run the tests (PYTEST_ARGS="-k drift" for some of them)
 test-fast:  ## the tests of an inner loop: no server, no whole training
 	@$(SETUP) test
 	$(PYTEST_ENV) $(VENV)/bin/python -m pytest -n 2 $(FAST) $(PYTEST_ARGS)
-FAST := tests/engine
+FAST := tests/engine $(foreach slow,imports exchange exchange_follows exchangecam costs,--ignore=tests/engine/test_$(slow).py)
 
 .PHONY: coverage
 coverage:  ## which lines and branches of both packages the tests run, in htmlcov/
