@@ -17,7 +17,7 @@ HOLDS = {
     "find_a_shortcut": lambda found: found("validation accuracy") > [0.9] and found("object_share") < [0.5],
     "compare_and_gate": lambda found: found("exit code") == [0, 1],
     "watch_a_detector": lambda found: found("layercam")[-1] > 3 and found("class right")[-1] > 0.8,
-    "after_the_fact": lambda found: found("epoch") == [0, 1, 2, 3, 4, 5],
+    "after_the_fact": lambda found: found("drift")[0] == 0 and all(found("drift")[1:]) and len(found("drift")) == 6,
     "one_image": lambda found: all(found(name)[0] > 50 for name in ("astronaut", "chelsea", "coffee", "rocket")),
 }
 
