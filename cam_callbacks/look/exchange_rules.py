@@ -75,7 +75,8 @@ class PartDecides:
     def judge(self, evidence: LookEvidence) -> Judgement:
         counted = None if evidence.exchanged is None else evidence.exchanged.whole.get(self.part)
         if counted is None:
-            return cannot_judge(self.lacking)
+            left_out = evidence.exchanged is not None and self.part != "nuisance"
+            return cannot_judge(f"{self.part} was not exchanged at this look" if left_out else self.lacking)
         if reason := _too_early(evidence) or _too_few(counted):
             return cannot_judge(reason)
         return Judgement(
