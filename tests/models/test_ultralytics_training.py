@@ -233,7 +233,7 @@ def test_pictures_and_numbers_go_to_the_active_run_of_weights_and_biases(data, t
         monkeypatch.setenv(name, value)
     yolo = new_yolo()
     watch = attach(yolo, "val", "eigencam", "model.18", on_error="raise", tensorboard=False, wandb=True)
-    wandb.init(project="mine")  # the run of the first look
+    wandb.init(project="mine", dir=tmp_path, mode="offline")  # the run of the first look
     train(yolo, data, tmp_path, epochs=2)
     wandb.finish()
     shown = [row for row in history(tmp_path) if "cam/eigencam/sheet" in row]
