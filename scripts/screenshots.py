@@ -12,7 +12,7 @@ from pathlib import Path
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 IMAGES = "document.querySelector('section.images').scrollIntoView()"
 CURVES = "document.querySelector('section.curves').scrollIntoView()"
-NUMBERS = "document.querySelector('.beside').scrollIntoView()"
+NUMBERS = "scrollTo(0, document.querySelector('.beside').getBoundingClientRect().top + scrollY - 60)"  # below the bar that stays
 BOXES = "document.querySelector('.sharing button').click()"
 # name → width, height, colours, what the address says, what is done first
 VIEWS = {
