@@ -8,8 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -159,3 +161,27 @@ def image_tags() -> Callable[[Any], list[str]]:
         return list(events.Tags()["images"])
 
     return read
+
+
+@pytest.fixture
+def replay_command(tmp_path, monkeypatch):
+    """Makes the command line that replays checkpoints of a module ``name``; the working folder holds them, and a probe."""
+
+    def make(name, epochs):
+        for label in ("cat", "dog"):
+            (tmp_path / "probe" / label).mkdir(parents=True)
+            for i in range(2):
+                pixels = np.random.default_rng(i).integers(0, 255, (20, 20, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "probe" / label / f"{i}.png")
+        (tmp_path / f"{name}.py").write_text(
+            "from torch import nn\n"
+            "def make():\n"
+            "    return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        for epoch in epochs:
+            torch.save(importlib.import_module(name).make().state_dict(), f"epoch={epoch}.pt")
+        return ["replay", ".", "--model", f"{name}:make", "--probe", "probe", "--method", "gradcam"]
+
+    return make

@@ -83,26 +83,8 @@ def test_what_cannot_be_read_says_why(live, net, data, tmp_path):
         replay(net, tmp_path / "nowhere", probe)
 
 
-def test_the_command(tmp_path, monkeypatch, capsys):
-    from PIL import Image
-
-    for label in ("cat", "dog"):
-        (tmp_path / "probe" / label).mkdir(parents=True)
-        for i in range(2):
-            pixels = np.random.default_rng(i).integers(0, 255, (20, 20, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "probe" / label / f"{i}.png")
-    (tmp_path / "small_net.py").write_text(
-        "from torch import nn\n"
-        "def make():\n"
-        "    return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    import small_net
-
-    for epoch in (2, 10):
-        torch.save(small_net.make().state_dict(), f"epoch={epoch}.pt")
-    command = ["replay", ".", "--model", "small_net:make", "--probe", "probe", "--method", "gradcam"]
+def test_the_command(replay_command, capsys):
+    command = replay_command("small_net", (2, 10))
     assert main([*command, "-o", "looks"]) == 0
     assert "look 1, epoch 1" in capsys.readouterr().out and len(RecordStore("looks")) == 2
     assert main(["replay", "nowhere", *command[2:]]) == 2

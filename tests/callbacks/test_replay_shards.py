@@ -10,7 +10,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from cam_callbacks import ProbeSet, RecordStore, replay
 from cam_callbacks.cli import main
@@ -101,25 +100,9 @@ def test_a_shard(tmp_path, net, probe, checkpoints):
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch):
+def command(replay_command):
     """``cam-callbacks replay`` of three checkpoints, in a folder of its own."""
-    for label in ("cat", "dog"):
-        (tmp_path / "probe" / label).mkdir(parents=True)
-        for i in range(2):
-            pixels = np.random.default_rng(i).integers(0, 255, (20, 20, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "probe" / label / f"{i}.png")
-    (tmp_path / "sharded_net.py").write_text(
-        "from torch import nn\n"
-        "def make():\n"
-        "    return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    import sharded_net
-
-    for epoch in range(3):
-        torch.save(sharded_net.make().state_dict(), f"epoch={epoch}.pt")
-    return ["replay", ".", "--model", "sharded_net:make", "--probe", "probe", "--method", "gradcam"]
+    return replay_command("sharded_net", range(3))
 
 
 def test_the_command_takes_a_shard_or_what_torchrun_says(command, monkeypatch, capsys):

@@ -7,11 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from proxy import Proxy
 from servers import QUIET, answers, wait
+
+from cam_callbacks.delivery.outbox import Outbox
 
 
 class Server:
@@ -50,3 +53,25 @@ def server(tmp_path: Path) -> Iterator[Server]:
     made = Server(tmp_path)
     yield made
     made.kill()
+
+
+@pytest.fixture
+def proxy(mlflow_server, monkeypatch) -> Iterator[Proxy]:
+    """Before the server; its client asks once."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    made = Proxy(mlflow_server)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def make_queue(tmp_path) -> Callable[[Path], Outbox]:
+    """Queues of a run that is yet to be made in ``m.db``; nobody delivers them but the test."""
+
+    def make(folder: Path) -> Outbox:
+        run = {"tracking_uri": f"sqlite:///{tmp_path}/m.db", "run_id": None, "experiment_name": "e"}
+        queue = Outbox(folder, run | {"artifact_location": str(tmp_path / "artifacts"), "tags": {}})
+        queue.background.stop()
+        return queue
+
+    return make

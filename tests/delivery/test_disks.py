@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
-from proxy import Proxy
 from pytorch_lightning import Callback
 from pytorch_lightning.loggers import MLFlowLogger, TensorBoardLogger
 from small_training import callback, train
@@ -67,14 +66,6 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     yield make
     for place in mounted:
         subprocess.run(["umount", str(place)], check=True)
-
-
-@pytest.fixture
-def proxy(mlflow_server, monkeypatch) -> Iterator[Proxy]:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    made = Proxy(mlflow_server)
-    yield made
-    made.close()
 
 
 def pictures(board: str) -> Counter:

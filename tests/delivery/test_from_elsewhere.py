@@ -91,13 +91,11 @@ def test_event_files_are_written_below_the_folder_or_into_its_log_folder(tmp_pat
     assert not target.exists()
 
 
-def test_links_are_not_followed_and_their_targets_not_sent(tmp_path):
+def test_links_are_not_followed_and_their_targets_not_sent(tmp_path, make_queue):
     secret = tmp_path / "secret.txt"
     secret.write_text("key")
     uri = f"sqlite:///{tmp_path}/m.db"
-    queue = Outbox(tmp_path / "queue" / "q", {"tracking_uri": uri, "run_id": None, "experiment_name": "e",
-                                              "artifact_location": str(tmp_path / "artifacts"), "tags": {}})  # fmt: skip
-    queue.background.stop()
+    queue = make_queue(tmp_path / "queue" / "q")
     (tmp_path / "file.txt").write_text("mine")
     queue.append("log_artifact", {"artifact_path": None}, tmp_path / "file.txt")
     queue.background.flush(60)
@@ -119,17 +117,10 @@ def test_links_are_not_followed_and_their_targets_not_sent(tmp_path):
 
 @pytest.mark.timeout(300)  # a FIFO would be waited for
 @pytest.mark.parametrize("kind", ["a link", "a FIFO"])
-def test_no_file_of_a_queue_or_a_ledger_may_be_a_link_or_a_fifo(tmp_path, kind):
+def test_no_file_of_a_queue_or_a_ledger_may_be_a_link_or_a_fifo(tmp_path, make_queue, kind):
     """Calls, what was refused, the run, the lock, what was delivered: each beside a good call, which arrives."""
     uri = f"sqlite:///{tmp_path}/m.db"
-    run = {
-        "tracking_uri": uri,
-        "run_id": None,
-        "experiment_name": "e",
-        "artifact_location": str(tmp_path / "artifacts"),
-    }
-    queue = Outbox(tmp_path / "queues" / "q", run | {"tags": {}})
-    queue.background.stop()
+    queue = make_queue(tmp_path / "queues" / "q")
     queue.calls.append("log_batch", {"tags": [["mine", "1"]]})
     elsewhere = {
         "00000007.json": {"call": "log_batch", "arguments": {"tags": [["stolen", "key"]]}},

@@ -19,7 +19,6 @@ from torch.utils.tensorboard import SummaryWriter
 import cam_callbacks.drawing as drawing_module
 from cam_callbacks import CAMMonitor, ProbeSet, RecordStore
 from cam_callbacks.delivery import Delivery
-from cam_callbacks.delivery.outbox import Outbox
 from cam_callbacks.delivery.sink import Moved
 from cam_callbacks.drawing import Drawing
 from cam_callbacks.loggers.durable import DurableClient
@@ -130,17 +129,10 @@ def test_a_delivery_that_is_repeated_shows_nothing_twice_in_mlflow(store, flow):
     assert client.get_run(run).data.tags["mlflow.loggedImages"] == "True"
 
 
-def test_a_look_that_was_queued_and_is_delivered_again_by_sync_is_shown_once(store, tmp_path):
+def test_a_look_that_was_queued_and_is_delivered_again_by_sync_is_shown_once(store, tmp_path, make_queue):
     """Killed before it was noted; the server has given the run another id since."""
     uri = f"sqlite:///{tmp_path}/m.db"
-    run = {
-        "tracking_uri": uri,
-        "run_id": None,
-        "experiment_name": "e",
-        "artifact_location": str(tmp_path / "artifacts"),
-    }
-    queue = Outbox(tmp_path / "queue", run | {"tags": {}})
-    queue.background.stop()
+    queue = make_queue(tmp_path / "queue")
     sink = MLflowSink(DurableClient(queue), queue.run["id"])
     sink.deliver(store[0], Drawing(store, IMAGES))
     queue.deliver()

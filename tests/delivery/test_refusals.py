@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
-from proxy import Answer, Proxy
+from proxy import Answer
 from pytorch_lightning import Callback
 from pytorch_lightning.loggers import MLFlowLogger
 from small_training import callback, train
@@ -27,14 +26,6 @@ from cam_callbacks.loggers import DurableMLFlowLogger
 from cam_callbacks.loggers.durable import DurableClient
 
 pytestmark = pytest.mark.timeout(600)  # a server is started
-
-
-@pytest.fixture
-def proxy(mlflow_server, monkeypatch) -> Iterator[Proxy]:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    made = Proxy(mlflow_server)
-    yield made
-    made.close()
 
 
 def queue(folder: Path, uri: str) -> Outbox:
