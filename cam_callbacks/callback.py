@@ -89,7 +89,7 @@ class CAMCallback(Base):
         exchange: Parts that two probe images exchange to see which of them the prediction follows, such as ``["object",
             "background", "frame"]``; ``"auto"`` is those that the probe allows, [] none. Classifiers only.
         exchange_pairs: Donors for each image; None: 64 mixtures a part and 192 at the last look, or 32 where these would take
-            more than a twentieth of the time and two seconds.
+            more than 3 % of the time and two seconds.
         boxes: File of boxes that a person drew on this probe (``cam-callbacks annotate``, or "Draw boxes" on the page).
         calibration: File that ``cam-callbacks calibrate`` made of accepted runs: alerts are then raised by its thresholds.
         hooks: ``"run"``: forward hooks run in a look, for a model may need them, and what they keep is put back. ``"rest"``: those

@@ -6,7 +6,7 @@ import time
 
 # Exchange tests take about this share of a training's time at most, or so many seconds where that is more: a test of many forwards
 # costs next to nothing beside an epoch of minutes, and half an epoch beside one of seconds.
-EXTRAS_SHARE, EXTRAS_SECONDS = 0.05, 2.0
+EXTRAS_SHARE, EXTRAS_SECONDS = 0.03, 2.0
 
 
 class Clock:

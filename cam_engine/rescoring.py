@@ -63,7 +63,7 @@ class Rescorer:
             return self._replay(layer, captured, changed)
 
         # Each chunk costs a few images' way to the layer, so late and small ones come in greater numbers.
-        room = 2 * self._default_batch * self.images[0].numel() // raw[0].numel()
+        room = 3 * self._default_batch * self.images[0].numel() // raw[0].numel()
         return self._in_chunks(outputs, count, max(room, self._default_batch), self.score)
 
     def laid_out(self, run: Callable[[Tensor], Any], images: Tensor) -> Any:
@@ -90,9 +90,11 @@ class Rescorer:
         """
         if self.few_images:
             few = _cycled(self.images, next(n for n in (2, 3) if n != len(activation)))
+            # A copy, for an in-place layer may change what it is given before something further down fails.
+            layout = torch.channels_last if self.channels_last and activation.ndim == 4 else torch.preserve_format
+            copy = activation.clone(memory_format=layout)
             try:
-                # An in-place layer may change what it is given before something further down fails.
-                outputs = replay(self.model, few, layer, captured, activation.clone(), forward=self.forward)
+                outputs = replay(self.model, few, layer, captured, copy, forward=self.forward)
                 if all(len(t) == len(activation) for _, t in _tree.tensors(outputs) if t.ndim):
                     return outputs
             except (RuntimeError, ValueError, IndexError):

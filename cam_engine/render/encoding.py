@@ -5,6 +5,7 @@ OpenCV encodes, in a quarter of Pillow's time, and releases the interpreter's lo
 
 from __future__ import annotations
 
+import io
 import os
 import uuid
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cam_engine.render._cv2 import cv2
 from cam_engine.render.heat import check_image
@@ -23,7 +25,7 @@ WEBP_QUALITY = 80
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
     """The picture, (H, W, 3) uint8 RGB, as the bytes of a PNG file."""
-    return _encode(".png", image, (cv2.IMWRITE_PNG_COMPRESSION, 1))
+    return _encode(".png", image, ())  # OpenCV's own settings: half the time of its level 1, and a tenth larger
 
 
 def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
@@ -34,8 +36,13 @@ def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
 
 
 def encode_webp(image: NDArray[np.uint8]) -> bytes:
-    """The picture, (H, W, 3) uint8 RGB, as the bytes of a lossy WebP file."""
-    return _encode(".webp", image, (cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY))
+    """The picture, (H, W, 3) uint8 RGB, as the bytes of a lossy WebP file.
+
+    By Pillow, whose fastest method takes a third of OpenCV's time; it releases the interpreter's lock too.
+    """
+    data = io.BytesIO()
+    Image.fromarray(check_image(image)).save(data, "WEBP", quality=WEBP_QUALITY, method=0)
+    return data.getvalue()
 
 
 def write_png(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:

@@ -24,6 +24,7 @@ def font(size: int) -> Font:
     return ImageFont.load_default(size=size)
 
 
+@functools.lru_cache(maxsize=4096)
 def shorten(text: str, face: Font, width: float) -> str:
     """One line of ``text`` that is at most ``width`` pixels wide, shortened with an ellipsis where it must be.
 
