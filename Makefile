@@ -121,6 +121,7 @@ viewer:  ## build the page of compare from viewer/ (needs Node 20 or newer)
 # Not with --rows, which chooses among the engine's.
 define BENCH_WHOLE
 $(PEERS)/bin/python benchmarks/watching.py $(BENCH_MODE)
+	$(PEERS)/bin/python benchmarks/watching.py $(BENCH_MODE) --rounds 1 --epochs 3 --images 2048 --only both
 	$(PEERS)/bin/python benchmarks/watching.py $(BENCH_MODE) --network resnet50 --rounds 1 --epochs 3 --images 96
 	$(PEERS)/bin/python benchmarks/growth.py $(filter --quick,$(BENCH_ARGS))
 	$(PEERS)/bin/python benchmarks/parts.py $(filter --quick,$(BENCH_ARGS))

@@ -2,6 +2,7 @@
 
     .venv-peers/bin/python benchmarks/watching.py                      # ResNet-18, 128 px, epochs of some seconds
     .venv-peers/bin/python benchmarks/watching.py --network resnet50   # 224 px
+    .venv-peers/bin/python benchmarks/watching.py --images 2048 --epochs 3 --rounds 1 --only both   # epochs of half a minute
     .venv-peers/bin/python benchmarks/watching.py --device cuda --network resnet50
 
 Every training runs in a process of its own, and the rows take turns. Processor time is that of the whole process with its
@@ -29,7 +30,8 @@ from measure import aligned, machine
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-ROWS = ("bare", "callback", "tensorboard", "mlflow", "both", "both-without-exchange", "durable")
+PLAIN = "both-without-exchange"
+ROWS = ("bare", "callback", "tensorboard", "mlflow", "both", PLAIN, "durable")
 SIZES = {"resnet18": 128, "resnet50": 224}
 CLASSES = 10
 RESULTS = Path(__file__).parent / "results" / "watching.json"
@@ -44,6 +46,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=256, help="training images an epoch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", choices=ROWS[1:], nargs="+", default=ROWS[1:], help="rows beside the bare training")
     parser.add_argument("--quick", action="store_true", help="one short round of each, and no results file")
     parser.add_argument("--row", choices=ROWS, help="one training in this process; its figures as JSON")
     given = parser.parse_args()
@@ -55,14 +58,15 @@ def main() -> int:
         given.rounds, given.epochs, given.images = 1, 3, 64
     rounds: list[dict[str, Figures]] = []
     for number in range(given.rounds):
-        order = ROWS if number % 2 == 0 else ROWS[::-1]
+        order = ("bare", *given.only)[:: 1 if number % 2 == 0 else -1]
         rounds.append({row: in_a_process(row, given) for row in order})
     notes = [f"{given.network}, {given.images} images of {SIZES[given.network]} px an epoch, {given.epochs} epochs"]
-    notes += ["16 probe images × 2 methods, a look an epoch", f"{given.rounds} rounds", *machine(given.device)]
+    counted = f"{given.rounds} round{'s' * (given.rounds > 1)}"
+    notes += [f"16 probe images × 2 methods, a look an epoch, {counted}", *machine(given.device)]
     print("\n".join(notes), aligned(*table(rounds)), aligned(*bars(rounds)), sep="\n\n")
     if not given.quick:
         known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-        known[f"{given.network} {given.device}"] = {"notes": notes, "rounds": rounds}
+        known[f"{given.network} {given.device} {given.images}"] = {"notes": notes, "rounds": rounds}
         RESULTS.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     return 0
 
@@ -205,7 +209,7 @@ def over_bare(rounds: Sequence[dict[str, Figures]], row: str, what: str) -> list
 def table(rounds: Sequence[dict[str, Figures]]) -> Table:
     """A row a training: seconds, and the ratios to the training alone."""
     cells = []
-    for row in ROWS:
+    for row in filter(rounds[0].__contains__, ROWS):
         figures = [each[row] for each in rounds]
         cells.append([
             row,
@@ -234,18 +238,24 @@ def bars(rounds: Sequence[dict[str, Figures]]) -> Table:
     def median(figure: Callable[[dict[str, Figures]], float]) -> float:
         return statistics.median(figure(each) for each in rounds)
 
-    def slower(row: str) -> float:
-        return statistics.median(over_bare(rounds, row, "settled"))
+    def slower(row: str) -> Callable[[dict[str, Figures]], float]:
+        return lambda each: float(each[row]["settled"] / each["bare"]["settled"])
 
-    added = median(lambda r: (r["both"]["processor"] - r["callback"]["processor"]) / r["both"]["looks"])
+    def added(each: dict[str, Figures]) -> float:
+        return float((each["both"]["processor"] - each["callback"]["processor"]) / each["both"]["looks"])
+
     lines = [
-        ("processor time a look adds in both loggers", added, 0.4, "s"),
-        ("wall time with both loggers over bare, after the first look", slower("both"), 1.05, "×"),
-        ("the same without exchange tests", slower("both-without-exchange"), 1.05, "×"),
-        ("cam/overhead against an outside clock", median(told), 1.3, "×"),
-        ("bytes a look in TensorBoard", median(lambda r: r["tensorboard"]["bytes"]) / 1e6, 0.3, "MB"),
-        ("first look over a later one, exchange tests apart", median(first_look), 3, "×"),
-        ("end of fit, both loggers", median(lambda r: r["both"]["end"]), 2, "s"),
+        (what, median(figure), bar, unit)
+        for what, rows, figure, bar, unit in (
+            ("processor time a look adds in both loggers", ("both", "callback"), added, 0.4, "s"),
+            ("wall time with both loggers over bare, after the first look", ("both",), slower("both"), 1.05, "×"),
+            ("the same without exchange tests", (PLAIN,), slower(PLAIN), 1.05, "×"),
+            ("cam/overhead against an outside clock", ("both",), told, 1.3, "×"),
+            ("bytes a look in TensorBoard", ("tensorboard",), lambda r: r["tensorboard"]["bytes"] / 1e6, 0.3, "MB"),
+            ("first look over a later one, exchange tests apart", (PLAIN,), first_look, 3, "×"),
+            ("end of fit, both loggers", ("both",), lambda r: r["both"]["end"], 2, "s"),
+        )
+        if set(rows) <= rounds[0].keys()
     ]
     cells = [
         [what, f"{value:.2f} {unit}", f"≤ {bar:g} {unit}", "PASS" if value <= bar else "FAIL"]
@@ -256,7 +266,7 @@ def bars(rounds: Sequence[dict[str, Figures]]) -> Table:
 
 def first_look(of_round: dict[str, Figures]) -> float:
     """Over a later one: it measures the noise floor with all repeats, and makes what later ones keep."""
-    figures = of_round["both-without-exchange"]
+    figures = of_round[PLAIN]
     return float(figures["first"] / figures["later"])
 
 
