@@ -80,7 +80,7 @@ def cost(found: dict[str, Any]) -> str:
     callback, both = over("callback"), over("both")
     return (
         f"All in, a small training (epochs of {epoch}) takes {callback} its time with the callback, {both} with TensorBoard "
-        f"and MLflow, after a first look of {first}; the longer the epochs, the nearer to 1: [speed.md](docs/speed.md)."
+        f"and MLflow, after a first look of {first}; the longer the epochs, the nearer to 1: [speed](docs/speed.md)."
     )
 
 

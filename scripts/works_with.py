@@ -43,7 +43,7 @@ TASKS = {
     ),
     "detection": (
         "Detection",
-        "How surely the true class of each true box is found where it is, level by level ([detection.md](detection.md)).",
+        "How surely the true class of each true box is found where it is, level by level ([detection](detection.md)).",
     ),
     "anomaly detection": (
         "Anomaly detection",
