@@ -78,7 +78,10 @@ class Agreement:
         answers: list[T] = []
         try:
             verdict, error = self._tried(lambda: answers.append(compute()))
-        except CollectiveError:  # nothing can be gathered any more
+        except StepError:  # of a step inside, at whose end all stand alike
+            before.put_back()
+            raise
+        except BaseException:  # a process is gone, or this one is interrupted: nothing can be gathered any more
             abandon(self.model)
             before.put_back(gather=False)
             raise

@@ -1,6 +1,6 @@
 """How the processes of a training share a look: one plan for models that each of them has whole, and for those that are spread.
 
-Replicated (one process, DDP): each explains its share of the probe by itself; what it found is gathered. Sharded (FSDP2, tensor
+Replicated (one process, DDP): each explains its share of the probe by itself; what it found is gathered. Sharded (FSDP1, FSDP2, tensor
 parallel): no process can run the model alone, so all take every step together, on equally many images, the last ones of a
 share twice where the numbers do not come out even. Processes that hold parts of the same layer get the same images, and are one
 share.
@@ -17,6 +17,7 @@ from torch import nn
 
 from cam_callbacks import processes
 from cam_callbacks.agreement import Agreement, own_connections
+from cam_engine.flattened import begin_units
 from cam_engine.sharding import is_sharded, ranks_of_same_images, refuse_flattened, refuse_part
 
 T = TypeVar("T")
@@ -111,6 +112,7 @@ def plan_of(model: nn.Module) -> Plan:
 
     def ranks() -> tuple[int, ...]:
         refuse_part(model)
+        begin_units(model)
         return tuple(ranks_of_same_images(model))
 
     shares = processes.everywhere(ranks, own_connections())

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,17 @@ def probe(n: int = 7) -> ProbeSet:
     return ProbeSet(images, labels, masks=conftest.blob_masks(data)[:n], counterfactual=images.flip(3))
 
 
+ENGINE = {"name": "fsdp2"}  # by which models are spread here; sharded_main.py chooses
+
+
+def flattened(net: nn.Module, blocks: tuple[int, ...] = BLOCKS, **how: Any) -> nn.Module:
+    """By FSDP1."""
+    how = {"device_id": torch.device("cpu"), "use_orig_params": True} | how
+    for index in blocks:
+        net[index] = FullyShardedDataParallel(net[index], **how)
+    return FullyShardedDataParallel(net, **how)
+
+
 def each(net: nn.Sequential, blocks: tuple[int, ...], **how: Any) -> nn.Sequential:
     for index in blocks:
         fully_shard(net[index], **how)
@@ -60,6 +72,8 @@ def each(net: nn.Sequential, blocks: tuple[int, ...], **how: Any) -> nn.Sequenti
 
 
 def sharded(net: nn.Sequential, **how: Any) -> nn.Sequential:
+    if ENGINE["name"] == "fsdp1":
+        return flattened(net, **how)
     return fully_shard(each(net, BLOCKS, **how), **how)
 
 
@@ -92,11 +106,28 @@ def modes(net: nn.Module) -> list[str]:
 
 def resharding(net: nn.Module) -> list[Any]:
     """Which parameters are gathered, and what the next backward gathers ahead."""
+    if any(isinstance(module, FullyShardedDataParallel) for module in net.modules()):
+        return [standing(unit) for unit in net.modules() if isinstance(unit, FullyShardedDataParallel)]
     runtime = Runtime(net)
     states = [(was.name, indices) for _, was, indices in runtime._sharded]
     accumulated = [group.reduce_grads for group, _ in runtime._accumulating]
     runtime.put_back()
     return [states, [len(order) for _, order in runtime._orders], len(accumulated)]
+
+
+def standing(unit: FullyShardedDataParallel) -> list[Any]:
+    """Where a unit of FSDP1 stands: what is gathered, what its next backward will do, and which gradients wait for it."""
+    unit.check_is_root()  # what the first forward does once
+    handle, order = unit._handle, unit._exec_order_data
+    found = [str(unit.training_state), unit._is_root, order._iter, len(order.handles_post_forward_order)]
+    if handle is None:
+        return found
+    flat = handle.flat_param
+    there = {name: len(tensor.untyped_storage()) for name, tensor in vars(flat).items() if isinstance(tensor, torch.Tensor)}
+    kept = {name: str(value) for name, value in vars(handle).items() if isinstance(value, (bool, int, Enum))}
+    waits = [None if p.grad is None else tuple(p.grad.shape) for p in (flat, *(flat._params or ()))]
+    hooks = hasattr(flat, "_post_backward_hook_state")
+    return [*found, there, kept, waits, hooks, flat.requires_grad, tuple(flat.shape), flat._post_backward_called]
 
 
 # -- the same as unsharded
@@ -192,7 +223,8 @@ def refused() -> Any:
     said = []
     part = nn.Sequential(each(trained(), (3,)), nn.Identity())
     fully_shard(part)(conftest.blobs().tensors[0][:2])
-    for model in (FullyShardedDataParallel(trained(), device_id=torch.device("cpu")), part[0]):
+    pieces = [flattened(nn.Sequential(trained()), (), use_orig_params=original)[0] for original in (True, False)]
+    for model in (*pieces, part[0]):
         try:
             monitor().look(model)
         except (RuntimeError, ValueError) as error:

@@ -1,6 +1,7 @@
 """Runs cases on several processes, over gloo.
 
-Run as a script: ``sharded_main.py PROCESSES OUT CASE …`` writes to OUT, for each case, the answers of all ranks.
+Run as a script: ``sharded_main.py PROCESSES OUT CASE …`` writes to OUT, for each case, the answers of all ranks. ``fsdp1:CASE`` is
+the case under FSDP1 in place of FSDP2.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def run(rank: int, count: int, out: str, names: list[str]) -> None:
     answers = {}
     for name in names:
         everyone: list[Any] = [None] * count
-        dist.all_gather_object(everyone, CASES[name]())
+        engine, _, case = name.rpartition(":")
+        sharded_cases.ENGINE["name"] = engine or "fsdp2"
+        dist.all_gather_object(everyone, CASES[case]())
         answers[name] = everyone
         if rank == 0:
             Path(out).write_text(json.dumps(answers))

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import (
+    BackwardPrefetch,
+    CPUOffloadPolicy,
+    FullyShardedDataParallel,
+    MixedPrecision,
+    MixedPrecisionPolicy,
+    ShardingStrategy,
+    fully_shard,
+)
 from torch.utils.checkpoint import checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent))
 import conftest
-from sharded_cases import BLOCKS, each, probe, sharded, state_of, step, trained
+from sharded_cases import BLOCKS, ENGINE, each, flattened, probe, sharded, state_of, step, trained
 
 from cam_callbacks import CAMMonitor
 from cam_engine import CAM
 from cam_engine.sharding import Runtime
+
+SHARD_GRAD_OP = ShardingStrategy.SHARD_GRAD_OP
 
 
 class Checkpointed(nn.Sequential):
@@ -47,6 +58,20 @@ SETTINGS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+FLATTENED: dict[str, Callable[[], nn.Module]] = {
+    "plain": lambda: flattened(conftest.network()),
+    "flat parameters": lambda: flattened(conftest.network(), use_orig_params=False),
+    "gathered from forward to backward": lambda: flattened(conftest.network(), sharding_strategy=SHARD_GRAD_OP),
+    "the same, flat": lambda: flattened(conftest.network(), sharding_strategy=SHARD_GRAD_OP, use_orig_params=False),
+    "mixed precision": lambda: flattened(
+        conftest.network(), mixed_precision=MixedPrecision(torch.bfloat16, torch.float32, torch.bfloat16)
+    ),
+    "checkpointed": lambda: flattened(checkpointed(conftest.network()), (0, 3, 4)),
+    "one unit": lambda: flattened(conftest.network(), ()),
+    "ahead": lambda: flattened(conftest.network(), forward_prefetch=True, backward_prefetch=BackwardPrefetch.BACKWARD_PRE),
+}
+
+
 def _compiled(net: nn.Sequential) -> nn.Sequential:
     net[3].compile(backend="eager")
     return net
@@ -67,10 +92,10 @@ def training(make: Callable[[], Any], looks: bool, accumulate: bool) -> list[Any
 
     for batch in (slice(0, 6), slice(6, 12)):
         if accumulate:
-            net.set_requires_gradient_sync(False)
-            step(net, None, images[batch], labels[batch])
+            with unreduced(net):
+                step(net, None, images[batch], labels[batch])
+                look()
             look()
-            net.set_requires_gradient_sync(True)
         step(net, None, images[batch], labels[batch])  # its gradients are there at the look, as in Lightning
         look()
         optimizer.step()
@@ -82,10 +107,22 @@ def training(make: Callable[[], Any], looks: bool, accumulate: bool) -> list[Any
     return seen
 
 
+@contextmanager
+def unreduced(net: Any) -> Iterator[None]:
+    """Gradients wait inside, each process with its own."""
+    if isinstance(net, FullyShardedDataParallel):
+        with net.no_sync():
+            yield
+        return
+    net.set_requires_gradient_sync(False)
+    yield
+    net.set_requires_gradient_sync(True)
+
+
 def unchanged() -> Any:
     same: dict[str, Any] = {}
-    for name, make in SETTINGS.items():
-        accumulate = name in ("plain", "mixed precision")
+    for name, make in (FLATTENED if ENGINE["name"] == "fsdp1" else SETTINGS).items():
+        accumulate = name not in ("checkpointed", "compiled")
         without, watched = training(make, False, accumulate), training(make, True, accumulate)
         same[name] = [
             [(x, y) for x, y in zip(a, b, strict=True) if x != y] for a, b in zip(without, watched, strict=True)
