@@ -1,6 +1,7 @@
-"""A training in Lightning on several CPU processes, its model sharded in configure_model; each rank writes down what it ends with.
+"""A training in Lightning on several CPU processes, its model sharded in configure_model, or by FSDPStrategy; each rank writes down
+what it ends with.
 
-Run as a script: ``sharded_training.py OUT``.
+Run as a script: ``sharded_training.py OUT``, or ``sharded_training.py OUT fsdp1``.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parent))
 import conftest
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-from pytorch_lightning.strategies import ModelParallelStrategy
-from sharded_cases import BLOCKS, probe, state_of
+from pytorch_lightning.strategies import FSDPStrategy, ModelParallelStrategy
+from sharded_cases import BLOCKS, ENGINE, probe, state_of
 
 from cam_callbacks import CAMCallback
 from cam_callbacks.replay import replay
@@ -29,20 +31,21 @@ from cam_callbacks.replay import replay
 OPTIONS: dict[str, Any] = {"methods": ("eigencam", "gradcam"), "batch_size": 2, "exchange_pairs": 2}
 
 
-class Sharded(pl.LightningModule):
+class OnCPU(FSDPStrategy):
+    """Lightning refuses a CPU to FSDPStrategy itself, and leaves it to classes that are made from it; all that is said here otherwise
+    is the device, which torch would take to be an accelerator's."""
+
+    def _setup_model(self, model: nn.Module) -> nn.Module:
+        return FullyShardedDataParallel(model, device_id=self.root_device, **self.kwargs)
+
+
+class Whole(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.net = conftest.network()
         for module in self.net.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 0.0  # else each process has its own running statistics, and with them another model
-
-    def configure_model(self) -> None:
-        from torch.distributed.fsdp import fully_shard
-
-        for index in BLOCKS:
-            fully_shard(self.net[index], mesh=self.device_mesh["data_parallel"])
-        fully_shard(self.net, mesh=self.device_mesh["data_parallel"])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.net(x)
@@ -57,6 +60,15 @@ class Sharded(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), 0.01)
 
 
+class Sharded(Whole):
+    def configure_model(self) -> None:
+        from torch.distributed.fsdp import fully_shard
+
+        for index in BLOCKS:
+            fully_shard(self.net[index], mesh=self.device_mesh["data_parallel"])
+        fully_shard(self.net, mesh=self.device_mesh["data_parallel"])
+
+
 class Note(pl.Callback):
     """Everything that the training has, at every step and at the end of every validation."""
 
@@ -64,11 +76,17 @@ class Note(pl.Callback):
         self.seen: list[list[str]] = []
 
     def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
-        self.seen.append(state_of(module, trainer.optimizers[0]))
+        self.seen.append(state_of(trainer.strategy.model, trainer.optimizers[0]))
 
     def on_validation_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         if not trainer.sanity_checking:
-            self.seen.append(state_of(module, trainer.optimizers[0]))
+            self.seen.append(state_of(trainer.strategy.model, trainer.optimizers[0]))
+
+
+def strategy(processes: int) -> Any:
+    if ENGINE["name"] == "fsdp1":
+        return OnCPU(auto_wrap_policy={nn.Conv2d}, state_dict_type="sharded")
+    return ModelParallelStrategy(data_parallel_size=processes, tensor_parallel_size=1)
 
 
 def fit(
@@ -76,10 +94,10 @@ def fit(
     batch: int = 8, **options: Any,
 ) -> tuple[Any, Any]:  # fmt: skip
     pl.seed_everything(1, verbose=False)
-    module = Sharded()
+    module = Whole() if ENGINE["name"] == "fsdp1" else Sharded()
     trainer = pl.Trainer(
         max_epochs=epochs, accelerator="cpu", devices=processes // nodes, num_nodes=nodes, logger=False,
-        strategy=ModelParallelStrategy(data_parallel_size=processes, tensor_parallel_size=1), num_sanity_val_steps=1,
+        strategy=strategy(processes), num_sanity_val_steps=1,
         callbacks=list(callbacks), default_root_dir=folder, enable_model_summary=False, enable_progress_bar=False,
         enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks), **options,
     )  # fmt: skip
@@ -118,4 +136,5 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
+    ENGINE["name"] = next(iter(sys.argv[2:]), "fsdp2")
     main(Path(sys.argv[1]))

@@ -14,6 +14,7 @@ from torch import nn
 from torch.distributed.fsdp import (
     BackwardPrefetch,
     CPUOffloadPolicy,
+    FSDPModule,
     FullyShardedDataParallel,
     MixedPrecision,
     MixedPrecisionPolicy,
@@ -27,8 +28,9 @@ import conftest
 from sharded_cases import BLOCKS, ENGINE, each, flattened, probe, sharded, state_of, step, trained
 
 from cam_callbacks import CAMMonitor
+from cam_callbacks.plan import plan_of
 from cam_engine import CAM
-from cam_engine.sharding import Runtime
+from cam_engine.sharding import _groups_of
 
 SHARD_GRAD_OP = ShardingStrategy.SHARD_GRAD_OP
 
@@ -131,22 +133,32 @@ def unchanged() -> Any:
     return same
 
 
+def gathered(net: nn.Module) -> int:
+    """How many parameters are there, whole, at this moment."""
+    if ENGINE["name"] == "fsdp1":
+        flats = [unit._handle.flat_param for unit in net.modules() if isinstance(unit, FullyShardedDataParallel)]
+        return sum(flat._unpadded_unsharded_size.numel() for flat in flats if flat._full_param_padded.untyped_storage().size())
+    groups = [group for module in net.modules() if isinstance(module, FSDPModule) for group in _groups_of(module._get_fsdp_state())]
+    return sum(p._orig_size.numel() for g in groups if g.is_unsharded for p in g.fsdp_params)
+
+
 def gathered_at_once() -> Any:
     """The most parameters that are gathered at one time where a look explains a batch, in a training step, and all there are."""
 
     def most(run: Callable[[nn.Module], Any]) -> int:
-        net, largest = sharded(trained(), reshard_after_forward=True), [0]
+        how = {} if ENGINE["name"] == "fsdp1" else {"reshard_after_forward": True}
+        net, largest = sharded(trained(), **how), [0]
 
         def count(*_: Any) -> None:
-            groups = [group for group, _, _ in Runtime(net)._sharded]
-            there = sum(p._orig_size.numel() for g in groups if g.is_unsharded for p in g.fsdp_params)
-            largest[0] = max(largest[0], there)
+            largest[0] = max(largest[0], gathered(net))
 
         def count_in_backward(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
             count()
             if output.requires_grad:
                 output.register_hook(count)
 
+        for unit in (m for m in net.modules() if isinstance(m, FullyShardedDataParallel)):
+            unit._handle.post_unshard = count  # which frees, under mixed precision alone
         for module in net:
             module.register_forward_pre_hook(count)
             module.register_forward_hook(count_in_backward)
@@ -156,7 +168,7 @@ def gathered_at_once() -> Any:
     images, labels = (tensor[:2] for tensor in conftest.blobs().tensors)
     whole = sum(p.numel() for p in trained().parameters())
     return [
-        most(lambda net: CAM(net, ("eigencam", "gradcam"), "2")(images, labels)),
+        most(lambda net: plan_of(net).together(lambda: CAM(net, ("eigencam", "gradcam"), "2")(images, labels))),
         most(lambda net: step(net, None, images, labels)),
         whole,
     ]
