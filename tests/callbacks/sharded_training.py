@@ -123,8 +123,9 @@ def main(out: Path) -> None:
         "values": {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("cam/")},
     }
     # One process that was stopped after two epochs, and goes on from its shards.
-    fit(out, callback(out / "resumed", on_error="raise"), ModelCheckpoint(out / "first", filename="{epoch}"), epochs=2)
-    fit(out, again := callback(out / "resumed", on_error="raise"), epochs=3, ckpt_path=out / "first" / "epoch=1.ckpt")
+    part: dict[str, Any] = {"model": "net", "forward": lambda net, images: net(images), "on_error": "raise"}
+    fit(out, callback(out / "resumed", **part), ModelCheckpoint(out / "first", filename="{epoch}"), epochs=2)
+    fit(out, again := callback(out / "resumed", **part), epochs=3, ckpt_path=out / "first" / "epoch=1.ckpt")
     answer["resumed"] = again.store is not None and [record.epoch for record in again.store]
     # The same weights, whole, in one process: by replay of the shards.
     dist.barrier()

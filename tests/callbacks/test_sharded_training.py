@@ -36,5 +36,6 @@ def test_replay_of_the_shards_in_one_process_gives_the_records_of_the_training(t
 
 
 def test_a_training_that_is_resumed_from_its_shards_goes_on_with_the_records(trained):
+    """There a part of the module is explained, by a call of its own."""
     for answer in trained[1]:
         assert answer["resumed"] == [0, 1, 2]
