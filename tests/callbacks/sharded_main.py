@@ -42,4 +42,5 @@ def run(rank: int, count: int, out: str, names: list[str]) -> None:
 
 if __name__ == "__main__":
     processes, target, *chosen = sys.argv[1:]
-    mp.spawn(run, (int(processes), target, chosen), int(processes))
+    # Forked, for what is imported here need not be once more in each.
+    mp.start_processes(run, (int(processes), target, chosen), int(processes), start_method="fork")

@@ -124,7 +124,7 @@ def unreduced(net: Any) -> Iterator[None]:
 def unchanged() -> Any:
     same: dict[str, Any] = {}
     for name, make in (FLATTENED if ENGINE["name"] == "fsdp1" else SETTINGS).items():
-        accumulate = name not in ("checkpointed", "compiled")
+        accumulate = name in ("plain", "flat parameters", "mixed precision", "gathered from forward to backward")
         without, watched = training(make, False, accumulate), training(make, True, accumulate)
         same[name] = [
             [(x, y) for x, y in zip(a, b, strict=True) if x != y] for a, b in zip(without, watched, strict=True)

@@ -17,6 +17,7 @@ from cam_callbacks import CAMMonitor, ProbeSet
 from cam_callbacks.lightning_trainer import not_looked_at
 
 CASES = Path(__file__).with_name("sharded_main.py")
+ENGINES = ("fsdp2", "fsdp1")
 
 
 def launched(folder: Path, processes: int, *cases: str, timeout: int = 400) -> dict[str, list[Any]]:
@@ -33,22 +34,26 @@ def launched(folder: Path, processes: int, *cases: str, timeout: int = 400) -> d
 
 @pytest.fixture(scope="module")
 def looks(tmp_path_factory):
-    cases = ("same", "same_with_more_processes_than_images", "tensor_parallel_layers", "refused", "gathered_at_once")
-    return launched(tmp_path_factory.mktemp("looks"), 2, *cases)
+    of_both = ("same", "same_with_more_processes_than_images", "gathered_at_once")
+    cases = [f"{engine}:{case}" for engine in ENGINES for case in of_both]
+    return launched(tmp_path_factory.mktemp("looks"), 2, *cases, "tensor_parallel_layers", "refused")
 
 
-@pytest.fixture(scope="module")
-def failures(tmp_path_factory):
-    return launched(tmp_path_factory.mktemp("failures"), 2, "failing", "out_of_memory", "out_of_step", "silent")
+@pytest.fixture(scope="module", params=ENGINES)
+def failures(request, tmp_path_factory):
+    cases = [f"{request.param}:{case}" for case in ("failing", "out_of_memory", "out_of_step")]
+    answers = launched(tmp_path_factory.mktemp("failures"), 2, *cases)
+    return {case.partition(":")[2]: answer for case, answer in answers.items()}
 
 
-def test_maps_and_numbers_equal_those_of_the_whole_model(looks):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_maps_and_numbers_equal_those_of_the_whole_model(looks, engine):
     """Exchange tests, noise floor, a metric that asks again and the counterfactual gap among them, on a share that is padded."""
-    for answer in looks["same"]:
+    for answer in looks[f"{engine}:same"]:
         assert answer["maps"] < 1e-6 and answer["metrics"] == []
         assert any(0 < share < 1 for share in answer["follows"])
         assert {"cam/noise_floor/gradcam", "cam/deletion/gradcam", "cam/counterfactual_gap"} <= set(answer["keys"])
-    assert looks["same_with_more_processes_than_images"] == [pytest.approx(0, abs=1e-6)] * 2
+    assert looks[f"{engine}:same_with_more_processes_than_images"] == [pytest.approx(0, abs=1e-6)] * 2
 
 
 @pytest.mark.parametrize("layer", ["end", "put together"])
@@ -92,15 +97,17 @@ def test_two_dimensions(tmp_path):
             assert answer[spread]["maps"] < 1e-6 and answer[spread]["metrics"] == []
 
 
-def test_a_look_gathers_no_more_parameters_at_once_than_a_training_step(looks):
-    for look, step, whole in looks["gathered_at_once"]:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_look_gathers_no_more_parameters_at_once_than_a_training_step(looks, engine):
+    for look, step, whole in looks[f"{engine}:gathered_at_once"]:
         assert look <= step < whole
 
 
-def test_the_training_is_never_changed(tmp_path):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_training_is_never_changed(tmp_path, engine):
     """Shards, gradients, optimizer, buffers, modes, random streams, and which parameters are gathered when: under mixed precision,
-    offloading, checkpointed and compiled blocks, and in the middle of an accumulation."""
-    for rank in launched(tmp_path, 2, "unchanged")["unchanged"]:
+    offloading (FSDP2), checkpointed and compiled blocks, and in the middle of an accumulation, inside of ``no_sync`` too."""
+    for rank in launched(tmp_path, 2, f"{engine}:unchanged")[f"{engine}:unchanged"]:
         assert len(rank) == 8
         for setting, moments in rank.items():
             assert not any(moments), (setting, moments)
@@ -116,9 +123,11 @@ def test_an_error_on_one_rank_ends_the_look_on_all_and_nothing_else(failures):
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-def test_four_processes(tmp_path):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_four_processes(tmp_path, engine):
     """Numbers of one process, an exception on each rank in turn, and memory that runs out on one."""
-    answers = launched(tmp_path, 4, "same", "failing", "out_of_memory", timeout=800)
+    cases = [f"{engine}:{case}" for case in ("same", "failing", "out_of_memory")]
+    answers = {case.partition(":")[2]: of for case, of in launched(tmp_path, 4, *cases, timeout=800).items()}
     for answer in answers["same"]:
         assert answer["maps"] < 1e-6 and answer["metrics"] == []
     for rank in answers["failing"]:
@@ -142,7 +151,9 @@ def test_processes_that_do_different_things_fail_instead_of_waiting(failures):
         assert "different collective calls" in message and next_look == 0
 
 
-def test_a_process_that_is_silent_ends_the_looks_of_the_others_in_bounded_time(failures):
-    for answer in failures["silent"]:
+@pytest.mark.parametrize("engine", ["fsdp2", pytest.param("fsdp1", marks=pytest.mark.soak)])
+def test_a_process_that_is_silent_ends_the_looks_of_the_others_in_bounded_time(tmp_path, engine):
+    answers = launched(tmp_path, 2, f"{engine}:silent")[f"{engine}:silent"]
+    for answer in answers:
         assert answer["resting"] and answer["seconds"] < 60 and answer["same"]
-    assert "did not answer within 4 s" in failures["silent"][0]["said"]  # rank 0 tells
+    assert "did not answer within 4 s" in answers[0]["said"]  # rank 0 tells
