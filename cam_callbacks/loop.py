@@ -11,14 +11,12 @@ from typing import Any
 from torch import nn
 
 from cam_callbacks.delivery import WAIT
-from cam_callbacks.loggers.registry import is_a
 from cam_callbacks.loggers.scalars import finite
 from cam_callbacks.look.options import LookOptions
 from cam_callbacks.own_loggers import OwnLoggers
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Alert, Record, RecordStore
 from cam_callbacks.watcher import Watcher, WatchOptions
-from cam_engine.flattened import is_inside, units_of
 
 
 class CAMLoop:
@@ -96,7 +94,6 @@ class CAMLoop:
         Returns:
             The record, or None where the look failed (a warning says why) or would have been beyond ``max_overhead``.
         """
-        model = _network_of(model)
         record = self.watcher.look(model, epoch, step) if self.watcher.may_look() else None
         if record is not None:
             self.watcher.annotate(record, finite(metrics), lambda: self.loggers.sinks(self.watcher))
@@ -114,11 +111,3 @@ class CAMLoop:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(after_error=error is not None)
-
-
-def _network_of(model: nn.Module) -> nn.Module:
-    """The network in what ``fabric.setup`` returned, where FSDP1 has flattened it: a backward through that is Fabric's to begin."""
-    if is_a(model, "_FabricModule"):
-        is_inside(model.module, model._forward_module)
-        return model.module if units_of(model) else model
-    return model

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import nn
 
 from cam_callbacks import processes
 from cam_callbacks.agreement import Agreement, own_connections
-from cam_engine.flattened import begin_units
+from cam_engine.flattened import begin_units, is_inside, units_of
+from cam_engine.partitioned import is_partitioned
 from cam_engine.sharding import is_sharded, ranks_of_same_images, refuse_flattened, refuse_part
 
 T = TypeVar("T")
@@ -92,6 +93,18 @@ class Plan:
         if self.agreement is None:
             return processes.everywhere(compute)
         return processes.everywhere(lambda: self.step(compute), self.agreement.connections)
+
+
+def network_of(model: nn.Module) -> nn.Module:
+    """The network in what ``deepspeed.initialize`` returned; and in what ``fabric.setup`` did, where FSDP1 or DeepSpeed wrapped it,
+    for a backward through that is Fabric's to begin."""
+    kind = type(model).__name__
+    around: Any = model._forward_module if kind == "_FabricModule" else model
+    network: Any = model.module if kind in ("_FabricModule", "DeepSpeedEngine") else model
+    if network is model or not (units_of(around) or is_partitioned(around)):
+        return model
+    is_inside(network, around)
+    return network
 
 
 def replicated() -> Plan:

@@ -19,14 +19,20 @@ _outermost: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = weakr
 
 
 def is_inside(part: nn.Module, whole: nn.Module) -> None:
-    """Say what is wrapped as a whole, for a part of it that is explained: the part itself cannot tell. Not if nothing is."""
-    if part is not whole and any(_units_in(whole)):
+    """Say what is wrapped as a whole, by FSDP1 or DeepSpeed, for a part of it that is explained: the part itself cannot tell."""
+    if part is not whole:
         _outermost[part] = weakref.ref(whole)
+
+
+def whole_of(model: nn.Module) -> nn.Module:
+    """What :func:`is_inside` has said of a model; else itself."""
+    known = _outermost.get(model)
+    return (known and known()) or model
 
 
 def units_of(model: nn.Module) -> list[Any]:
     """All units in a model, and around it where :func:`is_inside` has said so."""
-    return list(_units_in(_whole(model)))
+    return list(_units_in(whole_of(model)))
 
 
 def begin_units(model: nn.Module) -> None:
@@ -59,7 +65,7 @@ def refuse_flattened_part(model: nn.Module) -> None:
 
 def through_unit(model: nn.Module, run: Callable[[Tensor], Any], images: Tensor) -> Any:
     """``run(images)``, which calls a model, where its parameters are there: in the forward of the unit that holds them."""
-    whole = _whole(model)
+    whole = whole_of(model)
     around = [] if whole is model else [unit for unit in _units_in(whole) if model in set(unit.modules())]
     if not around or around[-1] is model:
         return run(images)
@@ -149,11 +155,6 @@ def _put_gradient(tensor: Tensor, gradient: Tensor | None) -> None:
     if not fits:  # one that waits, unsharded, for the end of an accumulation; this is how torch itself puts it there
         assert tensor.grad is not None and gradient is not None
         tensor.grad.data = gradient
-
-
-def _whole(model: nn.Module) -> nn.Module:
-    known = _outermost.get(model)
-    return (known and known()) or model
 
 
 def _units_in(model: nn.Module) -> Iterator[Any]:

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cam_engine.flattened import Flattened, refuse_flattened_part, units_of
+from cam_engine.partitioned import Partitioned, refuse_unknown
 
 INSTEAD = (
     "such a model is not looked at. One under fully_shard (FSDP2) is, and cam-callbacks replay looks at checkpoints."
@@ -43,7 +44,7 @@ def is_sharded(model: nn.Module) -> bool:
     """Does its forward take all processes: under ``fully_shard`` or FSDP1, or with tensor parallel layers?"""
     if not (dist.is_available() and dist.is_initialized()):
         return False
-    return bool(_states(model) or units_of(model)) or any(is_spread(p) for p in model.parameters())
+    return bool(_states(model) or units_of(model)) or any(is_spread(p) or hasattr(p, "ds_tensor") for p in model.parameters())
 
 
 def ranks_of_same_images(model: nn.Module) -> list[int]:
@@ -67,11 +68,10 @@ def refuse_flattened(model: nn.Module) -> None:
     """Refuse a model whose parameters other engines spread than those that are looked at.
 
     Raises:
-        ValueError: It is under ZeRO-3, or a part of what FSDP1 flattened.
+        ValueError: It is a part of what FSDP1 flattened, or of an engine of DeepSpeed's that is not known.
     """
     refuse_flattened_part(model)
-    if any(hasattr(parameter, "ds_tensor") for parameter in model.parameters()):
-        raise ValueError(f"DeepSpeed's ZeRO-3 spreads the parameters of {type(model).__name__}: {INSTEAD}")
+    refuse_unknown(model)
 
 
 def refuse_part(model: nn.Module) -> None:
@@ -96,7 +96,7 @@ class Runtime:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._states, self._flattened = _states(model), Flattened(model)
+        self._states, self._others = _states(model), (Flattened(model), Partitioned(model))
         groups = [group for state in self._states for group in _groups_of(state)]
         # Gradients that wait, unsharded, for the last part of an accumulation would be reduced by any backward.
         self._accumulating = [(group, group.reduce_grads) for group in groups if _holds_gradients(group)]
@@ -108,7 +108,8 @@ class Runtime:
     def put_back(self, gather: bool = True) -> None:
         """As it was. ``gather``: also parameters that were gathered, which every process has to do together; else their memory
         is there, and their values are not."""
-        self._flattened.put_back(gather)
+        for other in self._others:
+            other.put_back(gather)
         for state in self._states:
             _make_idle(state)
         for group, was, indices in self._sharded:
