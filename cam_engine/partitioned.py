@@ -68,10 +68,12 @@ class Partitioned:
             vars(module).update(counts)
             module.ds_recompute_parameters.clear()
         for parameter, status, active in self._parameters:
-            if parameter.ds_status != status and parameter.ds_status.name == "AVAILABLE":
-                parameter.partition()
             parameter.ds_active_sub_modules.clear()
             parameter.ds_active_sub_modules.update(active)
+            if parameter.ds_status.name == "INFLIGHT":  # what was to be gathered when another process failed
+                parameter.ds_status = type(status).NOT_AVAILABLE
+            if parameter.ds_status != status and parameter.ds_status.name == "AVAILABLE":
+                parameter.partition()
         freed = [p for p, status, _ in self._parameters if status.name == "AVAILABLE" and p.ds_status != status]
         if freed and gather:
             freed[0].all_gather(freed)

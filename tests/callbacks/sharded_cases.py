@@ -3,8 +3,12 @@ every rank, what its test asserts. sharded_main.py runs them."""
 
 from __future__ import annotations
 
+import io
+import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -65,6 +69,36 @@ def flattened(net: nn.Module, blocks: tuple[int, ...] = BLOCKS, **how: Any) -> n
     return FullyShardedDataParallel(net, **how)
 
 
+def partitioned(net: nn.Module, micro: int = 1, half: bool = False, **zero: Any) -> Any:
+    """By DeepSpeed's ZeRO-3, with its own optimizer around Adam; ``micro`` backwards make a step."""
+    os.environ |= {"LOCAL_RANK": str(dist.get_rank()), "DS_ACCELERATOR": "cpu"}
+    with redirect_stdout(io.StringIO()):
+        import deepspeed
+
+        deepspeed.logger.setLevel(logging.ERROR)
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm_op"] = False  # which would be compiled here, once a machine
+        config = {
+            "train_micro_batch_size_per_gpu": 4,
+            "gradient_accumulation_steps": micro,
+            "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0} | zero,
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+            "bf16": {"enabled": half},
+        }
+        optimizer = torch.optim.Adam(net.parameters(), 0.01)
+        return deepspeed.initialize(model=net, optimizer=optimizer, config=config)[0]
+
+
+def inside(net: Any) -> Any:
+    """The network in what FSDP1 or DeepSpeed wrapped."""
+    return getattr(net, "module", net)
+
+
+def adam(net: Any) -> Any:
+    """The optimizer of a model that is spread."""
+    return net.optimizer if ENGINE["name"] == "zero3" else torch.optim.Adam(net.parameters(), 0.01)
+
+
 def each(net: nn.Sequential, blocks: tuple[int, ...], **how: Any) -> nn.Sequential:
     for index in blocks:
         fully_shard(net[index], **how)
@@ -74,6 +108,8 @@ def each(net: nn.Sequential, blocks: tuple[int, ...], **how: Any) -> nn.Sequenti
 def sharded(net: nn.Sequential, **how: Any) -> nn.Sequential:
     if ENGINE["name"] == "fsdp1":
         return flattened(net, **how)
+    if ENGINE["name"] == "zero3":
+        return partitioned(net, **how)
     return fully_shard(each(net, BLOCKS, **how), **how)
 
 
@@ -81,7 +117,13 @@ def monitor(n: int = 7, **options: Any) -> CAMMonitor:
     return CAMMonitor(probe(n), ("eigencam", "gradcam"), **({"batch_size": 2} | options))
 
 
-def step(net: nn.Module, optimizer: torch.optim.Optimizer | None, images: torch.Tensor, labels: torch.Tensor) -> None:
+def step(net: Any, optimizer: torch.optim.Optimizer | None, images: torch.Tensor, labels: torch.Tensor) -> None:
+    """Forward and backward; and of the optimizer where there is one."""
+    if ENGINE["name"] == "zero3":
+        net.backward(nn.functional.cross_entropy(net(images), labels))
+        if optimizer is not None:
+            net.step()
+        return
     nn.functional.cross_entropy(net(images), labels).backward()
     if optimizer is not None:
         optimizer.step()
@@ -95,6 +137,9 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
 def state_of(net: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
     """Everything that a training has, bit for bit, and where torch's sharding stands."""
     tensors = [*net.parameters(), *net.buffers(), *(p.grad for p in net.parameters() if p.grad is not None)]
+    if ENGINE["name"] == "zero3":
+        tensors += [p.ds_tensor for p in net.parameters()] + list(tensors_of(vars(optimizer)))
+        optimizer = optimizer.optimizer  # which is wrapped
     tensors += [v for of in optimizer.state.values() for v in of.values() if isinstance(v, torch.Tensor)]
     found = [f"{tuple(t.shape)} {local(t).double().sum().item().hex()}" for t in tensors]
     return [*found, *modes(net), str(torch.get_rng_state().sum().item()), str(resharding(net))]
@@ -106,6 +151,8 @@ def modes(net: nn.Module) -> list[str]:
 
 def resharding(net: nn.Module) -> list[Any]:
     """Which parameters are gathered, and what the next backward gathers ahead."""
+    if ENGINE["name"] == "zero3":
+        return [zero_standing(net)]
     if any(isinstance(module, FullyShardedDataParallel) for module in net.modules()):
         return [standing(unit) for unit in net.modules() if isinstance(unit, FullyShardedDataParallel)]
     runtime = Runtime(net)
@@ -128,6 +175,31 @@ def standing(unit: FullyShardedDataParallel) -> list[Any]:
     waits = [None if p.grad is None else tuple(p.grad.shape) for p in (flat, *(flat._params or ()))]
     hooks = hasattr(flat, "_post_backward_hook_state")
     return [*found, there, kept, waits, hooks, flat.requires_grad, tuple(flat.shape), flat._post_backward_called]
+
+
+def zero_standing(engine: Any) -> list[Any]:
+    """Where ZeRO-3 stands: which parameters are gathered, in which order it gathers, and how far it is in that."""
+    coordinator, running = engine.optimizer.parameter_offload.param_coordinator, []
+    parameters = [(str(p.ds_status), sorted(p.ds_active_sub_modules), tuple(p.shape)) for p in engine.module.parameters()]
+    for name, value in sorted(vars(coordinator).items()):
+        if isinstance(value, (bool, int, Enum)):
+            running.append((name, str(value)))
+        elif hasattr(value, "__len__"):
+            running.append((name, len(value)))
+    counts = [
+        (getattr(m, "applied_pre_backward_ref_cnt", 0), m.ds_grads_remaining, len(m.ds_recompute_parameters))
+        for m in engine.module.modules()
+        if hasattr(m, "ds_grads_remaining")
+    ]
+    return [parameters, running, counts, engine.micro_steps, engine.global_steps]
+
+
+def tensors_of(value: Any, depth: int = 3) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (dict, list, tuple)) and depth:
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from tensors_of(one, depth - 1)
 
 
 # -- the same as unsharded

@@ -17,7 +17,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 import conftest
-from sharded_cases import monitor, probe, sharded, state_of, step, trained
+from sharded_cases import adam, inside, monitor, probe, sharded, state_of, step, trained
 
 from cam_callbacks import agreement
 from cam_callbacks.look.options import LookOptions
@@ -39,7 +39,7 @@ def broken(net: nn.Sequential, rank: int, how: str, error: type[Exception], afte
         if output.requires_grad:
             output.register_hook(fail)
 
-    layer = net[7] if how == "forward" else net[11]
+    layer = inside(net)[7] if how == "forward" else inside(net)[11]
     hook = layer.register_forward_hook(fail if how == "forward" else fail_in_backward)
     try:
         yield
@@ -59,7 +59,7 @@ def failing() -> Any:
             for looks in (False, True):
                 torch.manual_seed(0)
                 net = sharded(trained())
-                optimizer = torch.optim.Adam(net.parameters(), 0.01)
+                optimizer = adam(net)
                 watch = monitor(target=_failing_score(rank) if how == "score" else "label", layers="5")
                 message = ""
                 if looks:
@@ -106,7 +106,7 @@ def out_of_memory() -> Any:
             if dist.get_rank() == 1 and len(inputs[0]) > 2:
                 raise torch.OutOfMemoryError("none left")
 
-        hook = net[7].register_forward_pre_hook(fail)
+        hook = inside(net)[7].register_forward_pre_hook(fail)
         record = watch.look(net)
         hook.remove()
         plain = monitor(n, batch_size=4).look(trained())
@@ -135,8 +135,9 @@ def silent() -> Any:
     watcher.begin("run", None)
     images, labels = (tensor[:8] for tensor in conftest.blobs().tensors)
     with torch.no_grad():  # leaves parameters gathered, which the look then cannot gather again
-        before = net.eval()(images)
-    hook = net[7].register_forward_hook(lambda *_: time.sleep(10 if dist.get_rank() == 0 else 0))
+        net.eval()
+        before = net(images)
+    hook = inside(net)[7].register_forward_hook(lambda *_: time.sleep(10 if dist.get_rank() == 0 else 0))
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -147,5 +148,6 @@ def silent() -> Any:
     answer = {"seconds": time.perf_counter() - started, "resting": watcher.resting, "said": said}
     with torch.no_grad():
         answer["same"] = torch.equal(before, net(images))
-    step(net.train(), None, images, labels)  # the training goes on
+    net.train()
+    step(net, None, images, labels)  # the training goes on
     return answer

@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent))
 import conftest
-from sharded_cases import BLOCKS, ENGINE, each, flattened, probe, sharded, state_of, step, trained
+from sharded_cases import BLOCKS, ENGINE, adam, each, flattened, partitioned, probe, sharded, state_of, step, trained
 
 from cam_callbacks import CAMMonitor
 from cam_callbacks.plan import plan_of
@@ -74,6 +74,18 @@ FLATTENED: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+PARTITIONED: dict[str, Callable[[], Any]] = {
+    "plain": lambda: partitioned(conftest.network()),
+    "small ones stay": lambda: partitioned(conftest.network(), stage3_param_persistence_threshold=50),
+    "freed at once": lambda: partitioned(conftest.network(), stage3_max_reuse_distance=0, stage3_prefetch_bucket_size=0),
+    "accumulated": lambda: partitioned(conftest.network(), 2),
+    "mixed precision": lambda: partitioned(conftest.network().bfloat16(), half=True),
+    "offloaded": lambda: partitioned(conftest.network(), offload_optimizer={"device": "cpu"}),
+    "checkpointed": lambda: partitioned(checkpointed(conftest.network())),
+}
+ALL = {"fsdp2": SETTINGS, "fsdp1": FLATTENED, "zero3": PARTITIONED}
+
+
 def _compiled(net: nn.Sequential) -> nn.Sequential:
     net[3].compile(backend="eager")
     return net
@@ -83,8 +95,9 @@ def training(make: Callable[[], Any], looks: bool, accumulate: bool) -> list[Any
     """Two steps with validations, a look before each; one inside an accumulation, one where validation left parameters gathered."""
     torch.manual_seed(dist.get_rank())
     net = make()
-    optimizer = torch.optim.Adam(net.parameters(), 0.01)
+    optimizer = adam(net)
     images, labels = (tensor.chunk(dist.get_world_size())[dist.get_rank()] for tensor in conftest.blobs().tensors)
+    images = images.to(next(net.parameters()).dtype)
     watch, seen = CAMMonitor(probe(3), "gradcam", layers="5", batch_size=2, exchange=()), []
 
     def look() -> None:
@@ -100,10 +113,14 @@ def training(make: Callable[[], Any], looks: bool, accumulate: bool) -> list[Any
             look()
         step(net, None, images[batch], labels[batch])  # its gradients are there at the look, as in Lightning
         look()
-        optimizer.step()
-        optimizer.zero_grad()
+        if ENGINE["name"] == "zero3":
+            net.step()
+        else:
+            optimizer.step()
+            optimizer.zero_grad()
         with torch.no_grad():
-            net.eval()(images)
+            net.eval()
+            net(images)
             net.train()
     look()
     return seen
@@ -112,6 +129,10 @@ def training(make: Callable[[], Any], looks: bool, accumulate: bool) -> list[Any
 @contextmanager
 def unreduced(net: Any) -> Iterator[None]:
     """Gradients wait inside, each process with its own."""
+    if ENGINE["name"] == "zero3":
+        yield
+        net.step()  # the first of two
+        return
     if isinstance(net, FullyShardedDataParallel):
         with net.no_sync():
             yield
@@ -123,8 +144,9 @@ def unreduced(net: Any) -> Iterator[None]:
 
 def unchanged() -> Any:
     same: dict[str, Any] = {}
-    for name, make in (FLATTENED if ENGINE["name"] == "fsdp1" else SETTINGS).items():
+    for name, make in ALL[ENGINE["name"]].items():
         accumulate = name in ("plain", "flat parameters", "mixed precision", "gathered from forward to backward")
+        accumulate = name == "accumulated" if ENGINE["name"] == "zero3" else accumulate
         without, watched = training(make, False, accumulate), training(make, True, accumulate)
         same[name] = [
             [(x, y) for x, y in zip(a, b, strict=True) if x != y] for a, b in zip(without, watched, strict=True)
