@@ -168,7 +168,7 @@ def not_looked_at(trainer: Any) -> str | None:
     work; None where they can."""
     stage = (getattr(trainer.strategy, "config", None) or {}).get("zero_optimization", {}).get("stage")
     strategies = [kind.__name__ for kind in type(trainer.strategy).__mro__]
-    if stage == 3 or "XLAFSDPStrategy" in strategies:
+    if "XLAFSDPStrategy" in strategies:
         return f"{strategies[0]} spreads the model's parameters over processes, and {INSTEAD}"
     return None
 

@@ -80,9 +80,9 @@ class Partitioned:
 
 
 def _offload_of(model: nn.Module) -> Any:
-    """What gathers the parameters of an engine's modules."""
+    """What gathers the parameters of an engine's modules: a part of its optimizer, or in its place where nothing is trained."""
     optimizer = getattr(whole_of(model), "optimizer", None)
-    return getattr(optimizer, "parameter_offload", None)
+    return getattr(optimizer, "parameter_offload", optimizer if hasattr(optimizer, "param_coordinator") else None)
 
 
 def _running() -> list[Any]:

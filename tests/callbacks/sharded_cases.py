@@ -69,24 +69,27 @@ def flattened(net: nn.Module, blocks: tuple[int, ...] = BLOCKS, **how: Any) -> n
     return FullyShardedDataParallel(net, **how)
 
 
-def partitioned(net: nn.Module, micro: int = 1, half: bool = False, **zero: Any) -> Any:
-    """By DeepSpeed's ZeRO-3, with its own optimizer around Adam; ``micro`` backwards make a step."""
+def config(half: bool = False, **zero: Any) -> dict[str, Any]:
+    """Of DeepSpeed's ZeRO-3."""
+    return {
+        "train_micro_batch_size_per_gpu": 4,
+        "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0} | zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": half},
+    }
+
+
+def partitioned(net: nn.Module, micro: int = 1, **how: Any) -> Any:
+    """By ZeRO-3, with its own optimizer around Adam; ``micro`` backwards make a step."""
     os.environ |= {"LOCAL_RANK": str(dist.get_rank()), "DS_ACCELERATOR": "cpu"}
     with redirect_stdout(io.StringIO()):
         import deepspeed
 
         deepspeed.logger.setLevel(logging.ERROR)
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm_op"] = False  # which would be compiled here, once a machine
-        config = {
-            "train_micro_batch_size_per_gpu": 4,
-            "gradient_accumulation_steps": micro,
-            "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0} | zero,
-            "zero_allow_untested_optimizer": True,
-            "zero_force_ds_cpu_optimizer": False,
-            "bf16": {"enabled": half},
-        }
         optimizer = torch.optim.Adam(net.parameters(), 0.01)
-        return deepspeed.initialize(model=net, optimizer=optimizer, config=config)[0]
+        return deepspeed.initialize(model=net, optimizer=optimizer, config=config(**how) | {"gradient_accumulation_steps": micro})[0]
 
 
 def inside(net: Any) -> Any:

@@ -1,12 +1,13 @@
 """A training in Lightning on several CPU processes, its model sharded in configure_model, or by FSDPStrategy; each rank writes down
 what it ends with.
 
-Run as a script: ``sharded_training.py OUT``, or ``sharded_training.py OUT fsdp1``.
+Run as a script: ``sharded_training.py OUT fsdp2``, or ``fsdp1`` or ``zero3``.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -23,7 +24,7 @@ import conftest
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.strategies import FSDPStrategy, ModelParallelStrategy
-from sharded_cases import BLOCKS, ENGINE, probe, state_of
+from sharded_cases import BLOCKS, ENGINE, config, probe, state_of
 
 from cam_callbacks import CAMCallback
 from cam_callbacks.replay import replay
@@ -37,6 +38,42 @@ class OnCPU(FSDPStrategy):
 
     def _setup_model(self, model: nn.Module) -> nn.Module:
         return FullyShardedDataParallel(model, device_id=self.root_device, **self.kwargs)
+
+
+def zero3() -> Any:
+    """DeepSpeedStrategy, without its refusal of a CPU and of devices that have no number."""
+    import deepspeed
+    from pytorch_lightning.strategies import DeepSpeedStrategy
+
+    class ZeroOnCPU(DeepSpeedStrategy):
+        root_device = torch.device("cpu", 0)
+
+        def setup_environment(self) -> None:
+            super(DeepSpeedStrategy, self).setup_environment()
+
+        def setup_distributed(self) -> None:
+            self.set_world_ranks()
+            self._init_deepspeed_distributed()
+
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm_op"] = False
+    return ZeroOnCPU(config=config(stage3_param_persistence_threshold=50))
+
+
+class Gathered(pl.Callback):
+    """Keeps the whole weights of every validation, as they are in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_validation_end(self, trainer: Any, module: Any) -> None:
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters(list(module.parameters())):
+            whole = {name: tensor.detach().clone() for name, tensor in module.net.state_dict().items()}
+        if trainer.is_global_zero and not trainer.sanity_checking:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            torch.save(whole, self.folder / f"{trainer.current_epoch}.pt")
 
 
 class Whole(pl.LightningModule):
@@ -86,6 +123,8 @@ class Note(pl.Callback):
 def strategy(processes: int) -> Any:
     if ENGINE["name"] == "fsdp1":
         return OnCPU(auto_wrap_policy={nn.Conv2d}, state_dict_type="sharded")
+    if ENGINE["name"] == "zero3":
+        return zero3()
     return ModelParallelStrategy(data_parallel_size=processes, tensor_parallel_size=1)
 
 
@@ -94,7 +133,7 @@ def fit(
     batch: int = 8, **options: Any,
 ) -> tuple[Any, Any]:  # fmt: skip
     pl.seed_everything(1, verbose=False)
-    module = Whole() if ENGINE["name"] == "fsdp1" else Sharded()
+    module = Sharded() if ENGINE["name"] == "fsdp2" else Whole()
     trainer = pl.Trainer(
         max_epochs=epochs, accelerator="cpu", devices=processes // nodes, num_nodes=nodes, logger=False,
         strategy=strategy(processes), num_sanity_val_steps=1,
@@ -106,6 +145,13 @@ def fit(
     return trainer, module
 
 
+def saving(folder: Path) -> pl.Callback:
+    """At every validation."""
+    if ENGINE["name"] == "zero3":  # its own folders of shards are not read by replay
+        return Gathered(folder)
+    return ModelCheckpoint(folder, save_top_k=-1, filename="{epoch}")
+
+
 def callback(folder: Path, **options: Any) -> CAMCallback:
     return CAMCallback(probe(), folder=folder, max_overhead=1.0, **OPTIONS, **options)
 
@@ -113,10 +159,9 @@ def callback(folder: Path, **options: Any) -> CAMCallback:
 def main(out: Path) -> None:
     warnings.simplefilter("ignore")
     alone, watched = Note(), Note()
-    fit(out, ModelCheckpoint(out / "alone", save_top_k=-1), alone)  # saving frees what was gathered
-    saved = ModelCheckpoint(out / "saved", save_top_k=-1, filename="{epoch}")
+    fit(out, saving(out / "alone"), alone)  # saving frees what was gathered
     stop = EarlyStopping("cam/entropy/gradcam", patience=50)
-    trainer, _ = fit(out, stop, callback(out / "looks", on_error="raise"), saved, watched)
+    trainer, _ = fit(out, stop, callback(out / "looks", on_error="raise"), saving(out / "saved"), watched)
     answer: dict[str, Any] = {
         "same": [a == b for a, b in zip(alone.seen, watched.seen, strict=True)],
         "moments": len(alone.seen),

@@ -25,10 +25,10 @@ from torch.utils.checkpoint import checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent))
 import conftest
-from sharded_cases import BLOCKS, ENGINE, adam, each, flattened, partitioned, probe, sharded, state_of, step, trained
+from sharded_cases import BLOCKS, ENGINE, adam, each, flattened, inside, partitioned, probe, sharded, state_of, step, trained
 
 from cam_callbacks import CAMMonitor
-from cam_callbacks.plan import plan_of
+from cam_callbacks.plan import network_of, plan_of
 from cam_engine import CAM
 from cam_engine.sharding import _groups_of
 
@@ -157,6 +157,8 @@ def unchanged() -> Any:
 
 def gathered(net: nn.Module) -> int:
     """How many parameters are there, whole, at this moment."""
+    if ENGINE["name"] == "zero3":
+        return sum(p.ds_numel for p in net.parameters() if p.ds_status.name == "AVAILABLE")
     if ENGINE["name"] == "fsdp1":
         flats = [unit._handle.flat_param for unit in net.modules() if isinstance(unit, FullyShardedDataParallel)]
         return sum(flat._unpadded_unsharded_size.numel() for flat in flats if flat._full_param_padded.untyped_storage().size())
@@ -168,7 +170,11 @@ def gathered_at_once() -> Any:
     """The most parameters that are gathered at one time where a look explains a batch, in a training step, and all there are."""
 
     def most(run: Callable[[nn.Module], Any]) -> int:
-        how = {} if ENGINE["name"] == "fsdp1" else {"reshard_after_forward": True}
+        how: dict[str, Any] = {
+            "fsdp1": {},
+            "fsdp2": {"reshard_after_forward": True},
+            "zero3": {"stage3_max_reuse_distance": 0, "stage3_prefetch_bucket_size": 0},
+        }[ENGINE["name"]]
         net, largest = sharded(trained(), **how), [0]
 
         def count(*_: Any) -> None:
@@ -181,16 +187,20 @@ def gathered_at_once() -> Any:
 
         for unit in (m for m in net.modules() if isinstance(m, FullyShardedDataParallel)):
             unit._handle.post_unshard = count  # which frees, under mixed precision alone
-        for module in net:
+        for module in inside(net):
             module.register_forward_pre_hook(count)
             module.register_forward_hook(count_in_backward)
         run(net)
         return largest[0]
 
+    def look(net: nn.Module) -> None:
+        explained = network_of(net)
+        plan_of(explained).together(lambda: CAM(explained, ("eigencam", "gradcam"), "2")(images, labels))
+
     images, labels = (tensor[:2] for tensor in conftest.blobs().tensors)
     whole = sum(p.numel() for p in trained().parameters())
     return [
-        most(lambda net: plan_of(net).together(lambda: CAM(net, ("eigencam", "gradcam"), "2")(images, labels))),
+        most(look),
         most(lambda net: step(net, None, images, labels)),
         whole,
     ]

@@ -1,0 +1,75 @@
+"""Looks at models under DeepSpeed's ZeRO-3, on two CPU processes over gloo: the cases of tests/callbacks/test_sharded*.py."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from sharded_runs import assert_same_records, launched
+
+from cam_callbacks import RecordStore
+
+pytest.importorskip("deepspeed")
+CALLBACKS = Path(__file__).parents[1] / "callbacks"
+sys.path.insert(0, str(CALLBACKS))
+from test_sharded import assert_halved
+from test_sharded import launched as cases
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    names = ("same", "same_with_more_processes_than_images", "gathered_at_once", "failing", "out_of_memory", "out_of_step")
+    found = cases(tmp_path_factory.mktemp("zero3"), 2, *(f"zero3:{name}" for name in names))
+    return {name: found[f"zero3:{name}"] for name in names}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("zero3") / "run"
+    return out, launched(CALLBACKS / "sharded_training.py", out, "zero3")
+
+
+def test_maps_and_numbers_equal_those_of_the_whole_model(answers):
+    for answer in answers["same"]:
+        assert answer["maps"] < 1e-6 and answer["metrics"] == []
+    assert answers["same_with_more_processes_than_images"] == [pytest.approx(0, abs=1e-6)] * 2
+
+
+def test_a_look_gathers_no_more_parameters_at_once_than_a_training_step(answers):
+    for look, step, whole in answers["gathered_at_once"]:
+        assert look <= step < whole
+
+
+def test_the_training_is_never_changed(tmp_path):
+    """Shards, gradients, optimizer, buffers, modes, random streams, what is gathered, and how far DeepSpeed is in what it has learned
+    to gather ahead: with small parameters that stay, in bfloat16, offloaded, checkpointed, and in the middle of an accumulation."""
+    for rank in cases(tmp_path, 2, "zero3:unchanged")["zero3:unchanged"]:
+        assert len(rank) == 7
+        for setting, moments in rank.items():
+            assert not any(moments), (setting, moments)
+
+
+def test_an_error_on_one_rank_ends_the_look_on_all_and_nothing_else(answers):
+    for rank in answers["failing"]:
+        assert len(rank) == 9
+        for case, (message, changed, next_look) in rank.items():
+            assert f"on rank {case[0]}" in message and "ZeroDivisionError" in message, (case, message)
+            assert changed == [] and next_look == 0
+
+
+def test_memory_that_runs_out_on_one_rank_halves_the_batches_of_all(answers):
+    assert_halved(answers["out_of_memory"])
+
+
+def test_processes_that_do_different_things_fail_instead_of_waiting(answers):
+    for message, next_look in answers["out_of_step"]:
+        assert "different collective calls" in message and next_look == 0
+
+
+def test_a_training_in_lightning_is_bit_identical_and_looked_at_as_in_one_process(trained):
+    """By DeepSpeedStrategy without its refusal of a CPU; resumed too, with a part of the module explained by a call of its own."""
+    out, ranks = trained
+    for answer in ranks:
+        assert all(answer["same"]) and answer["moments"] > 15 and answer["resumed"] == [0, 1, 2]
+    looked, replayed = RecordStore(out / "looks"), RecordStore(out / "replayed")
+    assert [r.epoch for r in looked] == [r.epoch for r in replayed] == [0, 1, 2]
+    assert_same_records(looked, replayed, "net.8", "8")
