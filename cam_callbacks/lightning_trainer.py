@@ -20,7 +20,7 @@ from cam_callbacks.mlflow_server import check_reachable
 from cam_callbacks.run_folder import folder_name
 from cam_engine.flattened import is_inside
 from cam_engine.layers import module_names
-from cam_engine.sharding import INSTEAD, is_sharded
+from cam_engine.sharding import is_sharded
 
 NAME_WAIT = 3.0  # seconds for an MLflow server to tell a run's name
 
@@ -164,13 +164,14 @@ def log_metrics(trainer: Any, values: dict[str, float]) -> None:
 
 
 def not_looked_at(trainer: Any) -> str | None:
-    """Why models cannot be looked at under the trainer's strategy, which spreads their parameters over processes, and what would
-    work; None where they can."""
-    stage = (getattr(trainer.strategy, "config", None) or {}).get("zero_optimization", {}).get("stage")
-    strategies = [kind.__name__ for kind in type(trainer.strategy).__mro__]
-    if "XLAFSDPStrategy" in strategies:
-        return f"{strategies[0]} spreads the model's parameters over processes, and {INSTEAD}"
-    return None
+    """Why models cannot be looked at under the trainer's strategy, and what would work; None where they can."""
+    name = type(trainer.strategy).__name__
+    if "XLA" not in name:
+        return None
+    return (
+        f"under {name} there is no look at a model. Under FSDP, ModelParallelStrategy and DeepSpeed there is, and cam-callbacks "
+        "replay looks at checkpoints."
+    )
 
 
 def refuse_twins(callback: Any, ours: Sequence[Any]) -> None:

@@ -1,7 +1,7 @@
 """How the processes of a training share a look: one plan for models that each of them has whole, and for those that are spread.
 
-Replicated (one process, DDP): each explains its share of the probe by itself; what it found is gathered. Sharded (FSDP1, FSDP2, tensor
-parallel): no process can run the model alone, so all take every step together, on equally many images, the last ones of a
+Replicated (one process, DDP): each explains its share of the probe by itself; what it found is gathered. Sharded (FSDP, ZeRO-3,
+tensor parallel): no process can run the model alone, so all take every step together, on equally many images, the last ones of a
 share twice where the numbers do not come out even. Processes that hold parts of the same layer get the same images, and are one
 share.
 """

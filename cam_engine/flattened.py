@@ -58,9 +58,26 @@ def refuse_flattened_part(model: nn.Module) -> None:
         tensors = [t for t in (*module._parameters.values(), *vars(module).values()) if isinstance(t, Tensor)]
         if any(_flat_part(tensor) is not None and id(_flat_part(tensor)) not in known for tensor in tensors):
             raise ValueError(
-                f"FSDP1 flattened the parameters of {type(model).__name__} together with those of the module around it: hand over what "
-                "FullyShardedDataParallel returned, with layers= for the layer, or wrap this module by itself (auto_wrap_policy=)."
+                f"FSDP1 flattened the parameters of {type(model).__name__} together with those of the module around it: hand over "
+                "what FullyShardedDataParallel returned, with layers= for the layer, or wrap this module by itself (auto_wrap_policy=)."
             )
+
+
+def unflattened(model: nn.Module, layer: nn.Module) -> dict[str, Tensor]:
+    """A layer's own parameters by name, gathered, if units of the model hold them; every process has to call it."""
+    found: dict[str, Tensor] = {}
+    for handle in {id(handle): handle for unit in units_of(model) for handle in _handles_of(unit)}.values():
+        names = [
+            (place, name) for place, (name, owner, _) in enumerate(handle.flat_param._param_infos) if owner is layer
+        ]
+        if names:
+            there = _is_gathered(handle)
+            _gather(handle)
+            views = list(handle._get_unflat_views())
+            found |= {name: views[place].detach().clone() for place, name in names}
+            handle.reshard(handle.uses_sharded_strategy and not there)
+            handle.post_reshard()
+    return found
 
 
 def through_unit(model: nn.Module, run: Callable[[Tensor], Any], images: Tensor) -> Any:
@@ -121,9 +138,7 @@ class Flattened:
             handle.post_reshard()
         for handle, gathered in zip(self._handles, self._gathered, strict=True):
             if gathered and gather:
-                handle.pre_unshard()
-                handle.unshard()
-                handle.post_unshard()
+                _gather(handle)
                 handle.reshard(False)
                 handle.post_reshard()
         for attributes in self._attributes:
@@ -150,7 +165,11 @@ class _Kept:
 
 
 def _put_gradient(tensor: Tensor, gradient: Tensor | None) -> None:
-    fits = gradient is None or (gradient.shape, gradient.dtype, gradient.device) == (tensor.shape, tensor.dtype, tensor.device)
+    fits = gradient is None or (gradient.shape, gradient.dtype, gradient.device) == (
+        tensor.shape,
+        tensor.dtype,
+        tensor.device,
+    )
     tensor.grad = gradient if fits else torch.empty_like(tensor)
     if not fits:  # one that waits, unsharded, for the end of an accumulation; this is how torch itself puts it there
         assert tensor.grad is not None and gradient is not None
@@ -170,6 +189,12 @@ def _handles_of(unit: Any) -> list[Any]:
 def _is_gathered(handle: Any) -> bool:
     padded = getattr(handle.flat_param, "_full_param_padded", None)
     return padded is not None and bool(padded.untyped_storage().size())
+
+
+def _gather(handle: Any) -> None:
+    handle.pre_unshard()
+    handle.unshard()
+    handle.post_unshard()
 
 
 def _flat_part(tensor: Tensor) -> Tensor | None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import copy
 import sys
-from typing import Any
+from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from cam_engine.flattened import whole_of
 
@@ -36,6 +36,17 @@ def refuse_unknown(model: nn.Module) -> None:
         )
 
 
+def departitioned(parameter: Any) -> Tensor:
+    """A parameter, gathered if it is spread; every process has to call it."""
+    there = getattr(parameter, "ds_status", None)
+    if there is None or there.name == "AVAILABLE":
+        return cast(Tensor, parameter)
+    parameter.all_gather()
+    value = cast(Tensor, parameter.detach().clone())
+    parameter.partition()
+    return value
+
+
 class Partitioned:
     """Where ZeRO-3 stands with a model: which parameters are gathered, and what is to be gathered next."""
 
@@ -46,7 +57,9 @@ class Partitioned:
         self._coordinator = self._offload.param_coordinator
         self._coordinator._clean_inflight_param_registry()  # as the next forward begins
         self._parameters = [(p, p.ds_status, set(p.ds_active_sub_modules)) for p in self._offload.module.parameters()]
-        self._counts = [(m, {n: vars(m)[n] for n in _OF_BACKWARD if n in vars(m)}) for m in self._offload.module.modules()]
+        self._counts = [
+            (m, {n: vars(m)[n] for n in _OF_BACKWARD if n in vars(m)}) for m in self._offload.module.modules()
+        ]
         self._running = list(_running())
         own = self._offload.param_coordinator = copy.copy(self._coordinator)
         if not own.is_invalid_trace():

@@ -1,6 +1,7 @@
 """Models whose parameters are spread over processes: what of it a look has to know, and to leave as it was.
 
-torch does the spreading: ``fully_shard`` (FSDP2) gathers a module's parameters before its forward and its backward and frees
+FSDP1 is in :mod:`cam_engine.flattened`, DeepSpeed's ZeRO-3 in :mod:`cam_engine.partitioned`; here is the rest, which torch spreads
+by :mod:`torch.distributed.tensor`: ``fully_shard`` (FSDP2) gathers a module's parameters before its forward and its backward and frees
 them after, and tensor parallel layers hold a part of their weights and may return a part of their output. All of it goes on
 inside a look as in a training. What is read here of torch's own state has no public name; ``tests/callbacks/test_sharded.py``
 runs against the torch that is installed.
@@ -15,18 +16,21 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cam_engine.flattened import Flattened, refuse_flattened_part, units_of
-from cam_engine.partitioned import Partitioned, refuse_unknown
-
-INSTEAD = (
-    "such a model is not looked at. One under fully_shard (FSDP2) is, and cam-callbacks replay looks at checkpoints."
-)
+from cam_engine.flattened import Flattened, refuse_flattened_part, unflattened, units_of
+from cam_engine.partitioned import Partitioned, departitioned, refuse_unknown
 
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that is spread over processes, put together on each of them; every process has to call it. Any other as it is."""
     spread: Any = tensor
     return spread.full_tensor() if is_spread(tensor) else tensor
+
+
+def weight_and_bias(model: nn.Module, layer: nn.Module) -> tuple[Tensor | None, Tensor | None]:
+    """Of a layer, whole, however the model is spread; every process has to call it."""
+    own = {name: getattr(layer, name, None) for name in ("weight", "bias")} | unflattened(model, layer)
+    weight, bias = (None if part is None else whole(departitioned(part)) for part in (own["weight"], own["bias"]))
+    return weight, bias
 
 
 def is_spread(tensor: Any) -> bool:
@@ -44,7 +48,9 @@ def is_sharded(model: nn.Module) -> bool:
     """Does its forward take all processes: under ``fully_shard`` or FSDP1, or with tensor parallel layers?"""
     if not (dist.is_available() and dist.is_initialized()):
         return False
-    return bool(_states(model) or units_of(model)) or any(is_spread(p) or hasattr(p, "ds_tensor") for p in model.parameters())
+    return bool(_states(model) or units_of(model)) or any(
+        is_spread(p) or hasattr(p, "ds_tensor") for p in model.parameters()
+    )
 
 
 def ranks_of_same_images(model: nn.Module) -> list[int]:
@@ -90,7 +96,7 @@ def refuse_part(model: nn.Module) -> None:
 
 
 class Runtime:
-    """Where torch's sharding stands: which parameters are gathered, and what the next backward will gather ahead.
+    """Where sharding stands, by whichever engine: which parameters are gathered, and what the next backward will gather ahead.
 
     Made before something is done with the model; :meth:`put_back` then leaves the training to find it as it was.
     """

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-_WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # of torch.compile, FSDP1, checkpoint_wrapper
+_WRAPPED = (
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+)  # of torch.compile, FSDP1, checkpoint_wrapper
 
 
 def module_names(model: nn.Module) -> dict[nn.Module, str]:
@@ -28,6 +32,12 @@ def split_entry(name: str, modules: dict[str, nn.Module]) -> tuple[str, str]:
     """``"fpn[pool]"`` → ``("fpn", "[pool]")``, where there is a layer of that name; else it has no entry."""
     base, bracket, entry = name.partition("[")
     return (base, bracket + entry) if bracket and name not in modules and base in modules else (name, "")
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The innermost module in wrappers of torch's."""
+    inside = next((module._modules[name] for name in _WRAPPED if name in module._modules), None)
+    return module if inside is None else unwrapped(inside)
 
 
 def _shown(name: str) -> str:

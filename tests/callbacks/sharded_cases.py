@@ -87,9 +87,13 @@ def partitioned(net: nn.Module, micro: int = 1, **how: Any) -> Any:
         import deepspeed
 
         deepspeed.logger.setLevel(logging.ERROR)
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm_op"] = False  # which would be compiled here, once a machine
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm_op"] = (
+            False  # which would be compiled here, once a machine
+        )
         optimizer = torch.optim.Adam(net.parameters(), 0.01)
-        return deepspeed.initialize(model=net, optimizer=optimizer, config=config(**how) | {"gradient_accumulation_steps": micro})[0]
+        return deepspeed.initialize(
+            model=net, optimizer=optimizer, config=config(**how) | {"gradient_accumulation_steps": micro}
+        )[0]
 
 
 def inside(net: Any) -> Any:
@@ -117,7 +121,7 @@ def sharded(net: nn.Sequential, **how: Any) -> nn.Sequential:
 
 
 def monitor(n: int = 7, **options: Any) -> CAMMonitor:
-    return CAMMonitor(probe(n), ("eigencam", "gradcam"), **({"batch_size": 2} | options))
+    return CAMMonitor(probe(n), **({"methods": ("eigencam", "gradcam"), "batch_size": 2} | options))
 
 
 def step(net: Any, optimizer: torch.optim.Optimizer | None, images: torch.Tensor, labels: torch.Tensor) -> None:
@@ -173,7 +177,9 @@ def standing(unit: FullyShardedDataParallel) -> list[Any]:
     if handle is None:
         return found
     flat = handle.flat_param
-    there = {name: len(tensor.untyped_storage()) for name, tensor in vars(flat).items() if isinstance(tensor, torch.Tensor)}
+    there = {
+        name: len(tensor.untyped_storage()) for name, tensor in vars(flat).items() if isinstance(tensor, torch.Tensor)
+    }
     kept = {name: str(value) for name, value in vars(handle).items() if isinstance(value, (bool, int, Enum))}
     waits = [None if p.grad is None else tuple(p.grad.shape) for p in (flat, *(flat._params or ()))]
     hooks = hasattr(flat, "_post_backward_hook_state")
@@ -183,7 +189,9 @@ def standing(unit: FullyShardedDataParallel) -> list[Any]:
 def zero_standing(engine: Any) -> list[Any]:
     """Where ZeRO-3 stands: which parameters are gathered, in which order it gathers, and how far it is in that."""
     coordinator, running = engine.optimizer.parameter_offload.param_coordinator, []
-    parameters = [(str(p.ds_status), sorted(p.ds_active_sub_modules), tuple(p.shape)) for p in engine.module.parameters()]
+    parameters = [
+        (str(p.ds_status), sorted(p.ds_active_sub_modules), tuple(p.shape)) for p in engine.module.parameters()
+    ]
     for name, value in sorted(vars(coordinator).items()):
         if isinstance(value, (bool, int, Enum)):
             running.append((name, str(value)))
@@ -239,6 +247,10 @@ def same_with_more_processes_than_images() -> Any:
     plain = CAMMonitor(few, "gradcam").look(trained())
     spread = CAMMonitor(few, "gradcam").look(sharded(trained()))
     return float(abs(plain.maps["gradcam", "8"] - spread.maps["gradcam", "8"]).max())
+
+
+def same_of_methods_that_read_parameters() -> Any:
+    return compared(sharded(trained()), looks=1, methods=("cam", "fullgrad"), exchange=())
 
 
 class Tokens(nn.Module):

@@ -33,8 +33,8 @@ OPTIONS: dict[str, Any] = {"methods": ("eigencam", "gradcam"), "batch_size": 2, 
 
 
 class OnCPU(FSDPStrategy):
-    """Lightning refuses a CPU to FSDPStrategy itself, and leaves it to classes that are made from it; all that is said here otherwise
-    is the device, which torch would take to be an accelerator's."""
+    """Lightning refuses a CPU to FSDPStrategy itself, and leaves it to classes that are made from it; all that is said here
+    otherwise is the device, which torch would take to be an accelerator's."""
 
     def _setup_model(self, model: nn.Module) -> nn.Module:
         return FullyShardedDataParallel(model, device_id=self.root_device, **self.kwargs)

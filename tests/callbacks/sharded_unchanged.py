@@ -25,7 +25,20 @@ from torch.utils.checkpoint import checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent))
 import conftest
-from sharded_cases import BLOCKS, ENGINE, adam, each, flattened, inside, partitioned, probe, sharded, state_of, step, trained
+from sharded_cases import (
+    BLOCKS,
+    ENGINE,
+    adam,
+    each,
+    flattened,
+    inside,
+    partitioned,
+    probe,
+    sharded,
+    state_of,
+    step,
+    trained,
+)
 
 from cam_callbacks import CAMMonitor
 from cam_callbacks.plan import network_of, plan_of
@@ -70,14 +83,18 @@ FLATTENED: dict[str, Callable[[], nn.Module]] = {
     ),
     "checkpointed": lambda: flattened(checkpointed(conftest.network()), (0, 3, 4)),
     "one unit": lambda: flattened(conftest.network(), ()),
-    "ahead": lambda: flattened(conftest.network(), forward_prefetch=True, backward_prefetch=BackwardPrefetch.BACKWARD_PRE),
+    "ahead": lambda: flattened(
+        conftest.network(), forward_prefetch=True, backward_prefetch=BackwardPrefetch.BACKWARD_PRE
+    ),
 }
 
 
 PARTITIONED: dict[str, Callable[[], Any]] = {
     "plain": lambda: partitioned(conftest.network()),
     "small ones stay": lambda: partitioned(conftest.network(), stage3_param_persistence_threshold=50),
-    "freed at once": lambda: partitioned(conftest.network(), stage3_max_reuse_distance=0, stage3_prefetch_bucket_size=0),
+    "freed at once": lambda: partitioned(
+        conftest.network(), stage3_max_reuse_distance=0, stage3_prefetch_bucket_size=0
+    ),
     "accumulated": lambda: partitioned(conftest.network(), 2),
     "mixed precision": lambda: partitioned(conftest.network().bfloat16(), half=True),
     "offloaded": lambda: partitioned(conftest.network(), offload_optimizer={"device": "cpu"}),
@@ -161,8 +178,15 @@ def gathered(net: nn.Module) -> int:
         return sum(p.ds_numel for p in net.parameters() if p.ds_status.name == "AVAILABLE")
     if ENGINE["name"] == "fsdp1":
         flats = [unit._handle.flat_param for unit in net.modules() if isinstance(unit, FullyShardedDataParallel)]
-        return sum(flat._unpadded_unsharded_size.numel() for flat in flats if flat._full_param_padded.untyped_storage().size())
-    groups = [group for module in net.modules() if isinstance(module, FSDPModule) for group in _groups_of(module._get_fsdp_state())]
+        return sum(
+            flat._unpadded_unsharded_size.numel() for flat in flats if flat._full_param_padded.untyped_storage().size()
+        )
+    groups = [
+        group
+        for module in net.modules()
+        if isinstance(module, FSDPModule)
+        for group in _groups_of(module._get_fsdp_state())
+    ]
     return sum(p._orig_size.numel() for g in groups if g.is_unsharded for p in g.fsdp_params)
 
 

@@ -3,46 +3,34 @@ never notices. The cases are in sharded_cases.py and beside it; each launch of p
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
+from sharded_runs import answered, assert_halved
 
 from cam_callbacks import CAMMonitor, ProbeSet
 from cam_callbacks.lightning_trainer import not_looked_at
 
-CASES = Path(__file__).with_name("sharded_main.py")
 ENGINES = ("fsdp2", "fsdp1")
-
-
-def launched(folder: Path, processes: int, *cases: str, timeout: int = 400) -> dict[str, list[Any]]:
-    """For each case the answers of all ranks."""
-    done = subprocess.run(
-        [sys.executable, CASES, str(processes), folder / "answers", *cases],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads((folder / "answers").read_text())
 
 
 @pytest.fixture(scope="module")
 def looks(tmp_path_factory):
-    of_both = ("same", "same_with_more_processes_than_images", "gathered_at_once")
+    of_both = (
+        "same",
+        "same_with_more_processes_than_images",
+        "same_of_methods_that_read_parameters",
+        "gathered_at_once",
+    )
     cases = [f"{engine}:{case}" for engine in ENGINES for case in of_both]
-    return launched(tmp_path_factory.mktemp("looks"), 2, *cases, "tensor_parallel_layers", "refused")
+    return answered(tmp_path_factory.mktemp("looks"), 2, *cases, "tensor_parallel_layers", "refused")
 
 
 @pytest.fixture(scope="module", params=ENGINES)
 def failures(request, tmp_path_factory):
     cases = [f"{request.param}:{case}" for case in ("failing", "out_of_memory", "out_of_step")]
-    answers = launched(tmp_path_factory.mktemp("failures"), 2, *cases)
+    answers = answered(tmp_path_factory.mktemp("failures"), 2, *cases)
     return {case.partition(":")[2]: answer for case, answer in answers.items()}
 
 
@@ -53,6 +41,8 @@ def test_maps_and_numbers_equal_those_of_the_whole_model(looks, engine):
         assert answer["maps"] < 1e-6 and answer["metrics"] == []
         assert any(0 < share < 1 for share in answer["follows"])
         assert {"cam/noise_floor/gradcam", "cam/deletion/gradcam", "cam/counterfactual_gap"} <= set(answer["keys"])
+    for answer in looks[f"{engine}:same_of_methods_that_read_parameters"]:
+        assert answer["maps"] < 1e-6 and answer["metrics"] == []
     assert looks[f"{engine}:same_with_more_processes_than_images"] == [pytest.approx(0, abs=1e-6)] * 2
 
 
@@ -75,23 +65,27 @@ def test_what_is_not_looked_at_is_refused_in_a_line_that_says_what_would_work(lo
         assert "call fully_shard on it too" in part
 
 
-def test_zero_3_is_refused_in_a_line_that_says_what_would_work(net, data):
-    """By what DeepSpeed puts on its parameters, and by its strategy in Lightning."""
+def test_a_part_of_a_model_under_zero_3_is_refused_in_a_line_that_says_what_would_work(net, data):
+    """By what DeepSpeed puts on its parameters; tests/models/test_sharded_zero3.py looks at its engines."""
     net[0].weight.ds_tensor = torch.zeros(1)
-    with pytest.raises(ValueError, match=r"ZeRO-3.*fully_shard \(FSDP2\) is"):
+    with pytest.raises(ValueError, match=r"ZeRO-3.*hand over the engine, what deepspeed.initialize returned"):
         CAMMonitor(ProbeSet(*(tensor[:4] for tensor in data.tensors)), "gradcam").look(net)
 
-    class DeepSpeedStrategy:
-        config = {"zero_optimization": {"stage": 3}}  # noqa: RUF012
 
-    said = not_looked_at(SimpleNamespace(strategy=DeepSpeedStrategy()))
-    assert said is not None and said.startswith("DeepSpeedStrategy spreads") and "fully_shard (FSDP2) is" in said
+def test_xla_is_refused_in_a_line_that_says_what_would_work():
+    class XLAFSDPStrategy:
+        pass
+
+    said = not_looked_at(SimpleNamespace(strategy=XLAFSDPStrategy()))
+    assert (
+        said is not None and said.startswith("under XLAFSDPStrategy") and "ModelParallelStrategy and DeepSpeed" in said
+    )
 
 
 @pytest.mark.soak
 def test_two_dimensions(tmp_path):
     """Tensor parallel groups share the probe under FSDP2; replicas of shards, each a share."""
-    for answer in launched(tmp_path, 4, "two_dimensions")["two_dimensions"]:
+    for answer in answered(tmp_path, 4, "two_dimensions")["two_dimensions"]:
         assert answer["shares"] == [[0, 1], [2, 3]]
         for spread in ("end", "hybrid"):
             assert answer[spread]["maps"] < 1e-6 and answer[spread]["metrics"] == []
@@ -107,7 +101,7 @@ def test_a_look_gathers_no_more_parameters_at_once_than_a_training_step(looks, e
 def test_the_training_is_never_changed(tmp_path, engine):
     """Shards, gradients, optimizer, buffers, modes, random streams, and which parameters are gathered when: under mixed precision,
     offloading (FSDP2), checkpointed and compiled blocks, and in the middle of an accumulation, inside of ``no_sync`` too."""
-    for rank in launched(tmp_path, 2, f"{engine}:unchanged")[f"{engine}:unchanged"]:
+    for rank in answered(tmp_path, 2, f"{engine}:unchanged")[f"{engine}:unchanged"]:
         assert len(rank) == 8
         for setting, moments in rank.items():
             assert not any(moments), (setting, moments)
@@ -127,7 +121,7 @@ def test_an_error_on_one_rank_ends_the_look_on_all_and_nothing_else(failures):
 def test_four_processes(tmp_path, engine):
     """Numbers of one process, an exception on each rank in turn, and memory that runs out on one."""
     cases = [f"{engine}:{case}" for case in ("same", "failing", "out_of_memory")]
-    answers = {case.partition(":")[2]: of for case, of in launched(tmp_path, 4, *cases, timeout=800).items()}
+    answers = {case.partition(":")[2]: of for case, of in answered(tmp_path, 4, *cases, timeout=800).items()}
     for answer in answers["same"]:
         assert answer["maps"] < 1e-6 and answer["metrics"] == []
     for rank in answers["failing"]:
@@ -135,11 +129,6 @@ def test_four_processes(tmp_path, engine):
         for case, (message, changed, next_look) in rank.items():
             assert f"on rank {case[0]}" in message and changed == [] and next_look == 0, (case, message)
     assert_halved(answers["out_of_memory"])
-
-
-def assert_halved(ranks):
-    for probes in ranks:
-        assert all(size == 2 and difference < 1e-6 and exchanged for size, difference, exchanged in probes)
 
 
 def test_memory_that_runs_out_on_one_rank_halves_the_batches_of_all(failures):
@@ -153,7 +142,7 @@ def test_processes_that_do_different_things_fail_instead_of_waiting(failures):
 
 @pytest.mark.parametrize("engine", ["fsdp2", pytest.param("fsdp1", marks=pytest.mark.soak)])
 def test_a_process_that_is_silent_ends_the_looks_of_the_others_in_bounded_time(tmp_path, engine):
-    answers = launched(tmp_path, 2, f"{engine}:silent")[f"{engine}:silent"]
+    answers = answered(tmp_path, 2, f"{engine}:silent")[f"{engine}:silent"]
     for answer in answers:
         assert answer["resting"] and answer["seconds"] < 60 and answer["same"]
     assert "did not answer within 4 s" in answers[0]["said"]  # rank 0 tells

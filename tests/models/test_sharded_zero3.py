@@ -1,24 +1,21 @@
 """Looks at models under DeepSpeed's ZeRO-3, on two CPU processes over gloo: the cases of tests/callbacks/test_sharded*.py."""
 
-import sys
 from pathlib import Path
 
 import pytest
-from sharded_runs import assert_same_records, launched
+from sharded_runs import answered, assert_halved, assert_same_records, launched
 
 from cam_callbacks import RecordStore
 
 pytest.importorskip("deepspeed")
 CALLBACKS = Path(__file__).parents[1] / "callbacks"
-sys.path.insert(0, str(CALLBACKS))
-from test_sharded import assert_halved
-from test_sharded import launched as cases
 
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
-    names = ("same", "same_with_more_processes_than_images", "gathered_at_once", "failing", "out_of_memory", "out_of_step")
-    found = cases(tmp_path_factory.mktemp("zero3"), 2, *(f"zero3:{name}" for name in names))
+    equal = ("same", "same_with_more_processes_than_images", "same_of_methods_that_read_parameters")
+    names = (*equal, "gathered_at_once", "failing", "out_of_memory", "out_of_step")
+    found = answered(tmp_path_factory.mktemp("zero3"), 2, *(f"zero3:{name}" for name in names))
     return {name: found[f"zero3:{name}"] for name in names}
 
 
@@ -29,7 +26,7 @@ def trained(tmp_path_factory):
 
 
 def test_maps_and_numbers_equal_those_of_the_whole_model(answers):
-    for answer in answers["same"]:
+    for answer in (*answers["same"], *answers["same_of_methods_that_read_parameters"]):
         assert answer["maps"] < 1e-6 and answer["metrics"] == []
     assert answers["same_with_more_processes_than_images"] == [pytest.approx(0, abs=1e-6)] * 2
 
@@ -40,9 +37,9 @@ def test_a_look_gathers_no_more_parameters_at_once_than_a_training_step(answers)
 
 
 def test_the_training_is_never_changed(tmp_path):
-    """Shards, gradients, optimizer, buffers, modes, random streams, what is gathered, and how far DeepSpeed is in what it has learned
-    to gather ahead: with small parameters that stay, in bfloat16, offloaded, checkpointed, and in the middle of an accumulation."""
-    for rank in cases(tmp_path, 2, "zero3:unchanged")["zero3:unchanged"]:
+    """Shards, gradients, optimizer, buffers, modes, random streams, what is gathered, and how far DeepSpeed is in what it has
+    learned to gather ahead: with small parameters that stay, in bfloat16, offloaded, checkpointed, and in an accumulation."""
+    for rank in answered(tmp_path, 2, "zero3:unchanged")["zero3:unchanged"]:
         assert len(rank) == 7
         for setting, moments in rank.items():
             assert not any(moments), (setting, moments)
