@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cam_callbacks.processes import CollectiveError, StepError
+from cam_engine import errors
 from cam_engine.sharding import Runtime, abandon, is_spread_type
 
 T = TypeVar("T")
@@ -167,10 +168,8 @@ class _BeforeCollectives(TorchDispatchMode):
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Did memory run out: on a device, or on the host, for which torch has no error of its own; here or on another process."""
-    if isinstance(error, StepError):
-        return error.out_of_memory
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Did memory run out, here or on another process."""
+    return error.out_of_memory if isinstance(error, StepError) else errors.out_of_memory(error)
 
 
 _connections: tuple[Any, Any] | None = None

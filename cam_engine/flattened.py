@@ -2,7 +2,7 @@
 
 Each unit holds its parameters as one flat parameter, of which every process has a piece. Its forward gathers the piece of all and
 lets the modules inside have views of it; the outermost unit begins a forward and ends a backward for all. What is read here of
-torch's own state has no public name; ``tests/callbacks/test_sharded_flattened.py`` runs against the torch that is installed.
+torch's own state has no public name; ``tests/callbacks/test_sharded.py`` runs against the torch that is installed.
 """
 
 from __future__ import annotations

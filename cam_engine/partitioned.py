@@ -2,7 +2,7 @@
 
 Hooks on every module gather its parameters before its forward and its backward, and free them after. A coordinator learns the order
 of modules in a training step to gather ahead; a look goes through them in another, and so gets one of its own. What is read here of
-DeepSpeed's own state has no public name; ``tests/callbacks/test_sharded_zero3.py`` runs against the DeepSpeed that is installed.
+DeepSpeed's own state has no public name; ``tests/models/test_sharded_zero3.py`` runs against the DeepSpeed that is installed.
 """
 
 from __future__ import annotations

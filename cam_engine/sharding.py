@@ -1,10 +1,10 @@
 """Models whose parameters are spread over processes: what of it a look has to know, and to leave as it was.
 
-FSDP1 is in :mod:`cam_engine.flattened`, DeepSpeed's ZeRO-3 in :mod:`cam_engine.partitioned`; here is the rest, which torch spreads
-by :mod:`torch.distributed.tensor`: ``fully_shard`` (FSDP2) gathers a module's parameters before its forward and its backward and frees
-them after, and tensor parallel layers hold a part of their weights and may return a part of their output. All of it goes on
-inside a look as in a training. What is read here of torch's own state has no public name; ``tests/callbacks/test_sharded.py``
-runs against the torch that is installed.
+FSDP1 is in :mod:`cam_engine.flattened`, DeepSpeed's ZeRO-3 in :mod:`cam_engine.partitioned`. Here is what torch spreads as
+DTensors: ``fully_shard`` (FSDP2) gathers a module's parameters before its forward and its backward and frees them after, and tensor
+parallel layers hold a part of their weights and may return a part of their output. All of it goes on inside a look as in a
+training. What is read here of torch's own state has no public name; ``tests/callbacks/test_sharded.py`` runs against the torch that
+is installed.
 """
 
 from __future__ import annotations

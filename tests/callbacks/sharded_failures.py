@@ -115,6 +115,23 @@ def out_of_memory() -> Any:
     return answers
 
 
+def out_of_memory_of_variants() -> Any:
+    """The images themselves fit on all; of their variants, which Score-CAM makes many of, too many on one rank, the first time."""
+    net, watch, failed = sharded(trained()), monitor(4, methods="scorecam", exchange=()), []
+
+    def fail(_module: Any, inputs: Any) -> None:
+        if dist.get_rank() == 1 and len(inputs[0]) > 2 and not failed:
+            failed.append(True)
+            raise torch.OutOfMemoryError("none left")
+
+    hook = inside(net)[7].register_forward_pre_hook(fail)
+    record = watch.look(net)
+    hook.remove()
+    plain = monitor(4, methods="scorecam", exchange=()).look(trained())
+    difference = max(float(abs(of - record.maps[k]).max() / abs(of).max()) for k, of in plain.maps.items())
+    return [watch.batches.most, difference, monitor(exchange=()).look(net).look]
+
+
 def out_of_step() -> Any:
     """A model that is run once more on one rank: the look fails on all, and none waits."""
 

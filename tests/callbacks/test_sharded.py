@@ -15,35 +15,36 @@ from cam_callbacks.lightning_trainer import not_looked_at
 ENGINES = ("fsdp2", "fsdp1")
 
 
+@pytest.fixture(scope="module", params=ENGINES)
+def equal(request, tmp_path_factory):
+    names = ("same", "same_with_more_processes_than_images", "same_of_methods_that_read_parameters", "gathered_at_once")
+    answers = answered(tmp_path_factory.mktemp("equal"), 2, *(f"{request.param}:{name}" for name in names))
+    return {name: answers[f"{request.param}:{name}"] for name in names}
+
+
 @pytest.fixture(scope="module")
 def looks(tmp_path_factory):
-    of_both = (
-        "same",
-        "same_with_more_processes_than_images",
-        "same_of_methods_that_read_parameters",
-        "gathered_at_once",
-    )
-    cases = [f"{engine}:{case}" for engine in ENGINES for case in of_both]
-    return answered(tmp_path_factory.mktemp("looks"), 2, *cases, "tensor_parallel_layers", "refused")
+    return answered(tmp_path_factory.mktemp("looks"), 2, "tensor_parallel_layers", "refused")
 
 
 @pytest.fixture(scope="module", params=ENGINES)
 def failures(request, tmp_path_factory):
-    cases = [f"{request.param}:{case}" for case in ("failing", "out_of_memory", "out_of_step")]
+    cases = [
+        f"{request.param}:{case}" for case in ("failing", "out_of_memory", "out_of_memory_of_variants", "out_of_step")
+    ]
     answers = answered(tmp_path_factory.mktemp("failures"), 2, *cases)
     return {case.partition(":")[2]: answer for case, answer in answers.items()}
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_maps_and_numbers_equal_those_of_the_whole_model(looks, engine):
+def test_maps_and_numbers_equal_those_of_the_whole_model(equal):
     """Exchange tests, noise floor, a metric that asks again and the counterfactual gap among them, on a share that is padded."""
-    for answer in looks[f"{engine}:same"]:
+    for answer in equal["same"]:
         assert answer["maps"] < 1e-6 and answer["metrics"] == []
         assert any(0 < share < 1 for share in answer["follows"])
         assert {"cam/noise_floor/gradcam", "cam/deletion/gradcam", "cam/counterfactual_gap"} <= set(answer["keys"])
-    for answer in looks[f"{engine}:same_of_methods_that_read_parameters"]:
+    for answer in equal["same_of_methods_that_read_parameters"]:
         assert answer["maps"] < 1e-6 and answer["metrics"] == []
-    assert looks[f"{engine}:same_with_more_processes_than_images"] == [pytest.approx(0, abs=1e-6)] * 2
+    assert equal["same_with_more_processes_than_images"] == [pytest.approx(0, abs=1e-6)] * 2
 
 
 @pytest.mark.parametrize("layer", ["end", "put together"])
@@ -91,9 +92,8 @@ def test_two_dimensions(tmp_path):
             assert answer[spread]["maps"] < 1e-6 and answer[spread]["metrics"] == []
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_look_gathers_no_more_parameters_at_once_than_a_training_step(looks, engine):
-    for look, step, whole in looks[f"{engine}:gathered_at_once"]:
+def test_a_look_gathers_no_more_parameters_at_once_than_a_training_step(equal):
+    for look, step, whole in equal["gathered_at_once"]:
         assert look <= step < whole
 
 
@@ -133,6 +133,8 @@ def test_four_processes(tmp_path, engine):
 
 def test_memory_that_runs_out_on_one_rank_halves_the_batches_of_all(failures):
     assert_halved(failures["out_of_memory"])
+    for most, difference, next_look in failures["out_of_memory_of_variants"]:
+        assert most == 1 and difference < 1e-6 and next_look == 0
 
 
 def test_processes_that_do_different_things_fail_instead_of_waiting(failures):
