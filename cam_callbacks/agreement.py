@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cam_callbacks.processes import CollectiveError, StepError
-from cam_engine import errors
+from cam_engine import rescoring
 from cam_engine.sharding import Runtime, abandon, is_spread_type
 
 T = TypeVar("T")
@@ -169,7 +169,7 @@ class _BeforeCollectives(TorchDispatchMode):
 
 def out_of_memory(error: BaseException) -> bool:
     """Did memory run out, here or on another process."""
-    return error.out_of_memory if isinstance(error, StepError) else errors.out_of_memory(error)
+    return error.out_of_memory if isinstance(error, StepError) else rescoring.out_of_memory(error)
 
 
 _connections: tuple[Any, Any] | None = None

@@ -6,19 +6,12 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-import torch
-
 
 class UnknownNameError(KeyError):
     """A name that is not there. A ``KeyError`` whose message reads as written, without the quotes that ``KeyError`` adds."""
 
     def __str__(self) -> str:
         return str(self.args[0])
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Did memory run out: on a device, or on the host, for which torch has no error of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def nearest(name: str, names: Iterable[str], *, most: int = 5) -> str:

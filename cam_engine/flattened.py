@@ -59,7 +59,8 @@ def refuse_flattened_part(model: nn.Module) -> None:
         if any(_flat_part(tensor) is not None and id(_flat_part(tensor)) not in known for tensor in tensors):
             raise ValueError(
                 f"FSDP1 flattened the parameters of {type(model).__name__} together with those of the module around it: hand over "
-                "what FullyShardedDataParallel returned, with layers= for the layer, or wrap this module by itself (auto_wrap_policy=)."
+                "what FullyShardedDataParallel returned, with layers= for the layer, or wrap this module by itself "
+                "(auto_wrap_policy=)."
             )
 
 

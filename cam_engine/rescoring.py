@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from cam_engine import _tree
 from cam_engine.capture import Captured, Forward, replay, rescore
-from cam_engine.errors import out_of_memory
 from cam_engine.grids import GridView
 from cam_engine.sharding import is_sharded
 
@@ -121,6 +120,11 @@ class Rescorer:
                     scored.append(score(_tree.map_tensors(_every(len(chunk), k), answer)).detach())
         together = torch.stack(scored, dim=1)
         return together if together.dtype == torch.float64 else together.float()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Did memory run out: on a device, or on the host, for which torch has no error of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _every(step: int, start: int) -> Callable[[Tensor], Tensor]:
