@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 class Batches:
     """Batches of at most ``size`` images: halved where memory runs out, by all processes that take a step together, and so
-    they stay for the rest of the run; methods that ask the model about many variants of an image then ask about ``most`` at once."""
+    they stay for the rest of the run; methods that ask about many variants of an image then ask about ``most`` at once."""
 
     def __init__(self, size: int | None = None) -> None:
         self.size = 32 if size is None else size
