@@ -112,7 +112,7 @@ class Flattened:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        units = units_of(model)
+        units = self._units = units_of(model)
         orders = {id(unit._exec_order_data): unit._exec_order_data for unit in units}
         handles = [handle for unit in units for handle in _handles_of(unit)]
         self._handles = list({id(handle): handle for handle in handles}.values())
@@ -131,6 +131,8 @@ class Flattened:
     def put_back(self, gather: bool = True) -> None:
         """As it was. ``gather``: also parameters that were gathered, which every process has to do together; else the next forward
         gathers them."""
+        for unit in self._units:  # what was to be gathered ahead when a process failed
+            unit._device_handle.current_stream().wait_stream(unit._unshard_stream)
         for handle in self._handles:
             for hook in getattr(handle.flat_param, "_post_backward_hook_state", ())[-1:]:
                 hook.remove()

@@ -253,6 +253,18 @@ def same_of_methods_that_read_parameters() -> Any:
     return compared(sharded(trained()), looks=1, methods=("cam", "fullgrad"), exchange=())
 
 
+def same_of_a_unit_inside() -> Any:
+    """A unit of FSDP1 that is called by itself, once a forward of the whole has told which one is outermost."""
+    images, labels = (tensor[:8] for tensor in conftest.blobs().tensors)
+    whole = flattened(nn.Sequential(flattened(trained()), nn.Identity()), ())
+    with torch.no_grad():
+        whole.eval()(images)
+    answer = compared(whole.module[0], looks=1)
+    whole.train()
+    step(whole, None, images, labels)  # the training goes on
+    return answer
+
+
 class Tokens(nn.Module):
     """A residual block on patches, whose two linear layers can be split over processes."""
 

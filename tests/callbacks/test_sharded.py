@@ -24,7 +24,7 @@ def equal(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def looks(tmp_path_factory):
-    return answered(tmp_path_factory.mktemp("looks"), 2, "tensor_parallel_layers", "refused")
+    return answered(tmp_path_factory.mktemp("looks"), 2, "tensor_parallel_layers", "refused", "fsdp1:same_of_a_unit_inside")
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -45,6 +45,11 @@ def test_maps_and_numbers_equal_those_of_the_whole_model(equal):
     for answer in equal["same_of_methods_that_read_parameters"]:
         assert answer["maps"] < 1e-6 and answer["metrics"] == []
     assert equal["same_with_more_processes_than_images"] == [pytest.approx(0, abs=1e-6)] * 2
+
+
+def test_a_unit_of_fsdp1_inside_of_another_is_looked_at_by_itself(looks):
+    for answer in looks["fsdp1:same_of_a_unit_inside"]:
+        assert answer["maps"] < 1e-6 and answer["metrics"] == []
 
 
 @pytest.mark.parametrize("layer", ["end", "put together"])
@@ -102,7 +107,7 @@ def test_the_training_is_never_changed(tmp_path, engine):
     """Shards, gradients, optimizer, buffers, modes, random streams, and which parameters are gathered when: under mixed precision,
     offloading (FSDP2), checkpointed and compiled blocks, and in the middle of an accumulation, inside of ``no_sync`` too."""
     for rank in answered(tmp_path, 2, f"{engine}:unchanged")[f"{engine}:unchanged"]:
-        assert len(rank) == 8
+        assert len(rank) == (8 if engine == "fsdp2" else 9)
         for setting, moments in rank.items():
             assert not any(moments), (setting, moments)
 
