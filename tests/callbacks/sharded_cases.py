@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
@@ -314,6 +314,9 @@ def two_dimensions() -> Any:
         "shares": plan_of(net).shares,
         "end": compared(net, tokens, layers="end"),
         "hybrid": compared(fully_shard(hybrid, mesh=mesh), looks=1),
+        "flat hybrid": compared(
+            flattened(trained(), sharding_strategy=ShardingStrategy.HYBRID_SHARD, device_mesh=mesh), looks=1
+        ),
     }
 
 

@@ -24,7 +24,9 @@ def equal(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def looks(tmp_path_factory):
-    return answered(tmp_path_factory.mktemp("looks"), 2, "tensor_parallel_layers", "refused", "fsdp1:same_of_a_unit_inside")
+    return answered(
+        tmp_path_factory.mktemp("looks"), 2, "tensor_parallel_layers", "refused", "fsdp1:same_of_a_unit_inside"
+    )
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -93,7 +95,7 @@ def test_two_dimensions(tmp_path):
     """Tensor parallel groups share the probe under FSDP2; replicas of shards, each a share."""
     for answer in answered(tmp_path, 4, "two_dimensions")["two_dimensions"]:
         assert answer["shares"] == [[0, 1], [2, 3]]
-        for spread in ("end", "hybrid"):
+        for spread in ("end", "hybrid", "flat hybrid"):
             assert answer[spread]["maps"] < 1e-6 and answer[spread]["metrics"] == []
 
 

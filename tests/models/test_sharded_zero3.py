@@ -11,12 +11,21 @@ pytest.importorskip("deepspeed")
 CALLBACKS = Path(__file__).parents[1] / "callbacks"
 
 
-@pytest.fixture(scope="module")
-def answers(tmp_path_factory):
-    equal = ("same", "same_with_more_processes_than_images", "same_of_methods_that_read_parameters")
-    names = (*equal, "gathered_at_once", "failing", "out_of_memory", "out_of_step")
-    found = answered(tmp_path_factory.mktemp("zero3"), 2, *(f"zero3:{name}" for name in names))
+def answers_of(folder, *names):
+    found = answered(folder, 2, *(f"zero3:{name}" for name in names))
     return {name: found[f"zero3:{name}"] for name in names}
+
+
+@pytest.fixture(scope="module")
+def equal(tmp_path_factory):
+    names = ("same", "same_with_more_processes_than_images", "same_of_methods_that_read_parameters", "gathered_at_once")
+    return answers_of(tmp_path_factory.mktemp("equal"), *names)
+
+
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory):
+    names = ("failing", "out_of_memory", "out_of_memory_of_variants", "out_of_step")
+    return answers_of(tmp_path_factory.mktemp("failures"), *names)
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +34,14 @@ def trained(tmp_path_factory):
     return out, launched(CALLBACKS / "sharded_training.py", out, "zero3")
 
 
-def test_maps_and_numbers_equal_those_of_the_whole_model(answers):
-    for answer in (*answers["same"], *answers["same_of_methods_that_read_parameters"]):
+def test_maps_and_numbers_equal_those_of_the_whole_model(equal):
+    for answer in (*equal["same"], *equal["same_of_methods_that_read_parameters"]):
         assert answer["maps"] < 1e-6 and answer["metrics"] == []
-    assert answers["same_with_more_processes_than_images"] == [pytest.approx(0, abs=1e-6)] * 2
+    assert equal["same_with_more_processes_than_images"] == [pytest.approx(0, abs=1e-6)] * 2
 
 
-def test_a_look_gathers_no_more_parameters_at_once_than_a_training_step(answers):
-    for look, step, whole in answers["gathered_at_once"]:
+def test_a_look_gathers_no_more_parameters_at_once_than_a_training_step(equal):
+    for look, step, whole in equal["gathered_at_once"]:
         assert look <= step < whole
 
 
@@ -45,20 +54,22 @@ def test_the_training_is_never_changed(tmp_path):
             assert not any(moments), (setting, moments)
 
 
-def test_an_error_on_one_rank_ends_the_look_on_all_and_nothing_else(answers):
-    for rank in answers["failing"]:
+def test_an_error_on_one_rank_ends_the_look_on_all_and_nothing_else(failures):
+    for rank in failures["failing"]:
         assert len(rank) == 9
         for case, (message, changed, next_look) in rank.items():
             assert f"on rank {case[0]}" in message and "ZeroDivisionError" in message, (case, message)
             assert changed == [] and next_look == 0
 
 
-def test_memory_that_runs_out_on_one_rank_halves_the_batches_of_all(answers):
-    assert_halved(answers["out_of_memory"])
+def test_memory_that_runs_out_on_one_rank_halves_the_batches_of_all(failures):
+    assert_halved(failures["out_of_memory"])
+    for most, difference, next_look in failures["out_of_memory_of_variants"]:
+        assert most == 1 and difference < 1e-6 and next_look == 0
 
 
-def test_processes_that_do_different_things_fail_instead_of_waiting(answers):
-    for message, next_look in answers["out_of_step"]:
+def test_processes_that_do_different_things_fail_instead_of_waiting(failures):
+    for message, next_look in failures["out_of_step"]:
         assert "different collective calls" in message and next_look == 0
 
 
