@@ -83,6 +83,7 @@ FLATTENED: dict[str, Callable[[], nn.Module]] = {
     ),
     "checkpointed": lambda: flattened(checkpointed(conftest.network()), (0, 3, 4)),
     "one unit": lambda: flattened(conftest.network(), ()),
+    "compiled": lambda: flattened(_compiled(conftest.network())),
     "whole everywhere": lambda: flattened(conftest.network(), sharding_strategy=ShardingStrategy.NO_SHARD),
     "ahead": lambda: flattened(
         conftest.network(), forward_prefetch=True, backward_prefetch=BackwardPrefetch.BACKWARD_PRE

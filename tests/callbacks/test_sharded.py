@@ -109,7 +109,7 @@ def test_the_training_is_never_changed(tmp_path, engine):
     """Shards, gradients, optimizer, buffers, modes, random streams, and which parameters are gathered when: under mixed precision,
     offloading (FSDP2), checkpointed and compiled blocks, and in the middle of an accumulation, inside of ``no_sync`` too."""
     for rank in answered(tmp_path, 2, f"{engine}:unchanged")[f"{engine}:unchanged"]:
-        assert len(rank) == (8 if engine == "fsdp2" else 9)
+        assert len(rank) == (8 if engine == "fsdp2" else 10)
         for setting, moments in rank.items():
             assert not any(moments), (setting, moments)
 

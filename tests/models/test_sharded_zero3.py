@@ -24,7 +24,7 @@ def equal(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def failures(tmp_path_factory):
-    names = ("failing", "out_of_memory", "out_of_memory_of_variants", "out_of_step")
+    names = ("failing", "out_of_memory", "out_of_memory_of_variants", "out_of_step", "silent")
     return answers_of(tmp_path_factory.mktemp("failures"), *names)
 
 
@@ -71,6 +71,11 @@ def test_memory_that_runs_out_on_one_rank_halves_the_batches_of_all(failures):
 def test_processes_that_do_different_things_fail_instead_of_waiting(failures):
     for message, next_look in failures["out_of_step"]:
         assert "different collective calls" in message and next_look == 0
+
+
+def test_a_process_that_is_silent_ends_the_looks_of_the_others_in_bounded_time(failures):
+    for answer in failures["silent"]:
+        assert answer["resting"] and answer["seconds"] < 60 and answer["same"]
 
 
 def test_a_training_in_lightning_is_bit_identical_and_looked_at_as_in_one_process(trained):
