@@ -34,7 +34,8 @@ import torch.multiprocessing as mp
 from measure import MIB, aligned, machine, peak, reset_peak
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from cam_callbacks import CAMMonitor, ProbeSet
@@ -115,13 +116,19 @@ def fsdp2(net: nn.Module, chosen: Network, mesh: DeviceMesh) -> nn.Module:
     return fully_shard(net, mesh=mesh)
 
 
+def fsdp1(net: nn.Module, chosen: Network, mesh: DeviceMesh) -> nn.Module:
+    policy = ModuleWrapPolicy({type(block) for block in chosen.blocks(net)})
+    device = next(net.parameters()).device
+    return FullyShardedDataParallel(net, auto_wrap_policy=policy, device_id=device, use_orig_params=True)
+
+
 def tensor_parallel(net: nn.Module, chosen: Network, mesh: DeviceMesh) -> nn.Module:
     for block in chosen.blocks(net):
         parallelize_module(block, mesh, {"wide": ColwiseParallel(), "narrow": RowwiseParallel()})
     return net
 
 
-STRATEGIES = {"DDP": replicated, "FSDP2": fsdp2, "tensor parallel": tensor_parallel}
+STRATEGIES = {"DDP": replicated, "FSDP2": fsdp2, "FSDP1": fsdp1, "tensor parallel": tensor_parallel}
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cam_callbacks.processes import CollectiveError, StepError
+from cam_engine import rescoring
 from cam_engine.sharding import Runtime, abandon, is_spread_type
 
 T = TypeVar("T")
@@ -78,7 +79,10 @@ class Agreement:
         answers: list[T] = []
         try:
             verdict, error = self._tried(lambda: answers.append(compute()))
-        except CollectiveError:  # nothing can be gathered any more
+        except StepError:  # of a step inside, at whose end all stand alike
+            before.put_back()
+            raise
+        except BaseException:  # a process is gone, or this one is interrupted: nothing can be gathered any more
             abandon(self.model)
             before.put_back(gather=False)
             raise
@@ -164,10 +168,8 @@ class _BeforeCollectives(TorchDispatchMode):
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Did memory run out: on a device, or on the host, for which torch has no error of its own; here or on another process."""
-    if isinstance(error, StepError):
-        return error.out_of_memory
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Did memory run out, here or on another process."""
+    return error.out_of_memory if isinstance(error, StepError) else rescoring.out_of_memory(error)
 
 
 _connections: tuple[Any, Any] | None = None

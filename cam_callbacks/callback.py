@@ -336,7 +336,9 @@ class CAMCallback(Base):
 
     def _ready(self, trainer: Any, pl_module: Any) -> nn.Module:
         """The module that is explained, in a run that has begun. Talks to no other process."""
-        model = lightning_trainer.explained_module(pl_module, self.model, self.options.look.forward is not None)
+        model = lightning_trainer.explained_module(
+            trainer, pl_module, self.model, self.options.look.forward is not None
+        )
         if not self.watcher.begun:
             run, folder = lightning_trainer.run_of(trainer, self.folder, self.name)
             with naming_a_batch(trainer, pl_module, self.probe):

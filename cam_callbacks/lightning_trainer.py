@@ -18,8 +18,9 @@ from cam_callbacks.keys import plain_key
 from cam_callbacks.loggers.registry import is_a
 from cam_callbacks.mlflow_server import check_reachable
 from cam_callbacks.run_folder import folder_name
+from cam_engine.flattened import is_inside
 from cam_engine.layers import module_names
-from cam_engine.sharding import INSTEAD, is_sharded
+from cam_engine.sharding import is_sharded
 
 NAME_WAIT = 3.0  # seconds for an MLflow server to tell a run's name
 
@@ -95,10 +96,11 @@ def mlflow_run_name(logger: Any) -> str:
     return names[0] if names else str(logger._run_name or run_id)
 
 
-def explained_module(module: nn.Module, name: str | None, has_own_call: bool) -> nn.Module:
+def explained_module(trainer: Any, module: nn.Module, name: str | None, has_own_call: bool) -> nn.Module:
     """The part of a LightningModule that is explained: the one of that name, or itself, or its only network.
 
     Args:
+        trainer: Its strategy may have wrapped the LightningModule.
         module: The LightningModule.
         name: Dotted name of its attribute, or None.
         has_own_call: It is called by the user's ``forward=``, and need not define a forward.
@@ -106,6 +108,13 @@ def explained_module(module: nn.Module, name: str | None, has_own_call: bool) ->
     Raises:
         ValueError, TypeError: No such attribute, or not clear which.
     """
+    part = _part(module, name, has_own_call)
+    if isinstance(trainer.strategy.model, nn.Module):
+        is_inside(part, trainer.strategy.model)
+    return part
+
+
+def _part(module: nn.Module, name: str | None, has_own_call: bool) -> nn.Module:
     if name is not None:
         try:
             part = operator.attrgetter(name)(module)
@@ -135,7 +144,8 @@ def can_begin(trainer: Any, module: nn.Module) -> bool:
     for the whole model; and not where no optimizer trains it: what is fitted otherwise (PatchCore's memory, PaDiM's Gaussians)
     may say nothing of an image before its first epoch has ended.
     """
-    if is_sharded(module) or any(nn.parameter.is_lazy(p) for p in module.parameters()):
+    whole = trainer.strategy.model if isinstance(trainer.strategy.model, nn.Module) else module
+    if is_sharded(whole) or any(nn.parameter.is_lazy(p) for p in module.parameters()):
         return False
     return any(type(optimizer).__name__ != "_MockOptimizer" for optimizer in trainer.optimizers)
 
@@ -154,13 +164,14 @@ def log_metrics(trainer: Any, values: dict[str, float]) -> None:
 
 
 def not_looked_at(trainer: Any) -> str | None:
-    """Why models cannot be looked at under the trainer's strategy, which spreads their parameters over processes, and what would
-    work; None where they can."""
-    stage = (getattr(trainer.strategy, "config", None) or {}).get("zero_optimization", {}).get("stage")
-    strategies = [kind.__name__ for kind in type(trainer.strategy).__mro__]
-    if stage == 3 or {"FSDPStrategy", "XLAFSDPStrategy"} & set(strategies):
-        return f"{strategies[0]} spreads the model's parameters over processes, and {INSTEAD}"
-    return None
+    """Why models cannot be looked at under the trainer's strategy, and what would work; None where they can."""
+    name = type(trainer.strategy).__name__
+    if "XLA" not in name:
+        return None
+    return (
+        f"under {name} there is no look at a model. Under FSDP, ModelParallelStrategy and DeepSpeed there is, and cam-callbacks "
+        "replay looks at checkpoints."
+    )
 
 
 def refuse_twins(callback: Any, ours: Sequence[Any]) -> None:

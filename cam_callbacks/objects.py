@@ -28,7 +28,8 @@ CODE = (types.FunctionType, types.MethodType, types.CellType, functools.partial,
 
 _LONG = 10_000  # of a longer list, tuples of numbers and strings are passed over unopened
 _PYTHON = frozenset(sys.stdlib_module_names)
-_LIBRARIES = _PYTHON | {"torch", "numpy", "PIL", "lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics"}
+_LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics"}
+_LIBRARIES = _PYTHON | {"torch", "numpy", "PIL", "deepspeed"} | _LIGHTNING
 _OURS = frozenset({"cam_callbacks", "cam_engine"})
 _TRACKERS = frozenset(
     {"aim", "clearml", "comet_ml", "dvclive", "mlflow", "neptune", "tensorboard", "tensorboardX", "wandb"}
@@ -40,8 +41,8 @@ def reachable(*roots: Any) -> Iterator[Any]:
     """Every object that the roots lead to, once each, nearest first: attributes, items, what functions close over.
 
     Left out are parameters, optimizers, trainers (and with them loggers and callbacks), what trackers and we ourselves keep,
-    what belongs to threads, which change it meanwhile, and the inner life of pictures, of Python's own classes and of torch's,
-    apart from those for data and its modules.
+    what belongs to threads, which change it meanwhile, and the inner life of pictures, of Python's own classes and of torch's
+    and DeepSpeed's, apart from those for data and its modules.
     """
     seen: dict[int, Any] = {}  # holds the objects, so that no id is used twice
     todo = deque(roots)
@@ -106,7 +107,7 @@ def _is_followed(one: Any) -> bool:
         return False
     if hasattr(one, "get_obj"):
         return True
-    of_data = library != "torch" or cls.__module__.startswith("torch.utils.data")
+    of_data = library not in ("torch", "deepspeed") or cls.__module__.startswith("torch.utils.data")
     threaded = any(isinstance(value, _LOCKS) for value in kept.values())
     return of_data and not threaded and library not in _PYTHON and not cls.__name__.endswith("DataLoaderIter")
 

@@ -1,7 +1,7 @@
 """How the processes of a training share a look: one plan for models that each of them has whole, and for those that are spread.
 
-Replicated (one process, DDP): each explains its share of the probe by itself; what it found is gathered. Sharded (FSDP2, tensor
-parallel): no process can run the model alone, so all take every step together, on equally many images, the last ones of a
+Replicated (one process, DDP): each explains its share of the probe by itself; what it found is gathered. Sharded (FSDP, ZeRO-3,
+tensor parallel): no process can run the model alone, so all take every step together, on equally many images, the last ones of a
 share twice where the numbers do not come out even. Processes that hold parts of the same layer get the same images, and are one
 share.
 """
@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import nn
 
 from cam_callbacks import processes
 from cam_callbacks.agreement import Agreement, own_connections
+from cam_engine.flattened import begin_units, is_inside, units_of
+from cam_engine.partitioned import is_partitioned
 from cam_engine.sharding import is_sharded, ranks_of_same_images, refuse_flattened, refuse_part
 
 T = TypeVar("T")
@@ -93,6 +95,18 @@ class Plan:
         return processes.everywhere(lambda: self.step(compute), self.agreement.connections)
 
 
+def network_of(model: nn.Module) -> nn.Module:
+    """The network in what ``deepspeed.initialize`` returned; and in what ``fabric.setup`` did, where FSDP1 or DeepSpeed wrapped it,
+    for a backward through that is Fabric's to begin."""
+    kind = type(model).__name__
+    around: Any = model._forward_module if kind == "_FabricModule" else model
+    network: Any = model.module if kind in ("_FabricModule", "DeepSpeedEngine") else model
+    if network is model or not (units_of(around) or is_partitioned(around)):
+        return model
+    is_inside(network, around)
+    return network
+
+
 def replicated() -> Plan:
     """Each process has the whole model, and its own share of the images."""
     return Plan(tuple((rank,) for rank in range(processes.world_size())))
@@ -111,6 +125,7 @@ def plan_of(model: nn.Module) -> Plan:
 
     def ranks() -> tuple[int, ...]:
         refuse_part(model)
+        begin_units(model)
         return tuple(ranks_of_same_images(model))
 
     shares = processes.everywhere(ranks, own_connections())

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cam_engine import _tree
+from cam_engine.flattened import through_unit
 from cam_engine.guard import untouched
 from cam_engine.sharding import is_spread
 
@@ -155,7 +157,7 @@ def _forward(
         images = images.detach().clone().requires_grad_(record == "from_images")
         given = images.clone()  # a model may normalise in place
         with suppress(_AllCaptured):
-            outputs = model(given) if forward is None else forward(model, given)
+            outputs = call(model, given, forward)
         interrupted |= record != "nothing" and bool(kept) and not torch.is_grad_enabled()
     missing = [t.name for t in taps if t.name not in kept]
     if missing and record != "from_images":
@@ -231,7 +233,12 @@ def replay(
 def rescore(model: nn.Module, images: Tensor, *, forward: Forward | None = None) -> Any:
     """What the model returns for images, in eval mode and without recording anything."""
     with untouched(model), torch.inference_mode(False), torch.no_grad():
-        return model(images) if forward is None else forward(model, images)
+        return call(model, images, forward)
+
+
+def call(model: nn.Module, images: Tensor, forward: Forward | None) -> Any:
+    """What the model returns for images, called as it has to be, and with all of its parameters there."""
+    return through_unit(model, model if forward is None else partial(forward, model), images)
 
 
 def _shares_memory(a: Tensor, b: Tensor) -> bool:

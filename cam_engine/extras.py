@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from cam_engine.capture import Captured, Recording, Tap, capture, gradients
 from cam_engine.grids import GridView
 from cam_engine.rescoring import Rescorer, Variant
-from cam_engine.sharding import whole
+from cam_engine.sharding import weight_and_bias, whole
 from cam_engine.targets.classes import ClassTarget
 from cam_engine.targets.scores import class_scores
 
@@ -84,7 +84,9 @@ class Extras:
                 f"{activation.shape[1]} inputs, the channels of layer {layer!r}, and an output for each class; 'gradcam' is the "
                 "same where there is one, and works without."
             )
-        weight = whole(linear[-1].weight).detach().to(activation.dtype)
+        weight, _ = weight_and_bias(self.rescorer.model, linear[-1])
+        assert weight is not None
+        weight = weight.detach().to(activation.dtype)
         if len(weight) == 1:
             return weight * self.class_target.sign(logits)[:, None]
         return weight[self.class_target.indices(logits)]
@@ -158,7 +160,7 @@ class Extras:
     def _bias_terms(self) -> list[Tensor]:
         modules = self.rescorer.model.named_modules()
         layers = [(name, m) for name, m in modules if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
-        biases = {name: bias for name, m in layers if (bias := _bias(m)) is not None}
+        biases = {name: bias for name, m in layers if (bias := _bias(self.rescorer.model, m)) is not None}
         taps = [Tap(name, m, lambda output: ()) for name, m in layers if name in biases]
         if not taps:
             raise ValueError(
@@ -195,9 +197,9 @@ def finer_score(outputs: Any, target: ClassTarget | None) -> Tensor:
     return ((own - rivals) * rivals.softmax(1)).sum(1)  # p_d / Σ p_d is the softmax over d alone
 
 
-def _bias(layer: nn.Conv2d | nn.BatchNorm2d) -> Tensor | None:
+def _bias(model: nn.Module, layer: nn.Conv2d | nn.BatchNorm2d) -> Tensor | None:
     """The bias that a layer adds, (C,); for a batch norm with the running mean's share."""
-    weight, bias = (None if part is None else whole(part) for part in (layer.weight, getattr(layer, "bias", None)))
+    weight, bias = weight_and_bias(model, layer)
     if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and layer.running_var is not None:
         scale = torch.rsqrt(layer.running_var + layer.eps)
         shift = -layer.running_mean * (scale if weight is None else weight * scale)

@@ -66,6 +66,8 @@ def as_it_is(tensor: Tensor) -> Callable[[], None]:
     if type(part) is Tensor:
         return as_it_is(part)
     version, memory, plain = tensor._version, tensor.data, _is_plain(tensor)
+    if plain and memory.numel() and not memory.untyped_storage().size():
+        return lambda: None  # FSDP1 keeps views of memory that it has freed
     try:
         values = memory.clone()
     except torch.OutOfMemoryError:

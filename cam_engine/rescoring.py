@@ -13,6 +13,7 @@ from tqdm import tqdm
 from cam_engine import _tree
 from cam_engine.capture import Captured, Forward, replay, rescore
 from cam_engine.grids import GridView
+from cam_engine.sharding import is_sharded
 
 BATCH_SIZE, CPU_BATCH_SIZE = 32, 16  # images in one forward
 
@@ -25,7 +26,8 @@ class Rescorer:
     """Asks a model about variants of ``images`` (B, C, H, W), in batches that fit, as it ran when this was made.
 
     ``score``: ``(outputs) -> (B,)``; ``evidence``: the same, of a class its log-probability. ``channels_last`` and
-    ``few_images`` say how the model is asked; the first time that it fails on one of them, that is given up.
+    ``few_images`` say how the model is asked; the first time that it fails on one of them, that is given up. Of one that is spread
+    over processes neither is tried: a forward that fails on one of them cannot be made anew.
     """
 
     model: nn.Module
@@ -41,7 +43,8 @@ class Rescorer:
     def __post_init__(self) -> None:
         device = self.images.device.type
         convolves = any(isinstance(module, nn.Conv2d) for module in self.model.modules())
-        self.channels_last = device == "cpu" and convolves
+        self.few_images = not is_sharded(self.model)
+        self.channels_last = device == "cpu" and convolves and self.few_images
         # A method itself runs without autocast, but the model may not.
         self._precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
@@ -74,7 +77,9 @@ class Rescorer:
         if self.channels_last:
             try:
                 return run(images.contiguous(memory_format=torch.channels_last))
-            except RuntimeError:
+            except RuntimeError as error:
+                if out_of_memory(error):
+                    raise
                 self.channels_last = False
         return run(images)
 
@@ -97,8 +102,9 @@ class Rescorer:
                 outputs = replay(self.model, few, layer, captured, copy, forward=self.forward)
                 if all(len(t) == len(activation) for _, t in _tree.tensors(outputs) if t.ndim):
                     return outputs
-            except (RuntimeError, ValueError, IndexError):
-                pass
+            except (RuntimeError, ValueError, IndexError) as error:
+                if out_of_memory(error):
+                    raise
             self.few_images = False
         images = self.images.repeat_interleave(len(activation) // len(self.images), 0)
         return replay(self.model, images, layer, captured, activation, forward=self.forward)
@@ -116,6 +122,11 @@ class Rescorer:
                     scored.append(score(_tree.map_tensors(_every(len(chunk), k), answer)).detach())
         together = torch.stack(scored, dim=1)
         return together if together.dtype == torch.float64 else together.float()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Did memory run out: on a device, or on the host, for which torch has no error of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _every(step: int, start: int) -> Callable[[Tensor], Tensor]:

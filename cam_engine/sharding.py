@@ -1,9 +1,10 @@
 """Models whose parameters are spread over processes: what of it a look has to know, and to leave as it was.
 
-torch does the spreading: ``fully_shard`` (FSDP2) gathers a module's parameters before its forward and its backward and frees
-them after, and tensor parallel layers hold a part of their weights and may return a part of their output. All of it goes on
-inside a look as in a training. What is read here of torch's own state has no public name; ``tests/callbacks/test_sharded.py``
-runs against the torch that is installed.
+FSDP1 is in :mod:`cam_engine.flattened`, DeepSpeed's ZeRO-3 in :mod:`cam_engine.partitioned`. Here is what torch spreads as
+DTensors: ``fully_shard`` (FSDP2) gathers a module's parameters before its forward and its backward and frees them after, and tensor
+parallel layers hold a part of their weights and may return a part of their output. All of it goes on inside a look as in a
+training. What is read here of torch's own state has no public name; ``tests/callbacks/test_sharded.py`` runs against the torch that
+is installed.
 """
 
 from __future__ import annotations
@@ -15,15 +16,21 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor, nn
 
-INSTEAD = (
-    "such a model is not looked at. One under fully_shard (FSDP2) is, and cam-callbacks replay looks at checkpoints."
-)
+from cam_engine.flattened import Flattened, refuse_flattened_part, unflattened, units_of
+from cam_engine.partitioned import Partitioned, departitioned, refuse_unknown
 
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that is spread over processes, put together on each of them; every process has to call it. Any other as it is."""
     spread: Any = tensor
     return spread.full_tensor() if is_spread(tensor) else tensor
+
+
+def weight_and_bias(model: nn.Module, layer: nn.Module) -> tuple[Tensor | None, Tensor | None]:
+    """Of a layer, whole, however the model is spread; every process has to call it."""
+    own = {name: getattr(layer, name, None) for name in ("weight", "bias")} | unflattened(model, layer)
+    weight, bias = (None if part is None else whole(departitioned(part)) for part in (own["weight"], own["bias"]))
+    return weight, bias
 
 
 def is_spread(tensor: Any) -> bool:
@@ -38,10 +45,12 @@ def is_spread_type(kind: type) -> bool:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Does its forward take all processes: under ``fully_shard``, or with tensor parallel layers?"""
+    """Does its forward take all processes: under ``fully_shard`` or FSDP1, or with tensor parallel layers?"""
     if not (dist.is_available() and dist.is_initialized()):
         return False
-    return bool(_states(model)) or any(is_spread(p) for p in model.parameters())
+    return bool(_states(model) or units_of(model)) or any(
+        is_spread(p) or hasattr(p, "ds_tensor") for p in model.parameters()
+    )
 
 
 def ranks_of_same_images(model: nn.Module) -> list[int]:
@@ -65,13 +74,10 @@ def refuse_flattened(model: nn.Module) -> None:
     """Refuse a model whose parameters other engines spread than those that are looked at.
 
     Raises:
-        ValueError: It is under FSDP1 or ZeRO-3.
+        ValueError: It is a part of what FSDP1 flattened, or of an engine of DeepSpeed's that is not known.
     """
-    flattens = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", None)
-    if flattens is not None and any(isinstance(module, flattens) for module in model.modules()):
-        raise ValueError(f"FSDP1 flattens the parameters of {type(model).__name__}: {INSTEAD}")
-    if any(hasattr(parameter, "ds_tensor") for parameter in model.parameters()):
-        raise ValueError(f"DeepSpeed's ZeRO-3 spreads the parameters of {type(model).__name__}: {INSTEAD}")
+    refuse_flattened_part(model)
+    refuse_unknown(model)
 
 
 def refuse_part(model: nn.Module) -> None:
@@ -90,13 +96,13 @@ def refuse_part(model: nn.Module) -> None:
 
 
 class Runtime:
-    """Where torch's sharding stands: which parameters are gathered, and what the next backward will gather ahead.
+    """Where sharding stands, by whichever engine: which parameters are gathered, and what the next backward will gather ahead.
 
     Made before something is done with the model; :meth:`put_back` then leaves the training to find it as it was.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._states = _states(model)
+        self._states, self._others = _states(model), (Flattened(model), Partitioned(model))
         groups = [group for state in self._states for group in _groups_of(state)]
         # Gradients that wait, unsharded, for the last part of an accumulation would be reduced by any backward.
         self._accumulating = [(group, group.reduce_grads) for group in groups if _holds_gradients(group)]
@@ -108,6 +114,8 @@ class Runtime:
     def put_back(self, gather: bool = True) -> None:
         """As it was. ``gather``: also parameters that were gathered, which every process has to do together; else their memory
         is there, and their values are not."""
+        for other in self._others:
+            other.put_back(gather)
         for state in self._states:
             _make_idle(state)
         for group, was, indices in self._sharded:

@@ -1,4 +1,4 @@
-"""Trainings on several processes, run as scripts: started here, and their records compared with those of one process."""
+"""Cases and trainings on several processes, run as scripts: started here, and their records compared with those of one process."""
 
 from __future__ import annotations
 
@@ -12,6 +12,22 @@ import numpy as np
 import pytest
 
 from cam_callbacks import RecordStore
+
+
+def answered(folder: Path, processes: int, *cases: str, timeout: int = 400) -> dict[str, list[Any]]:
+    """For each case of sharded_main.py the answers of all ranks."""
+    script = Path(__file__).parent / "callbacks" / "sharded_main.py"
+    command = [sys.executable, str(script), str(processes), str(folder / "answers"), *cases]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers: dict[str, list[Any]] = json.loads((folder / "answers").read_text())
+    return answers
+
+
+def assert_halved(ranks: list[Any]) -> None:
+    """Of out_of_memory: all took two images at once from then on, and found what one process does."""
+    for probes in ranks:
+        assert all(size == 2 and difference < 1e-6 and exchanged for size, difference, exchanged in probes)
 
 
 def launched(script: Path, out: Path, *arguments: str, ranks: int = 2) -> list[dict[str, Any]]:

@@ -19,10 +19,11 @@ T = TypeVar("T")
 
 class Batches:
     """Batches of at most ``size`` images: halved where memory runs out, by all processes that take a step together, and so
-    they stay for the rest of the run."""
+    they stay for the rest of the run; methods that ask about many variants of an image then ask about ``most`` at once."""
 
     def __init__(self, size: int | None = None) -> None:
         self.size = 32 if size is None else size
+        self.most: int | None = None  # of what memory sufficed for, once it ran out
         self.plan: Plan = replicated()  # of the model that they are for
 
     def over(self, indices: Sequence[int], compute: Callable[[list[int]], T]) -> list[T]:
@@ -57,10 +58,11 @@ class Batches:
             try:
                 return size, self.plan.step(partial(compute, size))
             except RuntimeError as error:
-                if size == 1 or not out_of_memory(error):
+                if self.most == 1 or not out_of_memory(error):
                     raise
             # Out here the error is gone, and with it what its frames still held.
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            log.warning("cam-callbacks: out of memory with %d images at once; now %d", size, size // 2)
-            self.size = size = size // 2
+            half = max(1, size // 2)
+            log.warning("cam-callbacks: out of memory with %d images at once; now %d", size, half)
+            self.size = self.most = size = half

@@ -15,6 +15,7 @@ from cam_callbacks.items import ANNOTATION_KEYS
 from cam_callbacks.probe import ProbeSet
 from cam_engine import _tree
 from cam_engine.capture import Forward, rescore
+from cam_engine.layers.naming import unwrapped
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 Way = Callable[[Any], Arguments]  # from a batch to the arguments of the model's forward
@@ -127,7 +128,7 @@ def failed_call(model: nn.Module, probe: ProbeSet, forward: Forward | None, erro
 def _ways(model: nn.Module, inputs: Inputs) -> list[Way]:
     """Every way that the signature of the model's forward allows, the likeliest first."""
     try:
-        parameters = list(inspect.signature(getattr(model, "_orig_mod", model).forward).parameters.values())
+        parameters = list(inspect.signature(unwrapped(model).forward).parameters.values())
     except (TypeError, ValueError):  # a compiled one does not tell
         parameters = [inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)]
     containers = [inputs.path[:depth] for depth in reversed(range(len(inputs.path)))]  # innermost first

@@ -62,6 +62,7 @@ def explain_share(subject: Subject, images: Tensor | Noisy, target: Target | Non
 
     def of_batch(indices: list[int]) -> Explained:
         call = subject.calling.of(indices)
+        subject.cam.batch_size = subject.batches.most
         with renamed("targets=", "target="):
             result = subject.cam(images[indices], target_of_images(score, indices), outputs=True, forward=call)
         answer = task.read(subject.cam.scores_of(result.outputs), indices)

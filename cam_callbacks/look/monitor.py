@@ -35,7 +35,7 @@ from cam_callbacks.look.target import Target
 from cam_callbacks.look.task import Task
 from cam_callbacks.look.tracking import Series, Track
 from cam_callbacks.picture_step import PictureStep
-from cam_callbacks.plan import plan_of
+from cam_callbacks.plan import network_of, plan_of
 from cam_callbacks.probe import ProbeSet
 from cam_callbacks.records import Alert, Record, RecordStore, own_store
 from cam_engine.capture import Forward
@@ -181,7 +181,7 @@ class CAMMonitor:
         """
         started = time.perf_counter() - (0.0 if seen is None else seen.seconds)
         look, options = self.looks, self.options
-        epoch = look if epoch is None else epoch
+        epoch, model = look if epoch is None else epoch, network_of(model)
         self.batches.plan = plan = plan_of(model)
         with processes.together(lambda: entered(model, options)):
             subject = plan.together(lambda: self._subject_of(model))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cam_engine.capture import Forward
 from cam_engine.errors import UnknownNameError, nearest
 from cam_engine.layers.auto import auto_layer
-from cam_engine.layers.naming import module_names, named_modules, split_entry
+from cam_engine.layers.naming import module_names, named_modules, split_entry, unwrapped
 
 LayerSpec = str | nn.Module | Sequence["str | nn.Module"]
 
@@ -45,7 +45,7 @@ def resolve_layers(
     chosen: dict[str, nn.Module] = {}
     for spec in [layers] if isinstance(layers, (str, nn.Module)) else _as_list(layers):
         if isinstance(spec, nn.Module):
-            spec = getattr(spec, "_orig_mod", spec)
+            spec = unwrapped(spec)
             if not names.get(spec):
                 what = "the model itself" if spec is model else "not a module of this model"
                 raise ValueError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cam_engine import _tree
-from cam_engine.capture import Forward
+from cam_engine.capture import Forward, call
 from cam_engine.grids import GridError, infer_grid, prefix_tokens
 from cam_engine.guard import untouched
 from cam_engine.layers.naming import module_names
@@ -70,7 +70,7 @@ def available_layers(model: nn.Module, images: Tensor, *, forward: Forward | Non
     try:
         with untouched(model), torch.inference_mode(False), torch.no_grad():
             images = images.detach().clone()
-            _ = model(images) if forward is None else forward(model, images)
+            call(model, images, forward)
     finally:
         for handle in handles:
             handle.remove()

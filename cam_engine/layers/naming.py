@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from torch import nn
 
+_WRAPPED = (
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+)  # of torch.compile, FSDP1, checkpoint_wrapper
+
 
 def module_names(model: nn.Module) -> dict[nn.Module, str]:
-    """Dotted name of every module; "" for the model itself; ``torch.compile``'s ``_orig_mod`` is left out of names."""
+    """Dotted name of every module; "" for the model itself; what wrappers of torch's put in between is left out."""
     # A compiled wrapper and what it wraps share a shown name; hooks belong on what it wraps, which comes later.
     innermost = {_shown(name): module for name, module in model.named_modules()}
     return {module: name for name, module in innermost.items()}
@@ -28,5 +34,11 @@ def split_entry(name: str, modules: dict[str, nn.Module]) -> tuple[str, str]:
     return (base, bracket + entry) if bracket and name not in modules and base in modules else (name, "")
 
 
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The innermost module in wrappers of torch's."""
+    inside = next((module._modules[name] for name in _WRAPPED if name in module._modules), None)
+    return module if inside is None else unwrapped(inside)
+
+
 def _shown(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+    return ".".join(part for part in name.split(".") if part not in _WRAPPED)

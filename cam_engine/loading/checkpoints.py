@@ -89,7 +89,9 @@ def _fitted(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
     weights and metrics: where all that the model wants is there under one prefix, the rest is left out."""
     best = state
     while True:
-        prefixes = {key.partition(".")[0] + "." for key in best if "." in key} | set(_PREFIXES)
+        parts = [key.split(".")[:-1] for key in best]
+        # Two at once where the first alone makes none fit: FSDP1's shards lie under "model." in front of the module's own names.
+        prefixes = {".".join(of[:n]) + "." for of in parts for n in (1, 2) if len(of) >= n} | set(_PREFIXES)
         variants = [{k.removeprefix(p): v for k, v in best.items() if k.startswith(p)} for p in sorted(prefixes)]
         better = max(variants, key=lambda variant: len(wanted & variant.keys()))
         if len(wanted & better.keys()) <= len(wanted & best.keys()):

@@ -3,8 +3,13 @@ every rank, what its test asserts. sharded_main.py runs them."""
 
 from __future__ import annotations
 
+import io
+import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
@@ -53,6 +58,54 @@ def probe(n: int = 7) -> ProbeSet:
     return ProbeSet(images, labels, masks=conftest.blob_masks(data)[:n], counterfactual=images.flip(3))
 
 
+ENGINE = {"name": "fsdp2"}  # by which models are spread here; sharded_main.py chooses
+
+
+def flattened(net: nn.Module, blocks: tuple[int, ...] = BLOCKS, **how: Any) -> nn.Module:
+    """By FSDP1."""
+    how = {"device_id": torch.device("cpu"), "use_orig_params": True} | how
+    for index in blocks:
+        net[index] = FullyShardedDataParallel(net[index], **how)
+    return FullyShardedDataParallel(net, **how)
+
+
+def config(half: bool = False, **zero: Any) -> dict[str, Any]:
+    """Of DeepSpeed's ZeRO-3."""
+    return {
+        "train_micro_batch_size_per_gpu": 4,
+        "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0} | zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": half},
+    }
+
+
+def partitioned(net: nn.Module, micro: int = 1, **how: Any) -> Any:
+    """By ZeRO-3, with its own optimizer around Adam; ``micro`` backwards make a step."""
+    os.environ |= {"LOCAL_RANK": str(dist.get_rank()), "DS_ACCELERATOR": "cpu"}
+    with redirect_stdout(io.StringIO()):
+        import deepspeed
+
+        deepspeed.logger.setLevel(logging.ERROR)
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm_op"] = (
+            False  # which would be compiled here, once a machine
+        )
+        optimizer = torch.optim.Adam(net.parameters(), 0.01)
+        return deepspeed.initialize(
+            model=net, optimizer=optimizer, config=config(**how) | {"gradient_accumulation_steps": micro}
+        )[0]
+
+
+def inside(net: Any) -> Any:
+    """The network in what FSDP1 or DeepSpeed wrapped."""
+    return getattr(net, "module", net)
+
+
+def adam(net: Any) -> Any:
+    """The optimizer of a model that is spread."""
+    return net.optimizer if ENGINE["name"] == "zero3" else torch.optim.Adam(net.parameters(), 0.01)
+
+
 def each(net: nn.Sequential, blocks: tuple[int, ...], **how: Any) -> nn.Sequential:
     for index in blocks:
         fully_shard(net[index], **how)
@@ -60,14 +113,24 @@ def each(net: nn.Sequential, blocks: tuple[int, ...], **how: Any) -> nn.Sequenti
 
 
 def sharded(net: nn.Sequential, **how: Any) -> nn.Sequential:
+    if ENGINE["name"] == "fsdp1":
+        return flattened(net, **how)
+    if ENGINE["name"] == "zero3":
+        return partitioned(net, **how)
     return fully_shard(each(net, BLOCKS, **how), **how)
 
 
 def monitor(n: int = 7, **options: Any) -> CAMMonitor:
-    return CAMMonitor(probe(n), ("eigencam", "gradcam"), **({"batch_size": 2} | options))
+    return CAMMonitor(probe(n), **({"methods": ("eigencam", "gradcam"), "batch_size": 2} | options))
 
 
-def step(net: nn.Module, optimizer: torch.optim.Optimizer | None, images: torch.Tensor, labels: torch.Tensor) -> None:
+def step(net: Any, optimizer: torch.optim.Optimizer | None, images: torch.Tensor, labels: torch.Tensor) -> None:
+    """Forward and backward; and of the optimizer where there is one."""
+    if ENGINE["name"] == "zero3":
+        net.backward(nn.functional.cross_entropy(net(images), labels))
+        if optimizer is not None:
+            net.step()
+        return
     nn.functional.cross_entropy(net(images), labels).backward()
     if optimizer is not None:
         optimizer.step()
@@ -81,6 +144,9 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
 def state_of(net: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
     """Everything that a training has, bit for bit, and where torch's sharding stands."""
     tensors = [*net.parameters(), *net.buffers(), *(p.grad for p in net.parameters() if p.grad is not None)]
+    if ENGINE["name"] == "zero3":
+        tensors += [p.ds_tensor for p in net.parameters()] + list(tensors_of(vars(optimizer)))
+        optimizer = optimizer.optimizer  # which is wrapped
     tensors += [v for of in optimizer.state.values() for v in of.values() if isinstance(v, torch.Tensor)]
     found = [f"{tuple(t.shape)} {local(t).double().sum().item().hex()}" for t in tensors]
     return [*found, *modes(net), str(torch.get_rng_state().sum().item()), str(resharding(net))]
@@ -92,11 +158,59 @@ def modes(net: nn.Module) -> list[str]:
 
 def resharding(net: nn.Module) -> list[Any]:
     """Which parameters are gathered, and what the next backward gathers ahead."""
+    if ENGINE["name"] == "zero3":
+        return [zero_standing(net)]
+    if any(isinstance(module, FullyShardedDataParallel) for module in net.modules()):
+        return [standing(unit) for unit in net.modules() if isinstance(unit, FullyShardedDataParallel)]
     runtime = Runtime(net)
     states = [(was.name, indices) for _, was, indices in runtime._sharded]
     accumulated = [group.reduce_grads for group, _ in runtime._accumulating]
     runtime.put_back()
     return [states, [len(order) for _, order in runtime._orders], len(accumulated)]
+
+
+def standing(unit: FullyShardedDataParallel) -> list[Any]:
+    """Where a unit of FSDP1 stands: what is gathered, what its next backward will do, and which gradients wait for it."""
+    unit.check_is_root()  # what the first forward does once
+    handle, order = unit._handle, unit._exec_order_data
+    found = [str(unit.training_state), unit._is_root, order._iter, len(order.handles_post_forward_order)]
+    if handle is None:
+        return found
+    flat = handle.flat_param
+    there = {
+        name: len(tensor.untyped_storage()) for name, tensor in vars(flat).items() if isinstance(tensor, torch.Tensor)
+    }
+    kept = {name: str(value) for name, value in vars(handle).items() if isinstance(value, (bool, int, Enum))}
+    waits = [None if p.grad is None else tuple(p.grad.shape) for p in (flat, *(flat._params or ()))]
+    hooks = hasattr(flat, "_post_backward_hook_state")
+    return [*found, there, kept, waits, hooks, flat.requires_grad, tuple(flat.shape), flat._post_backward_called]
+
+
+def zero_standing(engine: Any) -> list[Any]:
+    """Where ZeRO-3 stands: which parameters are gathered, in which order it gathers, and how far it is in that."""
+    coordinator, running = engine.optimizer.parameter_offload.param_coordinator, []
+    parameters = [
+        (str(p.ds_status), sorted(p.ds_active_sub_modules), tuple(p.shape)) for p in engine.module.parameters()
+    ]
+    for name, value in sorted(vars(coordinator).items()):
+        if isinstance(value, (bool, int, Enum)):
+            running.append((name, str(value)))
+        elif hasattr(value, "__len__"):
+            running.append((name, len(value)))
+    counts = [
+        (getattr(m, "applied_pre_backward_ref_cnt", 0), m.ds_grads_remaining, len(m.ds_recompute_parameters))
+        for m in engine.module.modules()
+        if hasattr(m, "ds_grads_remaining")
+    ]
+    return [parameters, running, counts, engine.micro_steps, engine.global_steps]
+
+
+def tensors_of(value: Any, depth: int = 3) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (dict, list, tuple)) and depth:
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from tensors_of(one, depth - 1)
 
 
 # -- the same as unsharded
@@ -133,6 +247,22 @@ def same_with_more_processes_than_images() -> Any:
     plain = CAMMonitor(few, "gradcam").look(trained())
     spread = CAMMonitor(few, "gradcam").look(sharded(trained()))
     return float(abs(plain.maps["gradcam", "8"] - spread.maps["gradcam", "8"]).max())
+
+
+def same_of_methods_that_read_parameters() -> Any:
+    return compared(sharded(trained()), looks=1, methods=("cam", "fullgrad"), exchange=())
+
+
+def same_of_a_unit_inside() -> Any:
+    """A unit of FSDP1 that is called by itself, once a forward of the whole has told which one is outermost."""
+    images, labels = (tensor[:8] for tensor in conftest.blobs().tensors)
+    whole = flattened(nn.Sequential(flattened(trained()), nn.Identity()), ())
+    with torch.no_grad():
+        whole.eval()(images)
+    answer = compared(whole.module[0], looks=1)
+    whole.train()
+    step(whole, None, images, labels)  # the training goes on
+    return answer
 
 
 class Tokens(nn.Module):
@@ -184,6 +314,9 @@ def two_dimensions() -> Any:
         "shares": plan_of(net).shares,
         "end": compared(net, tokens, layers="end"),
         "hybrid": compared(fully_shard(hybrid, mesh=mesh), looks=1),
+        "flat hybrid": compared(
+            flattened(trained(), sharding_strategy=ShardingStrategy.HYBRID_SHARD, device_mesh=mesh), looks=1
+        ),
     }
 
 
@@ -192,7 +325,8 @@ def refused() -> Any:
     said = []
     part = nn.Sequential(each(trained(), (3,)), nn.Identity())
     fully_shard(part)(conftest.blobs().tensors[0][:2])
-    for model in (FullyShardedDataParallel(trained(), device_id=torch.device("cpu")), part[0]):
+    pieces = [flattened(nn.Sequential(trained()), (), use_orig_params=original)[0] for original in (True, False)]
+    for model in (*pieces, part[0]):
         try:
             monitor().look(model)
         except (RuntimeError, ValueError) as error:

@@ -17,7 +17,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 import conftest
-from sharded_cases import monitor, probe, sharded, state_of, step, trained
+from sharded_cases import adam, inside, monitor, probe, sharded, state_of, step, trained
 
 from cam_callbacks import agreement
 from cam_callbacks.look.options import LookOptions
@@ -39,7 +39,7 @@ def broken(net: nn.Sequential, rank: int, how: str, error: type[Exception], afte
         if output.requires_grad:
             output.register_hook(fail)
 
-    layer = net[7] if how == "forward" else net[11]
+    layer = inside(net)[7] if how == "forward" else inside(net)[11]
     hook = layer.register_forward_hook(fail if how == "forward" else fail_in_backward)
     try:
         yield
@@ -49,17 +49,17 @@ def broken(net: nn.Sequential, rank: int, how: str, error: type[Exception], afte
 
 def failing() -> Any:
     """One rank fails, in every way; afterwards the training goes on as if nothing had been, and the next look succeeds."""
-    answers = {}
+    answers, alone = {}, []
     images, labels = (tensor[:8] for tensor in conftest.blobs().tensors)
     for rank in range(dist.get_world_size()):
         for how, after in (("forward", 0), ("forward", 3), ("backward", 0), ("score", 0), ("writing", 0)):
             if how == "writing" and rank:  # rank 0 writes
                 continue
-            ends = []
-            for looks in (False, True):
+            ends = list(alone)
+            for looks in (True,) if alone else (False, True):
                 torch.manual_seed(0)
                 net = sharded(trained())
-                optimizer = torch.optim.Adam(net.parameters(), 0.01)
+                optimizer = adam(net)
                 watch = monitor(target=_failing_score(rank) if how == "score" else "label", layers="5")
                 message = ""
                 if looks:
@@ -79,6 +79,7 @@ def failing() -> Any:
                 between = state_of(net, optimizer)
                 step(net, optimizer, images, labels)
                 ends.append([between, state_of(net, optimizer)])
+            alone = ends[:1]
             different = [
                 pair for a, b in zip(*ends, strict=True) for pair in zip(a, b, strict=True) if pair[0] != pair[1]
             ]
@@ -106,13 +107,30 @@ def out_of_memory() -> Any:
             if dist.get_rank() == 1 and len(inputs[0]) > 2:
                 raise torch.OutOfMemoryError("none left")
 
-        hook = net[7].register_forward_pre_hook(fail)
+        hook = inside(net)[7].register_forward_pre_hook(fail)
         record = watch.look(net)
         hook.remove()
         plain = monitor(n, batch_size=4).look(trained())
         difference = max(float(abs(of - record.maps[k]).max() / abs(of).max()) for k, of in plain.maps.items())
         answers.append([watch.batches.size, difference, "cam/follows_object" in record.metrics])
     return answers
+
+
+def out_of_memory_of_variants() -> Any:
+    """The images themselves fit on all; of their variants, which Score-CAM makes many of, too many on one rank, the first time."""
+    net, watch, failed = sharded(trained()), monitor(4, methods="scorecam", exchange=()), []
+
+    def fail(_module: Any, inputs: Any) -> None:
+        if dist.get_rank() == 1 and len(inputs[0]) > 2 and not failed:
+            failed.append(True)
+            raise torch.OutOfMemoryError("none left")
+
+    hook = inside(net)[7].register_forward_pre_hook(fail)
+    record = watch.look(net)
+    hook.remove()
+    plain = monitor(4, methods="scorecam", exchange=()).look(trained())
+    difference = max(float(abs(of - record.maps[k]).max() / abs(of).max()) for k, of in plain.maps.items())
+    return [watch.batches.most, difference, monitor(exchange=()).look(net).look]
 
 
 def out_of_step() -> Any:
@@ -135,8 +153,9 @@ def silent() -> Any:
     watcher.begin("run", None)
     images, labels = (tensor[:8] for tensor in conftest.blobs().tensors)
     with torch.no_grad():  # leaves parameters gathered, which the look then cannot gather again
-        before = net.eval()(images)
-    hook = net[7].register_forward_hook(lambda *_: time.sleep(10 if dist.get_rank() == 0 else 0))
+        net.eval()
+        before = net(images)
+    hook = inside(net)[7].register_forward_hook(lambda *_: time.sleep(10 if dist.get_rank() == 0 else 0))
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -147,5 +166,6 @@ def silent() -> Any:
     answer = {"seconds": time.perf_counter() - started, "resting": watcher.resting, "said": said}
     with torch.no_grad():
         answer["same"] = torch.equal(before, net(images))
-    step(net.train(), None, images, labels)  # the training goes on
+    net.train()
+    step(net, None, images, labels)  # the training goes on
     return answer

@@ -1,6 +1,7 @@
 """Runs cases on several processes, over gloo.
 
-Run as a script: ``sharded_main.py PROCESSES OUT CASE …`` writes to OUT, for each case, the answers of all ranks.
+Run as a script: ``sharded_main.py PROCESSES OUT CASE …`` writes to OUT, for each case, the answers of all ranks. ``fsdp1:CASE`` is
+the case under FSDP1 in place of FSDP2.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def run(rank: int, count: int, out: str, names: list[str]) -> None:
     answers = {}
     for name in names:
         everyone: list[Any] = [None] * count
-        dist.all_gather_object(everyone, CASES[name]())
+        engine, _, case = name.rpartition(":")
+        sharded_cases.ENGINE["name"] = engine or "fsdp2"
+        dist.all_gather_object(everyone, CASES[case]())
         answers[name] = everyone
         if rank == 0:
             Path(out).write_text(json.dumps(answers))
@@ -39,4 +42,5 @@ def run(rank: int, count: int, out: str, names: list[str]) -> None:
 
 if __name__ == "__main__":
     processes, target, *chosen = sys.argv[1:]
-    mp.spawn(run, (int(processes), target, chosen), int(processes))
+    # Forked, for what is imported here need not be once more in each.
+    mp.start_processes(run, (int(processes), target, chosen), int(processes), start_method="fork")

@@ -1,4 +1,5 @@
-"""Lightning's ModelParallelStrategy on two CPU processes: the training that it would have been, and the records of one process."""
+"""Lightning's ModelParallelStrategy and FSDPStrategy on two CPU processes: the training that it would have been, and the records of
+one process."""
 
 from pathlib import Path
 
@@ -10,11 +11,11 @@ from cam_callbacks import RecordStore
 SCRIPT = Path(__file__).with_name("sharded_training.py")
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+@pytest.fixture(scope="module", params=["fsdp2", "fsdp1"])
+def trained(request, tmp_path_factory):
     """The folder of the records, and what each rank wrote down."""
     out = tmp_path_factory.mktemp("sharded") / "run"
-    return out, launched(SCRIPT, out)
+    return out, launched(SCRIPT, out, request.param)
 
 
 def test_the_training_is_bit_identical_with_and_without_the_callback(trained):
@@ -35,5 +36,6 @@ def test_replay_of_the_shards_in_one_process_gives_the_records_of_the_training(t
 
 
 def test_a_training_that_is_resumed_from_its_shards_goes_on_with_the_records(trained):
+    """There a part of the module is explained, by a call of its own."""
     for answer in trained[1]:
         assert answer["resumed"] == [0, 1, 2]
