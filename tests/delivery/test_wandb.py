@@ -68,8 +68,8 @@ def test_a_training_shows_its_looks_there(package, tmp_path):
     shown = [row for row in rows if "cam/gradcam/sheet" in row]
     drawing, sheet = Drawing(watch.store), shown[1]["files"] / shown[1]["cam/gradcam/sheet"]["path"]
     assert sheet.read_bytes() == encode_jpeg(drawing.sheet(watch.store[1], *drawing.series[0]))
-    axes = {metric.name: metric.step_metric for metric in kinds(tmp_path, "metric") if metric.name.startswith("cam/")}
-    assert axes == {f"cam/gradcam/{name}": "cam/epoch" for name in (*PICTURES, "film_strip")}
+    ours = {metric.name for metric in kinds(tmp_path, "metric") if metric.step_metric == "cam/epoch"}
+    assert ours == {f"cam/gradcam/{name}" for name in (*PICTURES, "film_strip")}  # Lightning 2.5 has axes for the numbers
     numbers = [row for row in rows if "cam/entropy/gradcam" in row]
     assert [row["cam/entropy/gradcam"] for row in numbers] == pytest.approx(
         [record.metrics["cam/entropy/gradcam"] for record in watch.store], rel=1e-5
@@ -143,11 +143,12 @@ from pytorch_lightning.loggers import WandbLogger
 from cam_callbacks.loggers import WandbSink
 deliver = WandbSink.deliver
 WandbSink.deliver = lambda sink, record, drawing: time.sleep(600) if record.look else deliver(sink, record, drawing)
-replace = os.replace
+replace, began = os.replace, time.monotonic()
 def killing(source, target):
     while "look-000002" in str(target):
         written = any(b"cam/gradcam/sheet" in file.read_bytes() for file in Path().rglob("*.wandb"))
-        if written and Path("records/delivered.json").exists():  # W&B writes its file every some seconds
+        if written or time.monotonic() > began + 20:  # W&B writes its file every some seconds, 0.19 when the training has died
+            assert Path("records/delivered.json").exists()
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.1)
     replace(source, target)
