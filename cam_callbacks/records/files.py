@@ -23,7 +23,17 @@ WITH_NAN = ("metrics", "aggregates", "reference", "user_metrics")  # parts of a 
 
 
 class RecordError(ValueError):
-    """A file of records that cannot be read: damaged, not one of ours, or of a newer schema."""
+    """A file of records that cannot be read: damaged, not one of ours, or of a newer schema.
+
+    >>> from pathlib import Path
+    >>> from cam_callbacks import RecordError, RecordStore
+    >>> _ = Path("runs/one/look-000001.npz").write_bytes(b"half a file")
+    >>> try:
+    ...     RecordStore("runs/one")[1]
+    ... except RecordError as error:
+    ...     print(error)
+    runs/one/look-000001.npz is damaged or is no record (not a whole npz file).
+    """
 
 
 def write_atomically(path: Path, data: bytes, flush: bool = True, private: bool = False) -> Path:
@@ -101,7 +111,7 @@ def open_npz(data: bytes, source: str, damaged: str = "is damaged") -> Iterator[
     Raises:
         RecordError: Damaged, no npz file, one that would have to be unpickled, or one that would fill the memory.
     """
-    if not zipfile.is_zipfile(io.BytesIO(data)):  # numpy would take it for a pickle, and say so in words of each version's own
+    if not zipfile.is_zipfile(io.BytesIO(data)):  # numpy takes it for a pickle, and words that as its version does
         raise RecordError(f"{source} {damaged} (not a whole npz file).")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:

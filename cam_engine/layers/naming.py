@@ -6,7 +6,12 @@ from torch import nn
 
 
 def module_names(model: nn.Module) -> dict[nn.Module, str]:
-    """Dotted name of every module; "" for the model itself; ``torch.compile``'s ``_orig_mod`` is left out of names."""
+    """Dotted name of every module; "" for the model itself; ``torch.compile``'s ``_orig_mod`` is left out of names.
+
+    >>> from cam_engine.layers import module_names
+    >>> list(module_names(nn.ModuleDict({"net": nn.ReLU()})).values())
+    ['', 'net']
+    """
     # A compiled wrapper and what it wraps share a shown name; hooks belong on what it wraps, which comes later.
     innermost = {_shown(name): module for name, module in model.named_modules()}
     return {module: name for name, module in innermost.items()}

@@ -50,4 +50,4 @@ def test_the_page_shows_the_pictures_that_the_script_draws(pictures, tmp_path):
     shown = re.findall(r"!\[[^\]]{40,}\]\(metrics/(\w+)\.png\)", PAGE)
     assert shown == list(pictures.GROUPS)
     drawn, kept = (Image.open(folder / "shape.png").size for folder in (tmp_path, pictures.FOLDER))
-    assert np.abs(np.subtract(drawn, kept)).max() <= 2  # a version of matplotlib rounds the height of a title in its own way
+    assert np.abs(np.subtract(drawn, kept)).max() <= 2  # versions of matplotlib round a title's height
