@@ -116,7 +116,7 @@ test-oldest:  ## the tests with the lowest version of every dependency that pypr
 
 .PHONY: test-newest
 test-newest:  ## the tests with the newest versions, pre-releases too, in .venv-newest
-	@"$(INTERPRETER)" scripts/setup_bounds.py $(NEWEST) --resolution highest --prerelease allow
+	@"$(INTERPRETER)" scripts/setup_bounds.py $(NEWEST) --resolution highest --prerelease allow --constraints constraints-newest.txt
 	$(PYTEST_ENV) $(NEWEST)/bin/python -m pytest -n 2 $(PYTEST_ARGS)
 
 .PHONY: test-pythons

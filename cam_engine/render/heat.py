@@ -167,8 +167,8 @@ def overlay(
 
     >>> from cam_engine.render import overlay
     >>> picture = np.full((4, 4, 3), 100, np.uint8)
-    >>> overlay(picture, np.eye(2), alpha=0.5).shape, (overlay(picture, None) == picture).all()
-    ((4, 4, 3), np.True_)
+    >>> overlay(picture, np.eye(2), alpha=0.5).shape, bool((overlay(picture, None) == picture).all())
+    ((4, 4, 3), True)
     """
     image = check_image(image)
     check_blend(alpha, colormap)
