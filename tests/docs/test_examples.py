@@ -6,6 +6,7 @@ import pkgutil
 
 import pytest
 from docstring_examples import ELSEWHERE, public, run
+from wandb_files import OFFLINE
 
 import cam_callbacks
 import cam_engine
@@ -35,7 +36,8 @@ LISTS = {
 def alone(tmp_path, monkeypatch):
     """What an example writes or registers is gone when it has run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WANDB_SILENT", "true")
+    for name, value in OFFLINE.items():  # W&B reads them once in a process
+        monkeypatch.setenv(name, value)
     for module, names in LISTS.items():
         for name in names:
             monkeypatch.setattr(module, name, getattr(module, name).copy())
