@@ -42,9 +42,10 @@ test-fast:  ## the tests of an inner loop: no server, no whole training
 FAST := tests/engine $(foreach slow,imports exchange exchange_follows exchangecam costs,--ignore=tests/engine/test_$(slow).py)
 
 .PHONY: coverage
-coverage:  ## which lines and branches of both packages the tests run, in htmlcov/
+coverage:  ## make test, and which lines and branches of both packages it runs, in htmlcov/
 	@$(SETUP) coverage
-	$(PYTEST_ENV) $(VENV)/bin/python -m pytest -n 2 --cov --cov-report=html --cov-report=term:skip-covered $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory test PYTEST_ARGS="--cov --cov-report=html --cov-report=term:skip-covered $(FLOOR) $(PYTEST_ARGS)"
+FLOOR = $(if $(PYTEST_ARGS),,--cov-fail-under=91)
 
 .PHONY: check
 check:  ## lint, formatting and types
@@ -80,6 +81,14 @@ test-browser:  ## use the page of compare in a real Chromium, which is installed
 	@scripts/need_chromium
 	$(PYTEST_ENV) $(VENV)/bin/python -m pytest tests/browser $(PYTEST_ARGS)
 
+.PHONY: coverage-browser
+coverage-browser:  ## test-browser, and how much of the page's script it runs (file by file with Node 20 or newer)
+	@if command -v npm >/dev/null; then cd viewer && npm ci --no-audit --no-fund --loglevel=error; fi
+	@rm -rf htmlcov/js
+	@JS_COVERAGE="$(CURDIR)/htmlcov/js" $(MAKE) --no-print-directory test-browser
+	$(VENV)/bin/python scripts/js_coverage.py htmlcov/js --fail-under $(JS_FLOOR)
+JS_FLOOR := 90
+
 .PHONY: dist
 dist:  ## build sdist and wheel, install both where the checkout is not, and use them
 	@$(SETUP) dist
@@ -107,7 +116,7 @@ test-oldest:  ## the tests with the lowest version of every dependency that pypr
 
 .PHONY: test-newest
 test-newest:  ## the tests with the newest versions, pre-releases too, in .venv-newest
-	@"$(INTERPRETER)" scripts/setup_bounds.py $(NEWEST) --resolution highest --prerelease allow
+	@"$(INTERPRETER)" scripts/setup_bounds.py $(NEWEST) --resolution highest --prerelease allow --constraints constraints-newest.txt
 	$(PYTEST_ENV) $(NEWEST)/bin/python -m pytest -n 2 $(PYTEST_ARGS)
 
 .PHONY: test-pythons

@@ -11,16 +11,29 @@ if TYPE_CHECKING:
     from cam_callbacks.callback import CAMCallback
     from cam_callbacks.look.monitor import CAMMonitor
     from cam_callbacks.probe import ProbeSet
-    from cam_callbacks.replay import replay
+    from cam_callbacks.replay_shards import Shard
+    from cam_callbacks.replaying import replay
 
-__all__ = ["CAMCallback", "CAMMonitor", "ProbeSet", "Record", "RecordError", "RecordStore", "calibrate", "replay"]
+__all__ = [
+    "CAMCallback",
+    "CAMMonitor",
+    "ProbeSet",
+    "Record",
+    "RecordError",
+    "RecordStore",
+    "Shard",
+    "calibrate",
+    "replay",
+]
 
+# A module must not be called as a name that it offers: importing the module would hide the name.
 _HOME_OF = {
     "CAMCallback": "callback",
     "CAMMonitor": "look.monitor",
     "ProbeSet": "probe",
+    "Shard": "replay_shards",
     "calibrate": "accepted_runs",
-    "replay": "replay",
+    "replay": "replaying",
 }
 
 

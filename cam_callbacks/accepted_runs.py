@@ -30,6 +30,13 @@ def calibrate(
 
     Raises:
         CalibrationError: No run with judged looks, runs of different probes, or an ``alpha`` that is no chance.
+
+    >>> from cam_callbacks import calibrate
+    >>> calibration = calibrate(["runs/one", "runs/two"])
+    >>> calibration.runs, round(calibration.level, 2)
+    (('one', 'two'), 0.33)
+    >>> calibration.save("thresholds.json").name  # for CAMCallback(probe, calibration="thresholds.json")
+    'thresholds.json'
     """
     named = [runs] if isinstance(runs, (str, os.PathLike, Run)) else list(runs)
     try:

@@ -57,8 +57,7 @@ class CAMCallback(Base):
         target: ``"label"``: what is true of each image, as the task has it, which is recognised: its class, its most certain one of
             several, its largest one in a segmentation, the value of a regression (docs/works_with.md); ``"predicted"``;
             ``"all"``, the mean of several true labels; a class index, or a callable ``(outputs) -> Tensor (B,)``.
-        every_n_epochs: Look again when this many epochs have passed; override :meth:`should_look` for another rhythm. Between
-            looks monitors keep seeing the last values.
+        every_n_epochs: Look again when so many epochs have passed (or override :meth:`should_look`); monitors keep the last values.
         reference: What drift is measured against: ``"settled"``, ``"first"``, the index of a look, or a baseline: a folder of
             another run's records, an MLflow run id, or a checkpoint of this model.
         folder: Where records go. By default ``<log_dir>/cam`` of an attached TensorBoardLogger or CSVLogger, else
@@ -71,10 +70,9 @@ class CAMCallback(Base):
         reshape: Callable that turns a layer's output into (B, C, h, w).
         max_images: How many probe images are drawn into loggers; numbers and records cover the whole probe.
         images_every_n_looks: Draw each n-th look only.
-        report_every_n_looks: Write the run's page and film strips to MLflow after every n-th look, beside the end of the fit;
-            0: at the end only.
-        alerts: Rules to judge each look by (:mod:`cam_callbacks.look.alerts`): names, or dictionaries such as
-            ``{"name": "focus_moved", "above": 3.0}``; None is all of them, [] none. Each logs ``cam/alert/<name>``, 0 or 1.
+        report_every_n_looks: Write the run's page and film strips to MLflow after every n-th look too; 0: at the end only.
+        alerts: Rules to judge each look by (:mod:`cam_callbacks.look.alerts`): names, or ``{"name": "focus_moved", "above": 3.0}``;
+            None is all, [] none. Each logs ``cam/alert/<name>``, 0 or 1.
         on_alert: Called with each :class:`~cam_callbacks.records.Alert` when it is raised, on rank 0.
         metrics: Numbers beside the default ones, by name (docs/metrics.md); ``"all"`` is all that need no extra forward.
         stop_on_alert: End the training at an alert: True for any, or the names of those that end it.
@@ -83,8 +81,7 @@ class CAMCallback(Base):
         batch_size: Images explained at once; halved where memory runs out.
         on: Where to look: ``"fit"``, ``"validate"`` and ``"test"``, for ``trainer.fit``, ``.validate`` and ``.test``.
         store_images: False keeps the probe's pixels out of records, loggers and pages; maps and numbers remain.
-        max_overhead: The share of the training's time that looks may take, such as 0.05; a look that would take more is left
-            out, and monitors keep seeing the last values. None: no limit. The first look is always taken.
+        max_overhead: The share of the training's time that looks may take, such as 0.05; the first is always taken. None: no limit.
         wait: Seconds that the end of a fit waits at most, for all loggers together; after an exception or an interrupt 3.
         exchange: Parts that two probe images exchange to see which of them the prediction follows, such as ``["object",
             "background", "frame"]``; ``"auto"`` is those that the probe allows, [] none. Classifiers only.
@@ -92,12 +89,16 @@ class CAMCallback(Base):
             more than 3 % of the time and two seconds.
         boxes: File of boxes that a person drew on this probe (``cam-callbacks annotate``, or "Draw boxes" on the page).
         calibration: File that ``cam-callbacks calibrate`` made of accepted runs: alerts are then raised by its thresholds.
-        hooks: ``"run"``: forward hooks run in a look, for a model may need them, and what they keep is put back. ``"rest"``: those
-            that are not torch's own rest, such as ones that send what they see to a tracker.
+        hooks: ``"run"``: forward hooks run in a look, what they keep is put back. ``"rest"``: those that are not torch's rest.
 
-    A second ``fit`` by the same trainer goes on with the records; one by another trainer starts a new series.
+    A second ``fit`` by the same trainer goes on with the records; one by another trainer starts a new series. The environment
+    variable ``CAM_CALLBACKS_DISABLED=1`` switches it off.
 
-    The environment variable ``CAM_CALLBACKS_DISABLED=1`` switches it off.
+    >>> watch = CAMCallback(probe, methods="gradcam")
+    >>> trainer = Trainer(max_epochs=2, callbacks=[watch], **quiet)
+    >>> trainer.fit(module, loader, loader)
+    >>> [record.epoch for record in watch.store], "cam/drift_ref/gradcam" in trainer.callback_metrics
+    ([0, 1], True)
     """
 
     def __init__(

@@ -22,11 +22,6 @@ from cam_callbacks.watcher import Watcher, WatchOptions
 class CAMLoop:
     """A :class:`CAMMonitor` with loggers, and the manners of :class:`CAMCallback`: an error of a look ends no training.
 
-    >>> with CAMLoop(probe, "looks", tensorboard="runs/one") as watch:   # doctest: +SKIP
-    ...     for epoch in range(10):
-    ...         train(model)
-    ...         watch.look(model, epoch)
-
     Args:
         probe: The images.
         folder: Where the records go.
@@ -41,6 +36,13 @@ class CAMLoop:
         wait: Seconds that :meth:`close` waits at most for loggers.
         run: Name of the run, for people; by default that of the folder.
         **options: ``methods``, ``layers``, ``target``, …: those of :class:`cam_callbacks.CAMMonitor` that say how to look.
+
+    >>> from cam_callbacks.loop import CAMLoop
+    >>> with CAMLoop(probe, "looks", tensorboard="runs/board", methods="gradcam") as watch:
+    ...     for epoch in range(2):
+    ...         record = watch.look(model, epoch)  # after a training's epoch
+    >>> record.epoch, len(watch.store)
+    (1, 2)
     """
 
     def __init__(

@@ -73,6 +73,13 @@ class ProbeSet:
 
     Raises:
         TypeError, ValueError: Something has the wrong kind, shape or range; the message says which.
+
+    >>> from cam_callbacks import ProbeSet
+    >>> masks = torch.zeros(6, 32, 32, dtype=torch.bool)
+    >>> masks[:, 8:24, 8:24] = True
+    >>> probe = ProbeSet(images, labels, masks, class_names=["cat", "dog", "owl"])
+    >>> "cam/on_target_enrichment/gradcam" in CAMMonitor(probe).look(model).metrics
+    True
     """
 
     def __init__(

@@ -30,7 +30,16 @@ _ASKED = (
 
 @dataclass(frozen=True)
 class Shard:
-    """The ``number``-th, from 1, of ``count`` processes that share the checkpoints."""
+    """The ``number``-th, from 1, of ``count`` processes that share the checkpoints of :func:`cam_callbacks.replay`.
+
+    >>> from cam_callbacks import Shard, replay
+    >>> files = [f"epoch{epoch}.pt" for epoch in range(2)]
+    >>> for file in files:
+    ...     torch.save(model.state_dict(), file)
+    >>> done = replay(model, files, probe, folder="shared", shard=Shard(1, 2))  # nothing while the other is not done
+    >>> [record.look for record in replay(model, files, probe, folder="shared", shard=Shard(2, 2))]
+    [0, 1]
+    """
 
     number: int
     count: int

@@ -27,6 +27,18 @@ class CAMTrainerCallback(TrainerCallback):
             ``"logits"``.
 
     ``store`` holds the records, once a training has begun; ``failed_looks`` counts the looks that failed and were skipped.
+
+    >>> from transformers import ResNetConfig, ResNetForImageClassification, Trainer, TrainingArguments
+    >>> from cam_callbacks.transformers import CAMTrainerCallback
+    >>> net = ResNetForImageClassification(ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], num_labels=3))
+    >>> items = [{"pixel_values": image, "labels": label} for image, label in zip(images, labels)]
+    >>> watch = CAMTrainerCallback(probe, methods="gradcam")
+    >>> arguments = TrainingArguments("out", max_steps=2, eval_strategy="steps", eval_steps=1, disable_tqdm=True, report_to=[])
+    >>> trainer = Trainer(net, arguments, train_dataset=items, eval_dataset=items, callbacks=[watch])
+    >>> output = trainer.train()  # doctest: +ELLIPSIS
+    {'eval_loss': ...}
+    >>> [record.epoch for record in watch.store]
+    [1, 2]
     """
 
     def __init__(self, probe: ProbeSet, folder: str | os.PathLike[str] | None = None, **options: Any) -> None:

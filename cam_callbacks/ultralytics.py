@@ -70,6 +70,13 @@ def attach(
 
     Returns:
         A handle with ``store``, ``failed_looks`` and ``detach()``.
+
+    >>> from ultralytics import YOLO
+    >>> from cam_callbacks.ultralytics import attach
+    >>> yolo = YOLO("yolov8n.yaml")
+    >>> watch = attach(yolo, methods="eigencam", folder="looks")  # then: yolo.train(data=…)
+    >>> watch.store is None, watch.failed_looks
+    (True, 0)
     """
     if every_n_epochs < 1:
         raise ValueError(f"every_n_epochs={every_n_epochs} must be at least 1.")
@@ -87,6 +94,11 @@ class Watch:
     """What :func:`attach` returns: the callbacks of one or more trainings with ultralytics.
 
     ``store``: the records of the training that runs or ran last, None before. ``failed_looks``: how many looks failed.
+
+    >>> from ultralytics import YOLO
+    >>> from cam_callbacks.ultralytics import attach
+    >>> watch = attach(YOLO("yolov8n.yaml"))
+    >>> watch.detach()  # trainings that start from here on are not watched
     """
 
     def __init__(

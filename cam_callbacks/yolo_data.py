@@ -50,6 +50,17 @@ def probe_from_yolo(
     Raises:
         FileNotFoundError: No such file, folder or part.
         ValueError: ``size`` is no multiple of 32, or no picture has a box.
+
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from cam_callbacks.ultralytics import probe_from_yolo
+    >>> for folder in ("data/images", "data/labels"):
+    ...     Path(folder).mkdir(parents=True)
+    >>> Image.new("RGB", (64, 48)).save("data/images/a.png")
+    >>> _ = Path("data/labels/a.txt").write_text("0 0.5 0.5 0.25 0.5")  # class, centre and size, as shares
+    >>> probe = probe_from_yolo({"path": "data", "val": "images", "names": ["cat"]}, n=1, size=64)
+    >>> probe.boxes[0].tolist()  # xyxy in pixels
+    [[24.0, 20.0, 40.0, 44.0]]
     """
     if size < 32 or size % 32:
         raise ValueError(f"size={size}: a YOLO model takes multiples of 32, such as {max(32, round(size / 32) * 32)}.")

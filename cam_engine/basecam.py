@@ -129,6 +129,14 @@ def register_class(name: str, cam: type[BaseCAM]) -> None:
 
     Raises:
         TypeError: Not a class with ``get_cam_weights``; see :func:`as_method`.
+
+    >>> from cam_engine import BaseCAM, CAM, register_class
+    >>> class Loudest(BaseCAM):
+    ...     def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
+    ...         return activations == activations.max(1, keepdims=True)
+    >>> register_class("loudest", Loudest)
+    >>> CAM(model, "loudest")(images)["loudest"].shape
+    torch.Size([6, 32, 32])
     """
     method = as_method(cam)
     register(name, needs=method.needs)(method.function)

@@ -32,6 +32,14 @@ class CAMResult:
     ``images``: (B, C, H, W) what was explained.
 
     In a notebook the result shows itself; :meth:`plot` returns the same picture.
+
+    >>> from cam_engine import CAM
+    >>> result = CAM(model, ["gradcam", "eigencam"])(images)
+    >>> result.raw["gradcam", "3"].shape, result["gradcam"].shape  # the layer's grid; the images'
+    (torch.Size([6, 16, 16]), torch.Size([6, 32, 32]))
+    >>> result.methods, result.layers, bool(result.valid["gradcam"].all())
+    (('gradcam', 'eigencam'), ('3',), True)
+    >>> result.plot().save("maps.png")
     """
 
     raw: dict[tuple[str, str], Tensor]

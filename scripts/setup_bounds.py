@@ -1,7 +1,7 @@
 """Make an environment with the lowest version that pyproject.toml allows of each direct dependency, or with the newest.
 
     python3 scripts/setup_bounds.py .venv-oldest --resolution lowest-direct --constraints constraints-oldest.txt
-    python3 scripts/setup_bounds.py .venv-newest --resolution highest --prerelease allow
+    python3 scripts/setup_bounds.py .venv-newest --resolution highest --prerelease allow --constraints constraints-newest.txt
 
 uv resolves, for pip knows no lowest. torch comes first, from pip and in the version of constraints.txt, and stays: the package
 index has no CPU build of another one, and with CUDA it is gigabytes. `--torch 2.6.0` tries one where there is a build.

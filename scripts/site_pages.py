@@ -20,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # mkdocs runs this file from elsewhere
 
+import example_setup  # noqa: E402
 import house  # noqa: E402
 
 REPOSITORY = "https://github.com/cam-callbacks/cam-callbacks"
@@ -137,7 +138,9 @@ def packages() -> dict[str, tuple[str, list[str]]]:
 
 def api_page(package: str, title: str, names: list[str]) -> str:
     names = [f"::: {package}.{name}\n" for name in names]
-    return f"# {package}\n\n{title}.\n\n" + "\n".join(names)
+    setup = example_setup.setup(package).replace("\n", "\n    ")
+    shared = f'??? example "What the examples on this page begin with"\n\n    ```python\n    {setup}\n    ```\n'
+    return f"# {package}\n\n{title}.\n\n{shared}\n" + "\n".join(names)
 
 
 # --- the command line ---

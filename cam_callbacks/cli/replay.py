@@ -52,7 +52,7 @@ def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run_replay(args: argparse.Namespace) -> int:
     """``cam-callbacks replay``."""
     from cam_callbacks import ProbeSet
-    from cam_callbacks.replay import Shard, replay
+    from cam_callbacks.replaying import Shard, replay
     from cam_engine.loading import import_model
 
     try:

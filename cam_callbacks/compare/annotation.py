@@ -26,6 +26,12 @@ def annotation_data(
         ids: N names, under which boxes are found again; by default "0", "1", ….
         labels: (N,) class indices.
         class_names: Name of each class.
+
+    >>> from cam_callbacks.compare import annotation_data, render_page
+    >>> data = annotation_data(np.zeros((2, 32, 32, 3), np.uint8), ids=["left", "right"])
+    >>> page = render_page(data, title="Where?")  # `cam-callbacks annotate` serves such a page
+    >>> "<title>Where?</title>" in page
+    True
     """
     n, height, width = pixels.shape[:3]
     probe = {

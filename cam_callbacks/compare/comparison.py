@@ -34,7 +34,16 @@ if TYPE_CHECKING:
 
 
 class ComparabilityError(ValueError):
-    """Runs that differ in something that a strict comparison does not put up with; says in what."""
+    """Runs that differ in something that a strict comparison does not put up with; says in what.
+
+    >>> from cam_callbacks.compare import ComparabilityError, compare_runs
+    >>> _ = CAMMonitor(ProbeSet(images[:4], labels[:4]), folder="runs/other").look(model)
+    >>> try:
+    ...     compare_runs("runs/one", "runs/other", strict=True)
+    ... except ComparabilityError as error:
+    ...     print(str(error).partition(":")[0])
+    the runs are not comparable
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +52,13 @@ class Comparison:
 
     ``runs``: each of a name of its own. ``left_out``: a line for each run that could not be read. ``group_by``: the parameter
     whose values make groups of runs, such as seeds of one setting.
+
+    >>> from cam_callbacks.compare import compare_runs
+    >>> comparison = compare_runs("runs/one", "runs/two")
+    >>> [run.name for run in comparison.runs], comparison.write("comparison.html").name
+    (['one', 'two'], 'comparison.html')
+    >>> [verdict.failed for verdict in comparison.judge("cam/entropy/gradcam > 0.99")]
+    [False, False]
     """
 
     runs: Sequence[Run]
@@ -174,6 +190,12 @@ def compare_runs(
     Raises:
         LoadError: A run cannot be found or read; no run has the parameter ``group_by``.
         ComparabilityError: With ``strict``, what differs.
+
+    >>> from cam_callbacks.compare import compare_runs
+    >>> comparison = compare_runs("runs")  # a folder of runs, or several, or "experiment:NAME"
+    >>> frame = comparison.frame()
+    >>> frame.shape[0], comparison.write("comparison.html").name
+    (4, 'comparison.html')
     """
     selection = select_runs(runs, tracking_uri, last, query)
     comparison = Comparison(selection.runs, selection.left_out, group_by)

@@ -38,6 +38,11 @@ def page_data(runs: Sequence[Run], budget: int = BUDGET) -> dict[str, Any]:
 
     Raises:
         ValueError: No runs.
+
+    >>> from cam_callbacks.compare import load_run, page_data
+    >>> data = page_data([load_run("runs/one")])
+    >>> [run["name"] for run in data["runs"]]
+    ['one']
     """
     if not runs:
         raise ValueError("a page needs at least one run, got none.")

@@ -21,6 +21,15 @@ def load_runs(
     NaN where a run has no such number. Arguments and errors are those of
     :func:`~cam_callbacks.compare.select.select_runs`; lines about runs that could not be read are in
     ``frame.attrs["left_out"]``, parameters of each run in ``frame.attrs["params"]``.
+
+    >>> from cam_callbacks.compare import load_runs
+    >>> frame = load_runs("runs/one", "runs/two")
+    >>> frame[["run", "epoch", "cam/entropy/gradcam"]].round(2)
+       run  epoch  cam/entropy/gradcam
+    0  one      0                 0.81
+    1  one      1                 0.81
+    2  two      0                 0.81
+    3  two      1                 0.81
     """
     selection = select_runs(specs, tracking_uri, last, query)
     return frame_of(selection.runs, selection.left_out)

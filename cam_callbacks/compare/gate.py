@@ -36,7 +36,15 @@ Lookup = Callable[[str, str], float]
 
 
 class GateError(ValueError):
-    """A condition that cannot be read, or asks for a number that is not there or must not be compared."""
+    """A condition that cannot be read, or asks for a number that is not there or must not be compared.
+
+    >>> from cam_callbacks.compare import GateError, compare_runs
+    >>> try:
+    ...     compare_runs("runs/one").judge("cam/entropi/gradcam > 1")
+    ... except GateError as error:
+    ...     print(str(error).splitlines()[0][:60])
+    'one' has no metric 'cam/entropi/gradcam'; nearest: entropy/
+    """
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,11 @@ def render_page(
 
     Raises:
         ValueError: Neither or both of ``data`` and ``data_src``.
+
+    >>> from cam_callbacks.compare import load_run, page_data, render_page
+    >>> page = render_page(page_data([load_run("runs/one")]), title="One")
+    >>> "<title>One</title>" in page
+    True
     """
     if (data is None) == (data_src is None):
         raise ValueError("render_page takes data, or data_src= to fetch them from; exactly one of them.")
@@ -60,7 +65,12 @@ def render_page(
 
 
 def script_hash() -> str:
-    """The page's one script as a content security policy names it: ``'sha256-…'``, quotes included."""
+    """The page's one script as a content security policy names it: ``'sha256-…'``, quotes included.
+
+    >>> from cam_callbacks.compare import script_hash
+    >>> script_hash()[:8]
+    "'sha256-"
+    """
     return content_hash(asset("viewer.js"))
 
 
@@ -74,5 +84,10 @@ def page(runs: Sequence[Run]) -> str:
 
 
 def write_page(runs: Sequence[Run], path: str | os.PathLike[str]) -> Path:
-    """Write :func:`page` to a file, whole or not at all; missing folders are made."""
+    """Write :func:`page` to a file, whole or not at all; missing folders are made.
+
+    >>> from cam_callbacks.compare import load_run, write_page
+    >>> write_page([load_run("runs/one")], "pages/one.html").name
+    'one.html'
+    """
     return write_atomically(Path(path), page(runs).encode())

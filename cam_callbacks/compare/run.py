@@ -27,7 +27,15 @@ CAM = "cam"  # the folder that a callback makes in its log folder
 
 
 class LoadError(ValueError):
-    """A run that cannot be read: no such folder or MLflow run, or no look in it yet."""
+    """A run that cannot be read: no such folder or MLflow run, or no look in it yet.
+
+    >>> from cam_callbacks.compare import LoadError, load_run
+    >>> try:
+    ...     load_run("runs/none")
+    ... except LoadError as error:
+    ...     print(error)
+    no folder 'runs/none' (and an MLflow run id has 32 hexadecimal digits).
+    """
 
 
 class UnreadableRun(LoadError):
@@ -40,6 +48,11 @@ class Run:
 
     ``source``: what the user named. ``records``: in order of looks; a look that could not be read is left out and
     said in ``warnings``. ``probe``: arrays of :attr:`RecordStore.probe`. ``params``: of the MLflow run.
+
+    >>> from cam_callbacks.compare import load_run
+    >>> run = load_run("runs/one")
+    >>> run.name, [record.look for record in run.records], run.probe["labels"]
+    ('one', [0, 1], array([0, 1, 2, 0, 1, 2]))
     """
 
     name: str

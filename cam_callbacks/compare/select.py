@@ -36,6 +36,11 @@ def load_run(spec: str | os.PathLike[str], tracking_uri: str | None = None) -> R
     Raises:
         LoadError: No such folder or run, no records, or no look yet.
         RecordError: The manifest is damaged, or written by a newer version.
+
+    >>> from cam_callbacks.compare import load_run
+    >>> run = load_run("runs/one")
+    >>> run.records[-1].epoch, round(run.records[-1].metrics["cam/entropy/gradcam"], 2)
+    (1, 0.81)
     """
     text = os.fspath(spec)
     if Path(text).is_dir():
@@ -59,6 +64,11 @@ def select_runs(
 
     Raises:
         LoadError: A name that means nothing: no such folder, run, experiment; or nothing of what was named can be read.
+
+    >>> from cam_callbacks.compare import select_runs
+    >>> selection = select_runs(["runs"])
+    >>> [run.name for run in selection.runs], selection.left_out
+    (['one', 'two'], ())
     """
     specs = list(specs)
     if last is not None and last < 1:

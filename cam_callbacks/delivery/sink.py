@@ -32,6 +32,11 @@ class SinkOptions:
     """``number``: 1 for a trainer's first logger of that class, 2 for the second. ``every_n_looks``: draw each n-th look only.
 
     ``report_every_n_looks``: sum the run up after every n-th look, beside the end; 0: at the end only.
+
+    >>> from pytorch_lightning.loggers import TensorBoardLogger
+    >>> from cam_callbacks.loggers import SinkOptions, TensorBoardSink
+    >>> TensorBoardSink.from_logger(TensorBoardLogger("."), SinkOptions(number=2, every_n_looks=5)).name
+    'tensorboard-2'
     """
 
     number: int = 1
@@ -44,6 +49,11 @@ class Moved:
     """What is elsewhere since the training. ``tracking_uri``: MLflow's, where it has moved or needs a password.
 
     ``run_ids``: MLflow's ids of the runs that were still to be made, by the id that the training gave them.
+
+    >>> from cam_callbacks.loggers import MLflowSink, Moved
+    >>> address = {"kind": "mlflow", "name": "mlflow:0af3", "run_id": "0af3", "tracking_uri": "http://old:5000"}
+    >>> MLflowSink.from_address(address, Moved("http://new:5000")).client.tracking_uri
+    'http://new:5000'
     """
 
     tracking_uri: str | None = None
@@ -55,6 +65,11 @@ class LoggerSink(Sink, Protocol):
 
     ``kind`` stands in its address. ``logger_class``: name of the class of loggers that it serves, and of those made from it. A
     name, because Lightning exists as two packages whose classes are unrelated.
+
+    >>> from cam_callbacks.loggers import LoggerSink, TensorBoardSink
+    >>> sink: type[LoggerSink] = TensorBoardSink
+    >>> sink.kind, sink.logger_class
+    ('tensorboard', 'TensorBoardLogger')
     """
 
     kind: ClassVar[str]

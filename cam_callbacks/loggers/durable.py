@@ -116,6 +116,12 @@ class DurableMLFlowLogger(MLFlowLogger):
         wait: Seconds that the end of a fit waits at most for the delivery, together with the callback and other such loggers;
             after an exception or an interrupt 3.
         **arguments: And the positional ones: those of ``MLFlowLogger``. ``synchronous`` has no effect.
+
+    >>> from cam_callbacks.loggers import DurableMLFlowLogger
+    >>> logger = DurableMLFlowLogger("trials", tracking_uri="sqlite:///trials.db")
+    >>> Trainer(max_epochs=1, logger=logger, **quiet).fit(module, loader, loader)
+    >>> "val_loss" in logger.experiment.get_run(logger.run_id).data.metrics
+    True
     """
 
     def __init__(

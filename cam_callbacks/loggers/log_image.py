@@ -23,6 +23,13 @@ class LogImageSink:
         logger: The trainer's.
         every_n_looks: Draw each n-th look only.
         name: Of its own for each of several loggers of one run; what was delivered is remembered under it.
+
+    >>> from cam_callbacks.loggers import LogImageSink
+    >>> class Printing:
+    ...     def log_image(self, key, images, step):
+    ...         print(key, step, images[0].size)
+    >>> LogImageSink.serves(Printing())
+    True
     """
 
     kind: ClassVar[str] = "log_image"

@@ -42,6 +42,13 @@ class MLflowSink:
         report_every_n_looks: Write the report and the film strips after every n-th look (of a long run, every 10n-th), and at
             the end; 0: at the end.
         address: Of the sink that is made again; by default of this client and run.
+
+    >>> from mlflow import MlflowClient
+    >>> from cam_callbacks.loggers import MLflowSink
+    >>> client = MlflowClient("sqlite:///sink.db")
+    >>> sink = MLflowSink(client, client.create_run("0").info.run_id, every_n_looks=5)
+    >>> sink.address["tracking_uri"], sink.address["every_n_looks"]
+    ('sqlite:///sink.db', 5)
     """
 
     kind: ClassVar[str] = "mlflow"

@@ -22,10 +22,12 @@ _SINKS: dict[str, type[LoggerSink]] = {}
 def register_sink(sink: S) -> S:
     """Serve another kind of logger, from here on; one of the same ``kind`` is replaced.
 
-    >>> from cam_callbacks.loggers import register_sink
-    >>> @register_sink                             # doctest: +SKIP
-    ... class FolderSink:                          # a LoggerSink
-    ...     kind, logger_class = "folder", "FolderLogger"
+    >>> from cam_callbacks.loggers import LogImageSink, register_sink
+    >>> @register_sink
+    ... class MyLoggerSink(LogImageSink):
+    ...     kind, logger_class = "mine", "MyLogger"
+    ...     def _log(self, tag, picture, step):
+    ...         self.logger.save_picture(tag, picture, step)
     """
     _SINKS[sink.kind] = sink
     return sink

@@ -41,6 +41,12 @@ class TensorBoardSink:
         writer: A ``SummaryWriter``.
         every_n_looks: Draw each n-th look only.
         name: Of its own for each of several writers of one run; what was delivered is remembered under it.
+
+    >>> from torch.utils.tensorboard import SummaryWriter
+    >>> from cam_callbacks.loggers import TensorBoardSink
+    >>> sink = TensorBoardSink(SummaryWriter("board"), every_n_looks=5)
+    >>> sink.name, sink.address["kind"]
+    ('tensorboard', 'tensorboard')
     """
 
     kind: ClassVar[str] = "tensorboard"

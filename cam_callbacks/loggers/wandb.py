@@ -33,6 +33,13 @@ class WandbSink:
         every_n_looks: Draw each n-th look only.
         address: Of the sink that is made again; by default of this run.
         numbers: Log the record's numbers too, in the same row, where no trainer does.
+
+    >>> import os, wandb
+    >>> from cam_callbacks.loggers import WandbSink
+    >>> with wandb.init(project="focus", mode="offline", dir=os.getcwd(), id="abc") as run:
+    ...     sink = WandbSink(run, every_n_looks=5)
+    >>> sink.address["name"], sink.address["offline"]
+    ('wandb:abc', True)
     """
 
     kind: ClassVar[str] = "wandb"

@@ -77,8 +77,10 @@ class CAMMonitor:
         calibration: File of thresholds from accepted runs (``cam-callbacks calibrate``).
         hooks: ``"run"``: forward hooks run in a look, and their state is put back; ``"rest"``: those that are not torch's rest.
 
-    >>> record = CAMMonitor(probe, methods="gradcam", folder="looks").look(model, epoch=3)   # doctest: +SKIP
-    >>> record.metrics["cam/drift_ref/gradcam"]                                              # doctest: +SKIP
+    >>> monitor = CAMMonitor(probe, methods="gradcam", folder="looks")
+    >>> record = monitor.look(model, epoch=3)
+    >>> record.maps["gradcam", "3"].shape, round(record.metrics["cam/entropy/gradcam"], 2)
+    ((6, 16, 16), 0.81)
     """
 
     def __init__(

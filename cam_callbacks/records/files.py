@@ -8,6 +8,7 @@ import math
 import os
 import stat
 import threading
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,17 @@ WITH_NAN = ("metrics", "aggregates", "reference", "user_metrics")  # parts of a 
 
 
 class RecordError(ValueError):
-    """A file of records that cannot be read: damaged, not one of ours, or of a newer schema."""
+    """A file of records that cannot be read: damaged, not one of ours, or of a newer schema.
+
+    >>> from pathlib import Path
+    >>> from cam_callbacks import RecordError, RecordStore
+    >>> _ = Path("runs/one/look-000001.npz").write_bytes(b"half a file")
+    >>> try:
+    ...     RecordStore("runs/one")[1]
+    ... except RecordError as error:
+    ...     print(error)
+    runs/one/look-000001.npz is damaged or is no record (not a whole npz file).
+    """
 
 
 def write_atomically(path: Path, data: bytes, flush: bool = True, private: bool = False) -> Path:
@@ -100,6 +111,8 @@ def open_npz(data: bytes, source: str, damaged: str = "is damaged") -> Iterator[
     Raises:
         RecordError: Damaged, no npz file, one that would have to be unpickled, or one that would fill the memory.
     """
+    if not zipfile.is_zipfile(io.BytesIO(data)):  # numpy takes it for a pickle, and words that as its version does
+        raise RecordError(f"{source} {damaged} (not a whole npz file).")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             _check_size(file, source)
@@ -136,8 +149,6 @@ def from_json(text: str) -> Any:
 
 def _check_size(file: Any, source: str) -> None:
     """Refuse a file that would fill the memory: zip can keep gigabytes of zeros in a few kilobytes."""
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise RecordError(f"{source} is damaged or is no record (not an npz file).")
     size = sum(entry.file_size for entry in file.zip.infolist()) if file.zip is not None else 0
     if size > LARGEST:
         raise RecordError(f"{source} unpacks to {size >> 20} MiB; at most {LARGEST >> 20} MiB are read.")

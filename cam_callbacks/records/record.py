@@ -25,6 +25,12 @@ class Alert:
     ``method``, ``layer``: "" where the look as a whole is judged. ``look``, ``epoch``: of this record. ``since_look``,
     ``since_epoch``: where the rule began to hold. ``new``: raised at this very look. ``measured``: in words. ``images``: ids, the
     worst first. ``advice``: what to look at.
+
+    >>> rule = {"name": "collapsed", "below": 2.0, "looks": 1}  # holds at every look
+    >>> monitor = CAMMonitor(probe, methods="gradcam", alerts=[rule])
+    >>> record = [monitor.look(model, epoch) for epoch in range(2)][-1]
+    >>> [(alert.name, alert.since_epoch, alert.new) for alert in record.alerts]
+    [('collapsed', 1, True)]
     """
 
     name: str
@@ -69,6 +75,10 @@ class Judged:
     ``method`` and ``layer`` are "" for a rule that judges the look as a whole. ``state``: ``"raised"``, ``"quiet"``,
     ``"cannot judge"``, or ``"remark"`` for what raises nothing. ``statistic``: large where something is wrong, against
     ``threshold``; NaN where the rule cannot judge. ``words``: what was measured, or why it cannot be judged.
+
+    >>> states = {judged.rule: judged.state for judged in record.judged}
+    >>> states["collapsed"], states["off_target"]  # without masks nobody knows the target
+    ('quiet', 'cannot judge')
     """
 
     rule: str
@@ -114,6 +124,11 @@ class Record:
     ``ceiling``, the ``grid`` [h, w], and ``t_critical``, the |t| above which a cell of ``t_maps`` has moved significantly.
     ``user_metrics``: what else the trainer had logged by the end of that validation, such as its accuracy.
     ``seconds``: what the look cost. ``time``: seconds since 1970.
+
+    >>> from cam_callbacks import RecordStore
+    >>> record = RecordStore("runs/one")[-1]
+    >>> record.epoch, record.maps["eigencam", "3"].shape, sorted(record.aggregates)[:2]
+    (1, (6, 16, 16), ['centroid_shift/eigencam', 'centroid_shift/gradcam'])
     """
 
     look: int

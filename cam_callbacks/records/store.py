@@ -56,6 +56,13 @@ class RecordStore:
 
     ``len(store)``, ``store[-1]``, iteration in order of looks. ``store.manifest`` describes the run, ``store.probe``
     holds what is needed to draw it: ``pictures`` (N, H, W, 3) uint8, ``labels``, ``masks``, ``nuisance``.
+
+    >>> from cam_callbacks import RecordStore
+    >>> store = RecordStore("runs/one")
+    >>> len(store), store.manifest["methods"], store.probe["pictures"].shape
+    (2, ['eigencam', 'gradcam'], (6, 32, 32, 3))
+    >>> [round(record.metrics["cam/entropy/gradcam"], 2) for record in store]
+    [0.81, 0.81]
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -265,7 +272,12 @@ def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
 
 
 def is_record_file(name: str) -> bool:
-    """Is this the name of a file that a :class:`RecordStore` writes?"""
+    """Is this the name of a file that a :class:`RecordStore` writes?
+
+    >>> from cam_callbacks.records import is_record_file
+    >>> is_record_file("look-000012.npz"), is_record_file("notes.txt")
+    (True, False)
+    """
     return _FILE.fullmatch(name) is not None
 
 
@@ -275,7 +287,12 @@ def _annotation(record: Path) -> Path:
 
 
 def own_store(store: RecordStore, manifest: Mapping[str, Any]) -> RecordStore:
-    """The store, or one in a folder beside it where another run has that; claimed for the run of this manifest."""
+    """The store, or one in a folder beside it where another run has that; claimed for the run of this manifest.
+
+    >>> from cam_callbacks.records import RecordStore, own_store
+    >>> own_store(RecordStore("runs/one"), {"run": "another"}).folder.name
+    'one-2'
+    """
     wanted = store.folder
     while True:
         free = free_folder(wanted)
@@ -288,7 +305,13 @@ def own_store(store: RecordStore, manifest: Mapping[str, Any]) -> RecordStore:
 
 
 def free_folder(folder: Path) -> Path:
-    """The folder, or the first of ``<folder>-2``, ``<folder>-3``, … where it is already a run's."""
+    """The folder, or the first of ``<folder>-2``, ``<folder>-3``, … where it is already a run's.
+
+    >>> from pathlib import Path
+    >>> from cam_callbacks.records import free_folder
+    >>> free_folder(Path("runs/one")).name, free_folder(Path("runs/new")).name
+    ('one-2', 'new')
+    """
     free, number = folder, 2
     while len(RecordStore(free)) or (free / MANIFEST).exists():
         free, number = folder.with_name(f"{folder.name}-{number}"), number + 1

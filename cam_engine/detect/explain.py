@@ -33,6 +33,11 @@ class Part:
     boxes' scores. ``box``: (x1, y1, x2, y2) in pixels of the model's input, where the part is one detection. ``members``:
     positions of its boxes in ``Explained.detections``. ``heatmaps[method]``: (H, W) float32 in [0, 1]. ``valid[method]``:
     is there anything in it?
+
+    >>> from cam_engine.detect import explain_detections
+    >>> part = explain_detections(detector, images[:1], per="detection", confidence=0.4)[0].parts[0]
+    >>> part.name, len(part.box), part.members
+    ('0', 4, (0,))
     """
 
     label: int | None
@@ -51,6 +56,11 @@ class Explained:
     ``detections``: the boxes that took part. ``parts``: one for all, for each class or for each box; none without boxes.
     ``layers``: names of the explained layers. ``size``: (H, W) of the image. ``note``: why there is nothing, else "";
     then ``features[method]`` (H, W) in [0, 1], of the methods that explain no score, is what all layers respond to.
+
+    >>> from cam_engine.detect import explain_detections
+    >>> explained = explain_detections(detector, images[:1], confidence=0.4)[0]
+    >>> explained.layers, len(explained.parts), explained.parts[0].heatmaps["gradcam"].shape
+    (('features',), 1, torch.Size([32, 32]))
     """
 
     detections: Detections
@@ -117,6 +127,11 @@ def explain_detections(
         TypeError: A model of no known family.
         ValueError: An unknown ``per``, item or matching, or ``aug_smooth``: a row of a mirrored image is another place.
         UnknownNameError: (a KeyError) an unknown class, method or layer.
+
+    >>> from cam_engine.detect import explain_detections
+    >>> explained = explain_detections(detector, images, "gradcam", per="class", confidence=0.4)
+    >>> [[part.label for part in of_image.parts] for of_image in explained][0]
+    [0, 1]
     """
     if per not in ("all", "class", "detection"):
         raise ValueError(f'per= takes "all", "class" or "detection", not {per!r}.')

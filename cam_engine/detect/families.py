@@ -37,6 +37,13 @@ def register_family(family: type[Known]) -> type[Known]:
 
     Raises:
         TypeError: No class derived from :class:`Family`, or one with a method left abstract or without a ``title``.
+
+    >>> from cam_engine.detect import family_of, register_family
+    >>> @register_family
+    ... class Named(Cells):
+    ...     title = "cells, named"
+    >>> family_of(detector).title
+    'cells, named'
     """
     if not (isinstance(family, type) and issubclass(family, Family)):
         raise TypeError(f"register_family takes a class derived from cam_engine.detect.Family, not {family!r}.")
@@ -57,6 +64,10 @@ def family_of(model: Any, names: Mapping[int, str] | Sequence[str] | None = None
 
     Raises:
         TypeError: No known family; the message lists them.
+
+    >>> from cam_engine.detect import family_of
+    >>> family_of(detector).title
+    'cells'
     """
     known_names, inner = None, model
     for _ in range(4):

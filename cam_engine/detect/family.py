@@ -22,6 +22,10 @@ class Family(ABC):
     the same place (anchor, query) for every image; where it is not, variants of an image are matched by overlap.
     ``agnostic``: suppress boxes of other classes too; None in families that cannot.
     ``title`` names the kind in messages.
+
+    >>> family = Cells(detector, names=["cat", "dog"])
+    >>> family.layers(), family.raw(detector(images)).classes.shape
+    (['features'], torch.Size([6, 16, 2]))
     """
 
     title: ClassVar[str]

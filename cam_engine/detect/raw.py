@@ -17,6 +17,11 @@ class Raw:
     class (background) holds the lowest finite number, so that it is never the best. ``objectness`` (B, N), or None in
     families without one. ``logits``: classes and objectness are logits, not probabilities. ``counts`` (B,)
     int64: rows of each image that are real, where images have different numbers of them; the others are zero boxes.
+
+    >>> from cam_engine.detect import family_of
+    >>> raw = family_of(detector).raw(detector(images))
+    >>> raw.boxes.shape, raw.classes.shape, raw.logits
+    (torch.Size([6, 16, 4]), torch.Size([6, 16, 2]), True)
     """
 
     boxes: Tensor
@@ -38,6 +43,11 @@ class Detections:
     (n,) in [0, 1]. ``rows`` (n,) int64: the row of ``Raw`` that each came from; None for boxes from elsewhere, such as
     annotations. ``corners`` (n, 4, 2): (x, y) of each oriented box's corners, one after the other; ``boxes`` then are the upright
     ones around them. None where boxes are upright.
+
+    >>> from cam_engine.detect import family_of
+    >>> found = family_of(detector).detections(detector(images), confidence=0.4)[0]
+    >>> found.boxes.shape[1], found.labels.dtype, bool((found.scores.diff() <= 0).all())
+    (4, torch.int64, True)
     """
 
     boxes: Tensor

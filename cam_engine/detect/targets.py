@@ -48,6 +48,12 @@ class BoxTarget:
     Raises:
         ValueError: An unknown item or way to match, or *exact* for boxes without rows.
         UnknownNameError: (a KeyError) an unknown class name.
+
+    >>> from cam_engine.detect import BoxTarget, family_of
+    >>> family, outputs = family_of(detector), detector(images)
+    >>> target = BoxTarget(family.detections(outputs, confidence=0.4), family=family)
+    >>> target(outputs).shape
+    torch.Size([6])
     """
 
     def __init__(

@@ -27,6 +27,12 @@ class Followed:
     (P,) float64, 1 where the prediction on the mixture is the prediction on the donor, else 0; NaN for a pair left out.
     ``predicted``: (P,) int64, the class of the mixture; −1 for a pair left out. ``share``: mean of ``followed``; ``low``,
     ``high``: its 95 % bootstrap interval over receivers, seeded; NaN with fewer than two. ``n``: pairs counted.
+
+    >>> from cam_engine.exchange import count_followed
+    >>> pairs, of_images = np.array([[0, 1], [1, 0], [2, 0]]), np.array([0, 1, 2])
+    >>> found = count_followed("frame", pairs, of_images, predicted=np.array([0, 0, -1]))
+    >>> found.share, found.n
+    (0.5, 2)
     """
 
     part: str
@@ -51,7 +57,14 @@ class Followed:
 @dataclass(frozen=True)
 class ObjectShare:
     """Object over object and background, with its 95 % bootstrap interval over receivers; ``n`` pairs counted. NaN where the
-    prediction followed neither."""
+    prediction followed neither.
+
+    >>> from cam_engine.exchange import count_followed, object_share
+    >>> pairs, of_images = np.array([[0, 1], [1, 0]]), np.array([0, 1])
+    >>> objects, background = (count_followed(part, pairs, of_images, of_images) for part in ("object", "background"))
+    >>> object_share(objects, background).share  # both as often
+    0.5
+    """
 
     share: float
     low: float
@@ -147,6 +160,13 @@ def object_share(objects: Followed, background: Followed, seed: int = 0) -> Obje
 
     Raises:
         ValueError: The two are of different pairs.
+
+    >>> from cam_engine.exchange import count_followed, object_share
+    >>> pairs, of_images = np.array([[0, 1], [1, 0], [2, 0]]), np.array([0, 1, 2])
+    >>> objects = count_followed("object", pairs, of_images, np.array([0, 1, 0]))  # two mixtures are named as their object
+    >>> background = count_followed("background", pairs, of_images, np.array([1, 0, 2]))
+    >>> object_share(objects, background)
+    ObjectShare(share=0.6666666666666666, low=0.5, high=1.0, n=3)
     """
     if not np.array_equal(objects.pairs, background.pairs):
         raise ValueError("object and background were tested on different pairs; one call of follows() tests both.")
@@ -171,6 +191,11 @@ def count_followed(
         predictions: (N,) class of each image.
         predicted: (P,) class of each mixture, −1 for a pair left out.
         seed: Of the interval.
+
+    >>> from cam_engine.exchange import count_followed
+    >>> pairs = np.array([[0, 1], [1, 0], [2, 0]])
+    >>> count_followed("frame", pairs, predictions=np.array([0, 1, 2]), predicted=np.array([0, 0, 2])).followed
+    array([1., 0., 1.])
     """
     hits = (predicted == predictions[pairs[:, 0]]).astype(np.float64)
     return _counted(part, pairs, np.where(predicted >= 0, hits, np.nan), predicted, seed)

@@ -30,6 +30,12 @@ class Mixer:
 
     Raises:
         ValueError: A part that is unknown or lacks what it needs; regions or maps that do not fit the images.
+
+    >>> from cam_engine.exchange import Mixer, draw_pairs
+    >>> pairs = draw_pairs(len(images), donors=1)
+    >>> mixer = Mixer(images, pairs, ["frame", "detail"])
+    >>> mixer.keys, mixer("frame", [0, 1]).shape
+    (['frame', 'detail'], torch.Size([2, 3, 32, 32]))
     """
 
     def __init__(

@@ -17,6 +17,10 @@ def draw_pairs(n: int, donors: int = 3, labels: Sequence[Any] | None = None, see
 
     Raises:
         ValueError: Fewer than two images, no donor, or another number of labels than images.
+
+    >>> from cam_engine.exchange import draw_pairs
+    >>> draw_pairs(3, donors=1, labels=[0, 0, 1]).tolist()
+    [[2, 0], [2, 1], [1, 2]]
     """
     if n < 2 or donors < 1:
         raise ValueError(f"{n} images and {donors} donors for each give no pair; two images and a donor are needed.")

@@ -22,7 +22,13 @@ NEEDS = {
 @dataclass(frozen=True)
 class Part:
     """``function(donor, receiver, *needs) -> (B, C, H, W)``. ``words`` end the sentence "the prediction follows …".
-    ``default``: tested, wherever what it needs is known, without being asked for."""
+    ``default``: tested, wherever what it needs is known, without being asked for.
+
+    >>> from cam_engine.exchange import get_part
+    >>> part = get_part("object")
+    >>> part.needs, f"the prediction follows {part.words}"
+    (('masks',), 'the prediction follows the object')
+    """
 
     name: str
     function: Callable[..., Tensor]
@@ -41,6 +47,14 @@ def register_part(
 
     Raises:
         ValueError: A need that is none of :data:`NEEDS`, or a name that cannot stand in a metric key.
+
+    >>> from cam_engine.exchange import available_parts, register_part
+    >>> def left_half(donor, receiver):
+    ...     half = donor.shape[3] // 2
+    ...     return torch.cat([donor[..., :half], receiver[..., half:]], 3)
+    >>> register_part("left_half", left_half, words="the left half")
+    >>> available_parts()[-1]
+    'left_half'
     """
     if unknown := [need for need in needs if need not in NEEDS]:
         raise ValueError(f"part {name!r}: unknown needs {unknown}; a part may take {', '.join(NEEDS)}.")
@@ -50,7 +64,12 @@ def register_part(
 
 
 def available_parts() -> list[str]:
-    """Names of all parts, in order."""
+    """Names of all parts, in order.
+
+    >>> from cam_engine.exchange import available_parts
+    >>> available_parts()
+    ['focus', 'random', 'object', 'background', 'nuisance', 'frame', 'detail', 'coarse', 'spectrum', 'colour']
+    """
     return list(_PARTS)
 
 
@@ -59,6 +78,10 @@ def get_part(name: str) -> Part:
 
     Raises:
         ValueError: No such part; names the nearest.
+
+    >>> from cam_engine.exchange import get_part
+    >>> get_part("frame").words
+    'the outermost pixels'
     """
     if name not in _PARTS:
         near = nearest(str(name), _PARTS)
@@ -67,7 +90,12 @@ def get_part(name: str) -> Part:
 
 
 def default_parts(*, masks: bool = False, nuisance: bool = False, maps: bool = False) -> tuple[str, ...]:
-    """Names of the parts that are tested without being asked for, given what is known of the images."""
+    """Names of the parts that are tested without being asked for, given what is known of the images.
+
+    >>> from cam_engine.exchange import default_parts
+    >>> default_parts(), default_parts(masks=True)
+    (('frame', 'detail'), ('object', 'background', 'frame', 'detail'))
+    """
     known = {"shifts"} | {need for need, there in (("masks", masks), ("nuisance", nuisance), ("maps", maps)) if there}
     return tuple(part.name for part in _PARTS.values() if part.default and set(part.needs) <= known)
 

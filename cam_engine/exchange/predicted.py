@@ -16,6 +16,10 @@ def predicted_classes(outputs: Any) -> Tensor:
 
     Raises:
         TypeError: Anything else, as detectors and segmenters return it.
+
+    >>> from cam_engine.exchange import predicted_classes
+    >>> predicted_classes(torch.tensor([[0.1, 2.0], [3.0, float("nan")]])), predicted_classes(torch.tensor([-1.0, 4.0]))
+    (tensor([ 1, -1]), tensor([0, 1]))
     """
     if not isinstance(outputs, Tensor) or outputs.ndim not in (1, 2):
         given = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
@@ -36,6 +40,12 @@ def predicted_inside(outputs: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         outputs: (N, K, h, w) scores, or (N, 1, h, w) logits of class 1.
         regions: (N, H, W), bool or coverage in [0, 1]; brought to the size of the outputs by averaging.
+
+    >>> from cam_engine.exchange import predicted_inside
+    >>> outputs, regions = torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4)
+    >>> outputs[:, 1, :, :2], regions[:, :, 0] = 5.0, 1.0
+    >>> predicted_inside(outputs, regions)
+    (tensor([1]), tensor([0.9933], dtype=torch.float64))
     """
     weights = F.adaptive_avg_pool2d(regions.to(outputs.device, torch.float64), (outputs.shape[-2], outputs.shape[-1]))
     logits = outputs.detach().double()

@@ -64,6 +64,13 @@ class AutoSave:
 
     Attributes:
         saved: What was saved so far, :class:`Saved`.
+
+    >>> from cam_engine import AutoSave
+    >>> saving = AutoSave(model, "gradcam", folder="saved")
+    >>> outputs = saving(images[:2])  # as from the model
+    >>> saving.disable()
+    >>> [path.name for path in saving.saved.paths]
+    ['000001', '000002']
     """
 
     @understands(IN_AUTOSAVE)
@@ -195,10 +202,10 @@ def autosave(
     """Inside the block every forward of ``model`` saves a heatmap; see :class:`AutoSave`.
 
     >>> from cam_engine import autosave
-    >>> with autosave(model, method="eigencam", layer="neck_c2f22") as saved:   # doctest: +SKIP
-    ...     results = model(images)
-    >>> saved.paths                                                             # doctest: +SKIP
-    [PosixPath('runs/autosave/000001')]
+    >>> with autosave(model, method="gradcam", folder="saved") as saved:
+    ...     outputs = model(images[:2])
+    >>> saved.paths
+    [PosixPath('saved/000001'), PosixPath('saved/000002')]
     """
     saving = AutoSave(model, method, layer, folder, **settings)
     try:

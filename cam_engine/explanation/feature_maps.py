@@ -55,6 +55,11 @@ def save_feature_maps(
     Raises:
         UnknownNameError: (a KeyError) no such layer; the message lists those that exist.
         GridError: (a ValueError) a layer's output has no spatial grid.
+
+    >>> from cam_engine import save_feature_maps
+    >>> folder = save_feature_maps(model, images[0], layers=["0", "3"], channels=4, folder="maps")
+    >>> sorted(file.name for file in folder.iterdir())
+    ['0.png', '3.png', 'metadata.json']
     """
     if channels < 1:
         raise ValueError(f"channels={channels} must be at least 1.")

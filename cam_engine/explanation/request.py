@@ -26,7 +26,13 @@ ClassNames = Sequence[str] | Mapping[int, str] | None
 
 
 class Explanation(dict[str, Any]):
-    """What :func:`cam_engine.explain` returns: a dictionary that shows its picture in a notebook, and saves it."""
+    """What :func:`cam_engine.explain` returns: a dictionary that shows its picture in a notebook, and saves it.
+
+    >>> from cam_engine import explain
+    >>> explanation = explain(model, images[0])
+    >>> explanation["heatmap"].shape, explanation["class_index"], explanation.save("picture.png").name
+    ((32, 32), 2, 'picture.png')
+    """
 
     @property
     def picture(self) -> NDArray[np.uint8]:

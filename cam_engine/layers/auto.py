@@ -45,6 +45,10 @@ def auto_layer(
 
     Raises:
         ValueError: The model has no layer with a spatial grid larger than 1×1.
+
+    >>> from cam_engine.layers import auto_layer
+    >>> auto_layer(model, images)
+    '3'
     """
     noise = _noise(images)
     modules, usable = named_modules(model), _usable(model, noise, forward)
@@ -80,6 +84,11 @@ def encoder_layer(model: nn.Module, images: Tensor, *, forward: Forward | None =
 
     Raises:
         ValueError: The model has no layer with a spatial grid larger than 1×1.
+
+    >>> from cam_engine.layers import encoder_layer
+    >>> down, up = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU()), nn.Upsample(scale_factor=2)
+    >>> encoder_layer(nn.Sequential(down, up, nn.Conv2d(4, 3, 1)), images)
+    '0'
     """
     usable = _usable(model, _noise(images), forward)
     usable = [info for info in usable if _is_in_encoder(info.name)] or usable

@@ -39,6 +39,10 @@ def resolve_layers(
         KeyError: No such layer; the message lists the nearest names.
         TypeError: Neither name, module nor list.
         ValueError: An empty list, a module that is not in the model, or ``"auto"`` on a model without a spatial layer.
+
+    >>> from cam_engine.layers import resolve_layers
+    >>> resolve_layers(model, ["[13]"], images), list(resolve_layers(model, "auto", images))
+    ({'1': ReLU(), '3': ReLU()}, ['3'])
     """
     names = module_names(model)
     modules = named_modules(model)
@@ -72,7 +76,13 @@ def resolve_layers(
 
 
 def layers_within(model: Any, inner: nn.Module, layers: LayerSpec) -> LayerSpec:
-    """``layers=`` for ``inner``, where names may also be those that the layers have in ``model``, which holds it."""
+    """``layers=`` for ``inner``, where names may also be those that the layers have in ``model``, which holds it.
+
+    >>> from cam_engine.layers import layers_within
+    >>> whole = nn.ModuleDict({"net": model})
+    >>> layers_within(whole, model, ["net.3", "1"])
+    ['3', '1']
+    """
     if not isinstance(model, nn.Module) or model is inner or isinstance(layers, nn.Module):
         return layers
     prefix = next((f"{name}." for name, module in model.named_modules() if module is inner), "")

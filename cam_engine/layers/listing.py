@@ -24,6 +24,10 @@ class LayerInfo:
 
     ``name`` is what ``layers=`` takes; ``type`` its class; ``shape`` what it returned; ``stride`` the image's pixels
     per cell (height); ``grid`` is (h, w).
+
+    >>> from cam_engine import available_layers
+    >>> available_layers(model, images)[-1]
+    LayerInfo(name='3', type='ReLU', shape=(6, 8, 16, 16), stride=2, grid=(16, 16))
     """
 
     name: str
@@ -43,6 +47,10 @@ def available_layers(model: nn.Module, images: Tensor, *, forward: Forward | Non
         model: Any module; left as it was.
         images: (B, C, H, W); one image is enough.
         forward: ``(model, images) -> outputs`` for models that are not called with the images alone.
+
+    >>> from cam_engine import available_layers
+    >>> [(layer.name, layer.type, layer.grid) for layer in available_layers(model, images)]
+    [('0', 'Conv2d', (16, 16)), ('1', 'ReLU', (16, 16)), ('2', 'Conv2d', (16, 16)), ('3', 'ReLU', (16, 16))]
     """
     names, inner = module_names(model), inside_attention(model)
     size, prefix = (images.shape[-2], images.shape[-1]), prefix_tokens(model)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from torch import nn
 
-_WRAPPED = (
-    "_orig_mod",
-    "_fsdp_wrapped_module",
-    "_checkpoint_wrapped_module",
-)  # of torch.compile, FSDP1, checkpoint_wrapper
+# Of torch.compile, FSDP1 and checkpoint_wrapper.
+_WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
 def module_names(model: nn.Module) -> dict[nn.Module, str]:
-    """Dotted name of every module; "" for the model itself; what wrappers of torch's put in between is left out."""
+    """Dotted name of every module; "" for the model itself; what wrappers of torch's put in between is left out.
+
+    >>> from cam_engine.layers import module_names
+    >>> list(module_names(nn.ModuleDict({"net": nn.ReLU()})).values())
+    ['', 'net']
+    """
     # A compiled wrapper and what it wraps share a shown name; hooks belong on what it wraps, which comes later.
     innermost = {_shown(name): module for name, module in model.named_modules()}
     return {module: name for name, module in innermost.items()}

@@ -18,6 +18,11 @@ def taps_of(
 
     Of a layer that returns several tensors, the entry that its name says, and of that the first with a grid for
     ``images`` (B, C, H, W), or, where ``reshape`` makes the grid, the first at all.
+
+    >>> from cam_engine.layers import resolve_layers, taps_of
+    >>> taps = taps_of(model, resolve_layers(model, "3", images), images)
+    >>> [tap.name for tap in taps]
+    ['3']
     """
     batch, size, prefix = len(images), (images.shape[-2], images.shape[-1]), prefix_tokens(model)
 
@@ -41,6 +46,11 @@ def views_of(
 
     Raises:
         GridError: No grid is.
+
+    >>> from cam_engine.layers import views_of
+    >>> views = views_of(model, {"3": model[:4](images)}, images)
+    >>> views["3"](model[:4](images)).shape
+    torch.Size([6, 8, 16, 16])
     """
     batch, size, prefix = len(images), (images.shape[-2], images.shape[-1]), prefix_tokens(model)
     return {

@@ -28,6 +28,11 @@ def load_checkpoint(model: Any, path: str | Path) -> dict[str, int]:
     Raises:
         ValueError: No weights in the file, one that needs more than ``weights_only=True`` allows, or keys that do not
             fit; the message names them.
+
+    >>> from cam_engine.loading import load_checkpoint
+    >>> torch.save({"state_dict": model.state_dict(), "epoch": 7, "global_step": 80}, "epoch7.ckpt")
+    >>> load_checkpoint(model, "epoch7.ckpt")
+    {'epoch': 7, 'global_step': 80}
     """
     net = load_model(model).net
     loaded = _read(Path(path))

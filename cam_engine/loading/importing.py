@@ -32,6 +32,10 @@ def import_model(name: str, *, pretrained: bool = False, num_classes: int | None
         ValueError: Of no such form, no such name in the module, or an argument that the form does not have.
         ImportError: No such module.
         OSError: No such file or folder.
+
+    >>> from cam_engine.loading import import_model
+    >>> import_model("torch.nn:ReLU")
+    ReLU()
     """
     kind, colon, rest = name.partition(":")
     zoo = bool(colon) and kind in ("timm", "torchvision")

@@ -43,6 +43,11 @@ class Loaded:
     far as the model knows. ``size`` is the side of the input that the model is made for; None if any will do or it does
     not say. ``prediction`` is what the model's own ``predict`` keeps. ``target`` is what is explained where nothing is asked for
     and there is no predicted class.
+
+    >>> from cam_engine.loading import load_model
+    >>> loaded = load_model(model)
+    >>> loaded.net is model, loaded.input, loaded.size
+    (True, 'RGB in [0, 1], not normalised', None)
     """
 
     net: nn.Module
@@ -88,6 +93,10 @@ def load_model(
         TypeError: Not a model.
         ValueError: A LightningModule without a forward of its own and more than one network in it; ``preprocess`` together
             with what it would override.
+
+    >>> from cam_engine.loading import load_model
+    >>> load_model(model, size=32, mean=0.5, std=0.25).input
+    'RGB in [0, 1], mean 0.5, std 0.25'
     """
     if preprocess is not None and any(given is not None for given in (processor, weights, mean, std)):
         raise ValueError("preprocess= makes the model's whole input; leave out processor=, weights=, mean= and std=.")
@@ -115,7 +124,12 @@ def load_model(
 
 
 def example(loaded: Loaded) -> Tensor:
-    """A grey picture as the model's input (1, C, H, W), of its own size or 224 (YOLO: 640)."""
+    """A grey picture as the model's input (1, C, H, W), of its own size or 224 (YOLO: 640).
+
+    >>> from cam_engine.loading import example, load_model
+    >>> example(load_model(model, size=64)).shape
+    torch.Size([1, 3, 64, 64])
+    """
     side = loaded.size or 224
     return loaded.prepare(Image.new("RGB", (side, side), (128, 128, 128)))[0]
 

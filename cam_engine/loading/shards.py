@@ -26,7 +26,13 @@ _KINDS = {  # what the list of shards is made of; beside these, torch's types of
 
 
 def is_sharded_checkpoint(path: Path) -> bool:
-    """Is it the folder of a checkpoint that several processes saved, each its shard?"""
+    """Is it the folder of a checkpoint that several processes saved, each its shard?
+
+    >>> from pathlib import Path
+    >>> from cam_engine.loading import is_sharded_checkpoint
+    >>> is_sharded_checkpoint(Path("epoch7.ckpt"))  # no such folder
+    False
+    """
     return (path / ".metadata").is_file()
 
 

@@ -77,7 +77,12 @@ def register(
 
 
 def available_methods() -> list[str]:
-    """Names of all registered methods, in order."""
+    """Names of all registered methods, in order.
+
+    >>> from cam_engine import available_methods
+    >>> available_methods()[:4]
+    ['eigencam', 'gradcam', 'gradcam++', 'xgradcam']
+    """
     return list(_METHODS)
 
 

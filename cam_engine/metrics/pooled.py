@@ -14,7 +14,14 @@ from cam_engine.metrics.resampling import CONFIDENCE, RESAMPLES, counts, sums
 
 @dataclass(frozen=True)
 class Pooled:
-    """One number for all images, ``low`` and ``high`` its 95 % bootstrap interval over them, and ``n``, the images counted."""
+    """One number for all images, ``low`` and ``high`` its 95 % bootstrap interval over them, and ``n``, the images counted.
+
+    >>> from cam_engine.metrics import pooled_enrichment
+    >>> maps, masks = np.array([[[3.0, 1.0]], [[1.0, 1.0]]]), np.array([[[1.0, 0.0]], [[1.0, 1.0]]])
+    >>> found = pooled_enrichment(maps, masks)
+    >>> found.n, bool(found.low <= found.value <= found.high)
+    (2, True)
+    """
 
     value: float
     low: float

@@ -36,6 +36,11 @@ class Description:
     which the worst tenth and the worst class are taken from. ``verdict``: whether that end is bad by itself; else the number is
     a magnitude. ``neutral``: what monitors find while there has been no value. ``mark``: a value worth a line in a chart, and
     what it stands for. ``measured``: when.
+
+    >>> from cam_engine.metrics import describe
+    >>> of_entropy = describe("entropy")
+    >>> of_entropy.title, of_entropy.range, of_entropy.worse, of_entropy.verdict
+    ('entropy', '0–1', 'high', False)
     """
 
     name: str
@@ -58,7 +63,13 @@ class Description:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(Description):
-    """A number of each image: ``function(*needs) -> (N,)``; whether every look measures it (``default``)."""
+    """A number of each image: ``function(*needs) -> (N,)``; whether every look measures it (``default``).
+
+    >>> from cam_engine.metrics import get_metrics
+    >>> metric = get_metrics(["gini"])[-1]
+    >>> metric.name, metric.needs
+    ('gini', ('maps',))
+    """
 
     function: Callable[..., Float]
     needs: tuple[str, ...]
@@ -104,6 +115,12 @@ def register_metric(
 
     Raises:
         ValueError: A name that cannot stand in a key, or an unknown need.
+
+    >>> from cam_engine.metrics import distributions, register_metric
+    >>> def upper_half(maps):
+    ...     shares = distributions(maps)  # each sums to 1; NaN where there is no map
+    ...     return shares[:, : shares.shape[1] // 2].sum((1, 2))
+    >>> register_metric("upper_half", upper_half, title="upper half", meaning="Share of the focus above the middle.", range="0–1")
     """
     if unknown := [need for need in needs if need not in NEEDS]:
         raise ValueError(f"metric {name!r}: unknown needs {unknown}; a metric may take {', '.join(NEEDS)}.")
@@ -118,12 +135,23 @@ def register_metric(
 
 
 def register_number(description: Description) -> None:
-    """Describe a number that is no metric of single images, but derived from some or measured of a whole look."""
+    """Describe a number that is no metric of single images, but derived from some or measured of a whole look.
+
+    >>> from cam_engine.metrics import Description, describe, register_number
+    >>> register_number(Description(name="lucky", title="Lucky looks", range="0–1", worse="low"))
+    >>> describe("lucky").title
+    'Lucky looks'
+    """
     _OTHERS[description.name] = description
 
 
 def available_metrics() -> list[str]:
-    """Names of all registered metrics, in order."""
+    """Names of all registered metrics, in order.
+
+    >>> from cam_engine.metrics import available_metrics
+    >>> available_metrics()[:3]
+    ['drift_ref', 'drift_prev', 'on_target_enrichment']
+    """
     return list(_METRICS)
 
 
@@ -132,6 +160,10 @@ def get_metrics(names: str | Sequence[str] = ()) -> list[Metric]:
 
     Raises:
         ValueError: No such metric; names the nearest.
+
+    >>> from cam_engine.metrics import get_metrics
+    >>> [metric.name for metric in get_metrics(["gini"]) if not metric.default]
+    ['gini']
     """
     chosen = [names] if isinstance(names, str) else list(names)
     for name in chosen:
@@ -143,12 +175,22 @@ def get_metrics(names: str | Sequence[str] = ()) -> list[Metric]:
 
 
 def describe(name: str) -> Description:
-    """What is known about a number; of one that is not registered, its name as a title."""
+    """What is known about a number; of one that is not registered, its name as a title.
+
+    >>> from cam_engine.metrics import describe
+    >>> describe("on_target_enrichment").meaning, describe("my_number").title
+    ('Attention on the target against its share, both summed over images. 1 is chance, below 1 looks elsewhere.', 'my number')
+    """
     return _METRICS.get(name) or _OTHERS.get(name) or Description(name=name, title=_plain_title(name))
 
 
 def descriptions() -> list[Description]:
-    """All numbers that are known, metrics first, in order."""
+    """All numbers that are known, metrics first, in order.
+
+    >>> from cam_engine.metrics import descriptions
+    >>> [number.name for number in descriptions()][:3]
+    ['drift_ref', 'drift_prev', 'on_target_enrichment']
+    """
     return [*_METRICS.values(), *_OTHERS.values()]
 
 

@@ -19,6 +19,12 @@ def contours(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
 
     Raises:
         TypeError, ValueError: Another dtype or shape.
+
+    >>> from cam_engine.render import contours
+    >>> mask = np.zeros((6, 6), bool)
+    >>> mask[1:4, 2:5] = True
+    >>> [outline.tolist() for outline in contours(mask)]
+    [[[2, 1], [2, 3], [4, 3], [4, 1]]]
     """
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
         raise TypeError(f"mask must be a bool array, got {getattr(mask, 'dtype', type(mask).__name__)}")

@@ -29,6 +29,12 @@ def under_focus(image: NDArray[np.uint8], heatmap: ArrayLike) -> NDArray[np.uint
 
     Returns:
         (side, side, 3) uint8; None for a map that is not valid.
+
+    >>> from cam_engine.render import under_focus
+    >>> picture, heatmap = np.zeros((64, 64, 3), np.uint8), np.zeros((4, 4))
+    >>> heatmap[1, 2], picture[16:32, 32:48] = 1, 255  # the highest cell lies on the white square
+    >>> under_focus(picture, heatmap).shape, under_focus(picture, 0 * heatmap)
+    ((24, 24, 3), None)
     """
     check_image(image)
     if not is_valid(heatmap):
@@ -77,6 +83,11 @@ def focus_wall(
 
     Raises:
         ValueError: No rows, or another number of labels.
+
+    >>> from cam_engine.render import focus_wall
+    >>> crops = [np.full((12, 12, 3), grey, np.uint8) for grey in (0, 90, 180)]
+    >>> focus_wall([crops, [crops[0], None]], row_labels=["cat", "dog"]).shape[2]
+    3
     """
     if not rows or len(rows) != len(row_labels):
         raise ValueError(
@@ -104,7 +115,13 @@ def focus_wall(
 
 
 def above(upper: NDArray[np.uint8], lower: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Two pictures on one white page, (H1 + H2, max W, 3)."""
+    """Two pictures on one white page, (H1 + H2, max W, 3).
+
+    >>> from cam_engine.render import above
+    >>> one, other = np.zeros((10, 20, 3), np.uint8), np.zeros((5, 30, 3), np.uint8)
+    >>> above(one, other).shape
+    (15, 30, 3)
+    """
     width = max(upper.shape[1], lower.shape[1])
     whole = np.full((len(upper) + len(lower), width, 3), 255, np.uint8)
     whole[: len(upper), : upper.shape[1]] = upper

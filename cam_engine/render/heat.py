@@ -47,6 +47,10 @@ def is_valid(heatmap: ArrayLike) -> bool:
 
     Raises:
         TypeError, ValueError: No 2-d array of numbers.
+
+    >>> from cam_engine.render import is_valid
+    >>> is_valid([[0.0, 2.0]]), is_valid([[0.0, -1.0]]), is_valid([[np.nan, 1.0]])
+    (True, False, False)
     """
     return bool(valid_maps(_as_map(heatmap)[None])[0])
 
@@ -63,6 +67,10 @@ def unit_scale(heatmap: ArrayLike) -> NDArray[np.float32]:
 
     Raises:
         ValueError: The map holds NaN or infinity (ask ``is_valid`` first), or is not 2-d.
+
+    >>> from cam_engine.render import unit_scale
+    >>> unit_scale([[-1.0, 0.5, 2.0]])
+    array([[0.  , 0.25, 1.  ]], dtype=float32)
     """
     values = _as_map(heatmap)
     if not np.isfinite(values).all():
@@ -87,6 +95,10 @@ def upsample(heatmap: ArrayLike, size: tuple[int, int]) -> NDArray[np.float32]:
 
     Returns:
         (H, W) float32.
+
+    >>> from cam_engine.render import upsample
+    >>> upsample([[0.0, 1.0]], (1, 4))
+    array([[0.  , 0.25, 0.75, 1.  ]], dtype=float32)
     """
     height, width = _as_size(size)
     return np.asarray(cv2.resize(_as_map(heatmap), (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
@@ -104,6 +116,11 @@ def colorize(heatmap: ArrayLike, colormap: str = DEFAULT_COLORMAP) -> NDArray[np
 
     Raises:
         ValueError: A value is outside [0, 1] or NaN (use ``unit_scale``), or the colour map is unknown.
+
+    >>> from cam_engine.render import colorize
+    >>> colorize([[0.0, 1.0]], "viridis")
+    array([[[ 68,   1,  84],
+            [253, 231,  37]]], dtype=uint8)
     """
     values = _as_map(heatmap)
     table = _table(colormap)
@@ -147,6 +164,11 @@ def overlay(
     Raises:
         TypeError: ``image`` is no uint8 array.
         ValueError: A wrong shape, an alpha outside [0, 1] or an unknown colour map.
+
+    >>> from cam_engine.render import overlay
+    >>> picture = np.full((4, 4, 3), 100, np.uint8)
+    >>> overlay(picture, np.eye(2), alpha=0.5).shape, bool((overlay(picture, None) == picture).all())
+    ((4, 4, 3), True)
     """
     image = check_image(image)
     check_blend(alpha, colormap)

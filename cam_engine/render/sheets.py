@@ -46,6 +46,11 @@ def panel(
 
     Returns:
         (height, width, 3) uint8 RGB.
+
+    >>> from cam_engine.render import Tile, panel
+    >>> tile = Tile(np.zeros((32, 32, 3), np.uint8), np.eye(4), ("cat", "87 %"))
+    >>> panel(tile, title="gradcam · layer4 · epoch 12", size=128).shape[1] >= 128
+    True
     """
     check_blend(alpha, colormap)
     _check_pixels("size", size, 4096)
@@ -87,6 +92,11 @@ def contact_sheet(
 
     Returns:
         (height, width, 3) uint8 RGB.
+
+    >>> from cam_engine.render import Tile, contact_sheet
+    >>> tiles = [Tile(np.full((32, 32, 3), grey, np.uint8), np.eye(4), (str(grey),)) for grey in (0, 90, 180)]
+    >>> contact_sheet(tiles, title="gradcam · epoch 3", columns=3).shape[2]
+    3
     """
     check_blend(alpha, colormap)
     _check_pixels("tile_size", tile_size, 1024)
@@ -145,6 +155,12 @@ def film_strip(
 
     Raises:
         ValueError: No rows or no epochs, or rows and labels that disagree in number.
+
+    >>> from cam_engine.render import Tile, film_strip
+    >>> picture = np.zeros((32, 32, 3), np.uint8)
+    >>> row = [Tile(picture, np.eye(4)), None, Tile(picture, np.eye(4)[::-1])]
+    >>> film_strip([row], row_labels=["cat"], column_labels=["epoch 0", "epoch 1", "epoch 2"]).shape[2]
+    3
     """
     check_blend(alpha, colormap)
     _check_pixels("tile_size", tile_size, 512)

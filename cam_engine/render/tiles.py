@@ -41,6 +41,11 @@ class Tile:
 
     Raises:
         TypeError, ValueError: When made, any of these in another dtype or shape.
+
+    >>> from cam_engine.render import Tile, panel
+    >>> tile = Tile(np.zeros((64, 64, 3), np.uint8), heatmap=np.eye(4), caption=("cat · predicted dog", "87 %"), wrong=True)
+    >>> panel(tile, size=128).shape[2]
+    3
     """
 
     image: NDArray[np.uint8]
@@ -80,6 +85,11 @@ def draw_tile(tile: Tile, size: tuple[int, int], *, alpha: float, colormap: str,
     """The tile at (height, width) = ``size``: picture, blended map, outlines. (height, width, 3) uint8 RGB.
 
     The map goes straight from its own grid to ``size``: blending before enlarging would blur it twice.
+
+    >>> from cam_engine.render import Tile, draw_tile
+    >>> tile = Tile(np.zeros((32, 32, 3), np.uint8), np.eye(4))
+    >>> draw_tile(tile, (64, 64), alpha=0.5, colormap="inferno", cells=False).shape
+    (64, 64, 3)
     """
     shape, image = tile.image.shape[:2], _resize(tile.image, size)
     picture = overlay(image, tile.heatmap, alpha=alpha, colormap=colormap, cells=cells, focus=tile.focus)
@@ -97,7 +107,12 @@ def draw_tile(tile: Tile, size: tuple[int, int], *, alpha: float, colormap: str,
 
 
 def shrunk(image: NDArray[np.uint8], longer_side: int) -> NDArray[np.uint8]:
-    """The picture (H, W, 3) uint8 RGB, smaller if it must be, so that its longer side has at most so many pixels."""
+    """The picture (H, W, 3) uint8 RGB, smaller if it must be, so that its longer side has at most so many pixels.
+
+    >>> from cam_engine.render import shrunk
+    >>> shrunk(np.zeros((100, 50, 3), np.uint8), 20).shape
+    (20, 10, 3)
+    """
     scale = longer_side / max(image.shape[:2])
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     return image if scale >= 1 else _resize(check_image(image), (height, width))

@@ -31,6 +31,11 @@ class ClassTarget:
 
     Raises:
         ValueError: ``of`` is none of the four.
+
+    >>> from cam_engine.targets import ClassTarget
+    >>> logits = torch.tensor([[1.0, 3.0], [2.0, 0.0]])
+    >>> ClassTarget()(logits), ClassTarget(0)(logits), ClassTarget([0, 1], of="margin")(logits)
+    (tensor([3., 2.]), tensor([1., 2.]), tensor([-2., -2.]))
     """
 
     def __init__(self, classes: Classes = None, of: Quantity = "logit") -> None:

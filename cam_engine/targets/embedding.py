@@ -17,6 +17,10 @@ class SimilarityTarget:
 
     Args:
         embedding: (D,) for all images, or (B, D).
+
+    >>> from cam_engine.targets import SimilarityTarget
+    >>> SimilarityTarget(torch.tensor([1.0, 0.0]))(torch.tensor([[2.0, 0.0], [0.0, 5.0]]))
+    tensor([1., 0.])
     """
 
     def __init__(self, embedding: Tensor) -> None:

@@ -22,6 +22,12 @@ class MaskTarget:
 
     An empty mask has a score of 0 without gradient, and so an invalid map. With one output channel the score of class 0
     is its negative, as in :class:`ClassTarget`.
+
+    >>> from cam_engine.targets import MaskTarget
+    >>> scores, left = torch.rand(2, 3, 8, 8), torch.zeros(8, 8).bool()
+    >>> left[:, :4] = True
+    >>> torch.allclose(MaskTarget(1, left)(scores), scores[:, 1, :, :4].mean((1, 2)))
+    True
     """
 
     def __init__(self, classes: int | Sequence[int] | Tensor, masks: Tensor | None = None) -> None:

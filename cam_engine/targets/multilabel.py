@@ -25,6 +25,11 @@ class MultiLabelTarget:
 
     Raises:
         ValueError: ``together`` is none of the three.
+
+    >>> from cam_engine.targets import MultiLabelTarget
+    >>> logits = torch.tensor([[2.0, -1.0, 4.0], [-3.0, 1.0, -2.0]])
+    >>> MultiLabelTarget()(logits), MultiLabelTarget([[0], [1, 2]], together="max")(logits)
+    (tensor([6., 1.]), tensor([2., 1.]))
     """
 
     def __init__(

@@ -16,6 +16,10 @@ class RegressionTarget:
         index: Which column of outputs (B, values); 0 for outputs (B,).
 
     What raises the value is shown. For what lowers it, pass ``lambda outputs: -RegressionTarget(index)(outputs)``.
+
+    >>> from cam_engine.targets import RegressionTarget
+    >>> RegressionTarget(1)(torch.tensor([[0.5, 20.0], [0.7, 30.0]]))
+    tensor([20., 30.])
     """
 
     def __init__(self, index: int = 0) -> None:

@@ -17,6 +17,11 @@ def resolve_target(targets: TargetSpec) -> Callable[[Any], Tensor]:
 
     Raises:
         TypeError: Neither None, an int, a sequence of ints nor a callable.
+
+    >>> from cam_engine.targets import resolve_target
+    >>> logits = torch.tensor([[1.0, 3.0], [2.0, 0.0]])
+    >>> resolve_target(0)(logits), resolve_target(lambda outputs: outputs.sum(1))(logits)
+    (tensor([1., 2.]), tensor([4., 2.]))
     """
     if callable(targets):
         return targets

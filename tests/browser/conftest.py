@@ -12,6 +12,7 @@ from cam_callbacks.compare import load_run, write_page
 
 sys.path.insert(0, str(Path(__file__).parent))
 from recording import record
+from script_coverage import counted
 
 FLAGS = [
     "--no-sandbox",
@@ -42,7 +43,7 @@ def open_page(chromium):
 
     Afterwards: it has logged no error and warning, raised nothing and asked for nothing but itself.
     """
-    contexts, trouble = [], []
+    contexts, trouble, counts = [], [], []
 
     def open_it(path: Path, width: int = 1500, height: int = 1000, dark: bool = False, hash: str = ""):
         context = chromium.new_context(
@@ -63,11 +64,14 @@ def open_page(chromium):
                 else trouble.append(r.url)
             ),
         )
+        counts.append(counted(page))
         page.goto(address + hash)
         page.wait_for_selector(".cards .panel")
         return page
 
     yield open_it
+    for write in counts:
+        write()
     for context in contexts:
         context.close()
     assert trouble == []

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from mlflow import MlflowClient
+from script_coverage import counted
 
 from cam_callbacks.compare import compare_runs
 from cam_callbacks.drawing import Drawing
@@ -18,7 +19,7 @@ from cam_callbacks.records import RecordStore
 @pytest.fixture
 def window(chromium):
     """``window(address, dark=False)``: a page of 1500 px; ``.trouble`` collects errors of the console that name our page."""
-    contexts = []
+    contexts, counts = [], []
 
     def open_it(address, dark=False):
         context = chromium.new_context(
@@ -30,10 +31,13 @@ def window(chromium):
         trouble = []
         page.on("console", lambda m: trouble.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: trouble.append(str(error)))
+        counts.append(counted(page))
         page.goto(address)
         return SimpleNamespace(page=page, trouble=trouble)
 
     yield open_it
+    for write in counts:
+        write()
     for context in contexts:
         context.close()
 

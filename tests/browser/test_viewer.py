@@ -120,6 +120,17 @@ def test_curves_of_the_worst_images_and_a_metric_beside(two, runs, open_page):
     assert plot.locator(".u-axis").count() == axes + 1
 
 
+def test_a_drift_stands_between_its_floor_and_its_ceiling(two, runs, open_page):
+    page = open_page(two)
+    page.locator("section.curves > details > summary").click()
+    readout = page.locator(".plot[data-metric='drift_ref'] .readout")
+    readout.scroll_into_view_if_needed()
+    (layer,) = runs[0].manifest["layers"]
+    references = [run.records[-1].reference[f"gradcam/{layer}"] for run in runs]
+    for end in ("floor", "ceiling"):
+        assert f"{end} {', '.join(f'{reference[end]:.3f}' for reference in references)}" in readout.inner_text()
+
+
 def test_a_fixed_scale_is_the_same_at_every_epoch(runs, tmp_path, open_page):
     """Of each map: the brightest cell is at the scale's end at every look. Fixed: colours follow the share of the focus."""
     bare = [replace(run, probe={k: v for k, v in run.probe.items() if k != "pictures"}) for run in runs]

@@ -24,7 +24,7 @@ from sharded_cases import local, probe
 from sharded_training import OPTIONS, Note, callback, fit
 
 from cam_callbacks import CAMCallback
-from cam_callbacks.replay import replay
+from cam_callbacks.replaying import replay
 
 
 class Averaged(pl.Callback):

@@ -27,7 +27,7 @@ from pytorch_lightning.strategies import FSDPStrategy, ModelParallelStrategy
 from sharded_cases import BLOCKS, ENGINE, config, probe, state_of
 
 from cam_callbacks import CAMCallback
-from cam_callbacks.replay import replay
+from cam_callbacks.replaying import replay
 
 OPTIONS: dict[str, Any] = {"methods": ("eigencam", "gradcam"), "batch_size": 2, "exchange_pairs": 2}
 

@@ -68,8 +68,8 @@ def test_a_training_shows_its_looks_there(package, tmp_path):
     shown = [row for row in rows if "cam/gradcam/sheet" in row]
     drawing, sheet = Drawing(watch.store), shown[1]["files"] / shown[1]["cam/gradcam/sheet"]["path"]
     assert sheet.read_bytes() == encode_jpeg(drawing.sheet(watch.store[1], *drawing.series[0]))
-    axes = {metric.name: metric.step_metric for metric in kinds(tmp_path, "metric") if metric.name.startswith("cam/")}
-    assert axes == {f"cam/gradcam/{name}": "cam/epoch" for name in (*PICTURES, "film_strip")}
+    ours = {metric.name for metric in kinds(tmp_path, "metric") if metric.step_metric == "cam/epoch"}
+    assert ours == {f"cam/gradcam/{name}" for name in (*PICTURES, "film_strip")}  # the numbers' are Lightning's
     numbers = [row for row in rows if "cam/entropy/gradcam" in row]
     assert [row["cam/entropy/gradcam"] for row in numbers] == pytest.approx(
         [record.metrics["cam/entropy/gradcam"] for record in watch.store], rel=1e-5
@@ -132,7 +132,8 @@ def test_any_image_id_is_a_picture_inside_the_run(tmp_path):
 
 
 def test_a_killed_training_is_delivered_later_and_nothing_twice(tmp_path):
-    """Look 0 was taken, look 1 was on its way, look 2 was being written."""
+    """Look 0 was taken, look 1 was on its way, look 2 was being written. W&B writes its file every some seconds; before 0.31 that
+    of a small run at its end, so that what it had taken dies with it."""
     (tmp_path / "train.py").write_text(
         f"""
 import os, signal, sys, time
@@ -143,11 +144,12 @@ from pytorch_lightning.loggers import WandbLogger
 from cam_callbacks.loggers import WandbSink
 deliver = WandbSink.deliver
 WandbSink.deliver = lambda sink, record, drawing: time.sleep(600) if record.look else deliver(sink, record, drawing)
-replace = os.replace
+replace, began = os.replace, time.monotonic()
 def killing(source, target):
     while "look-000002" in str(target):
         written = any(b"cam/gradcam/sheet" in file.read_bytes() for file in Path().rglob("*.wandb"))
-        if written and Path("records/delivered.json").exists():  # W&B writes its file every some seconds
+        if Path("records/delivered.json").exists() and (written or time.monotonic() > began + 20):
+            Path("written" if written else "in W&B's memory").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.1)
     replace(source, target)
@@ -165,5 +167,10 @@ t.train("pytorch_lightning", WandbLogger(save_dir=".", offline=True, id="abc"), 
         assert f"{delivered} looks delivered to wandb:abc" in synced.stdout, synced.stderr
         assert len(list(tmp_path.glob("wandb/offline-run-*-abc"))) == 2
     rows = history(tmp_path)
-    strip = {("cam/gradcam/film_strip", 1): 1}
-    assert pictures(rows) == {(f"cam/gradcam/{name}", epoch): 1 for name in PICTURES for epoch in range(2)} | strip
+    strip, first = {("cam/gradcam/film_strip", 1): 1}, 0 if (tmp_path / "written").exists() else 1
+    assert (
+        pictures(rows) == {(f"cam/gradcam/{name}", epoch): 1 for name in PICTURES for epoch in range(first, 2)} | strip
+    )
+    import wandb
+
+    assert first == 0 or tuple(map(int, wandb.__version__.split(".")[:2])) < (0, 31)

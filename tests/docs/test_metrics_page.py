@@ -49,7 +49,5 @@ def test_the_page_shows_the_pictures_that_the_script_draws(pictures, tmp_path):
     pictures.draw(pictures.shape(), tmp_path / "shape.png")
     shown = re.findall(r"!\[[^\]]{40,}\]\(metrics/(\w+)\.png\)", PAGE)
     assert shown == list(pictures.GROUPS)
-    assert (
-        np.asarray(Image.open(tmp_path / "shape.png")).shape
-        == np.asarray(Image.open(pictures.FOLDER / "shape.png")).shape
-    )
+    drawn, kept = (Image.open(folder / "shape.png").size for folder in (tmp_path, pictures.FOLDER))
+    assert np.abs(np.subtract(drawn, kept)).max() <= 2  # versions of matplotlib round a title's height

@@ -86,7 +86,8 @@ def test_a_storey_of_the_house_stands_on_those_below(site):
     together = {"cam_callbacks.delivery", "cam_callbacks.loggers"}  # which know each other
     for room, targets in found.items():
         assert all(floors[target] < floors[room] or {room, target} == together for target in targets), room
-    assert all(f'id="{room}"' in site.house.page() for room in found)
+    page = site.house.page()
+    assert all(f'id="{room}"' in page for room in found)
 
 
 @pytest.mark.parametrize(

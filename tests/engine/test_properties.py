@@ -169,7 +169,8 @@ def test_a_mirrored_image_has_a_mirrored_map(case):
     before, after = explain(net, images, classes), explain(net, images.flip(3), classes)
     for name in ALL:
         if name not in ("smoothgradcam++", BORROWS):  # what they draw is not mirrored
-            assert_same(after[name], before[name].flip(2), name)
+            # The kernel of more than 96 cells is decomposed to a residual of 1e-6.
+            assert_same(after[name], before[name].flip(2), name, atol=1e-5 if name == "kpcacam" else 1e-6)
 
 
 @QUICK

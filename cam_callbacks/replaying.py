@@ -50,6 +50,11 @@ def replay(
         FileNotFoundError: No such checkpoint, or none in the folder.
         ValueError: A file that holds more than weights and plain values (it would have to be unpickled, which can run
             code), or weights that do not fit.
+
+    >>> from cam_callbacks import replay
+    >>> torch.save({"state_dict": model.state_dict(), "epoch": 7}, "epoch7.ckpt")
+    >>> [record.epoch for record in replay(model, ["epoch7.ckpt"], probe, methods="gradcam")]
+    [7]
     """
     paths = checkpoint_paths([checkpoints] if isinstance(checkpoints, (str, os.PathLike)) else checkpoints)
     monitor = CAMMonitor(probe, folder=folder, **options)
