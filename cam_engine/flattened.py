@@ -122,6 +122,7 @@ class Flattened:
         owners = {id(module): module for flat in flats for _, module, _ in flat._param_infos}
         self._attributes += [_Kept(module._parameters) for module in owners.values()]
         self._views = [(m, n, vars(m)[n]) for flat in flats for n, m, _ in flat._param_infos if n in vars(m)]
+        self._registered = {id(hook) for flat in flats for hook in _post_backward_hooks(flat)}
         tensors = [t for flat in flats for t in (flat, *(flat._params or ()), *(flat._shared_params or ()))]
         self._gradients = [(tensor, tensor.grad, tensor.requires_grad) for tensor in tensors]
         for tensor in tensors:
@@ -134,8 +135,9 @@ class Flattened:
         for unit in self._units:  # what was to be gathered ahead when a process failed
             unit._device_handle.current_stream().wait_stream(unit._unshard_stream)
         for handle in self._handles:
-            for hook in getattr(handle.flat_param, "_post_backward_hook_state", ())[-1:]:
-                hook.remove()
+            for hook in _post_backward_hooks(handle.flat_param):
+                if id(hook) not in self._registered:  # by a forward of the training, whose backward is still to come
+                    hook.remove()
             handle._training_state = type(handle._training_state).IDLE
             handle.reshard(handle.uses_sharded_strategy)
             handle.post_reshard()
@@ -187,6 +189,10 @@ def _units_in(model: nn.Module) -> Iterator[Any]:
 def _handles_of(unit: Any) -> list[Any]:
     """Of a unit, and of those around it that gather ahead with it, once they have met in a forward."""
     return [handle for handle in (unit._handle, *unit._exec_order_data.all_handles) if handle is not None]
+
+
+def _post_backward_hooks(flat: Any) -> tuple[Any, ...]:
+    return getattr(flat, "_post_backward_hook_state", ())[-1:]
 
 
 def _is_gathered(handle: Any) -> bool:

@@ -96,7 +96,7 @@ def _is_plain(tensor: Tensor) -> bool:
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
     """Do two dense tensors of one dtype and shape hold the same bits? NaNs and signed zeros are told apart."""
-    first, second = (t.resolve_conj().resolve_neg().reshape(-1) for t in (one, other))
+    first, second = (t.resolve_conj().resolve_neg().reshape(-1).contiguous() for t in (one, other))
     size = first.element_size()
     wide = all(n * size % 8 == 0 for n in (first.numel(), first.storage_offset(), second.storage_offset()))
     numbers = torch.int64 if wide else torch.uint8  # torch compares the wide ones four times as fast

@@ -15,6 +15,15 @@ from torch import Tensor, nn
 
 from cam_engine.flattened import whole_of
 
+# What is called and read here of DeepSpeed's gathering, as it stands in the version that this was written for.
+_VERSION = "0.19"
+_OF_COORDINATOR = (
+    "_clean_inflight_param_registry",
+    "_invalidate_trace",
+    "is_invalid_trace",
+    "release_backward_leftovers",
+)
+_HOOKS = "deepspeed.runtime.zero.parameter_offload"
 _OF_BACKWARD = ("applied_pre_backward_ref_cnt", "ds_grads_remaining")  # what each module counts
 
 
@@ -27,12 +36,23 @@ def refuse_unknown(model: nn.Module) -> None:
     """Refuse a model whose parameters an engine spreads that is not known.
 
     Raises:
-        ValueError: It is one.
+        ValueError: It is one, or DeepSpeed is of a version that works otherwise inside.
     """
-    if is_partitioned(model) and _offload_of(model) is None:
+    if not is_partitioned(model):
+        return
+    offload = _offload_of(model)
+    if offload is None:
         raise ValueError(
             f"DeepSpeed's ZeRO-3 spreads the parameters of {type(model).__name__}: hand over the engine, what "
             "deepspeed.initialize returned, and not a module of its own."
+        )
+    needed = [(offload.param_coordinator, name) for name in _OF_COORDINATOR]
+    needed += [(sys.modules[_HOOKS], "FWD_MODULE_STACK")]
+    needed += [(module, "ds_recompute_parameters") for module in offload.module.modules()]
+    if missing := next((name for of, name in needed if not hasattr(of, name)), None):
+        raise ValueError(
+            f"DeepSpeed {sys.modules['deepspeed'].__version__} has no {missing}, which a look at a model under ZeRO-3 needs: "
+            f"install deepspeed {_VERSION}."
         )
 
 
@@ -100,5 +120,5 @@ def _offload_of(model: nn.Module) -> Any:
 
 def _running() -> list[Any]:
     """The modules whose forward has begun and not ended, outermost first."""
-    stack: list[Any] = sys.modules["deepspeed.runtime.zero.parameter_offload"].FWD_MODULE_STACK
+    stack: list[Any] = sys.modules[_HOOKS].FWD_MODULE_STACK
     return stack

@@ -93,19 +93,23 @@ class Rescorer:
         A model in which something passes by the layer would mix the two batches; the few images are of a number that fits
         neither one image nor the batch, so that this is an error and not a broadcast.
         """
-        if self.few_images:
+        while self.few_images:
             few = _cycled(self.images, next(n for n in (2, 3) if n != len(activation)))
             # A copy, for an in-place layer may change what it is given before something further down fails.
-            layout = torch.channels_last if self.channels_last and activation.ndim == 4 else torch.preserve_format
-            copy = activation.clone(memory_format=layout)
+            rearranged = self.channels_last and activation.ndim == 4
+            copy = activation.clone(memory_format=torch.channels_last if rearranged else torch.preserve_format)
             try:
                 outputs = replay(self.model, few, layer, captured, copy, forward=self.forward)
                 if all(len(t) == len(activation) for _, t in _tree.tensors(outputs) if t.ndim):
                     return outputs
+                rearranged = False  # that is not what failed
             except (RuntimeError, ValueError, IndexError) as error:
                 if out_of_memory(error):
                     raise
-            self.few_images = False
+            if rearranged:
+                self.channels_last = False
+            else:
+                self.few_images = False
         images = self.images.repeat_interleave(len(activation) // len(self.images), 0)
         return replay(self.model, images, layer, captured, activation, forward=self.forward)
 

@@ -45,7 +45,7 @@ def is_spread_type(kind: type) -> bool:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Does its forward take all processes: under ``fully_shard`` or FSDP1, or with tensor parallel layers?"""
+    """Does its forward take all processes: under ``fully_shard``, FSDP1 or ZeRO-3, or with tensor parallel layers?"""
     if not (dist.is_available() and dist.is_initialized()):
         return False
     return bool(_states(model) or units_of(model)) or any(

@@ -53,7 +53,8 @@ def executed(counts: list[dict]) -> tuple[np.ndarray, dict[int, bool]]:
 
 
 def functions_of(functions: dict[int, bool], where: np.ndarray) -> str:
-    inside = [ran for start, ran in functions.items() if start in set(where.tolist())]
+    places = set(where.tolist())
+    inside = [ran for start, ran in functions.items() if start in places]
     return f"{sum(inside)} of {len(inside)} functions"
 
 

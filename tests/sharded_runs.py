@@ -30,6 +30,30 @@ def assert_halved(ranks: list[Any]) -> None:
         assert all(size == 2 and difference < 1e-6 and exchanged for size, difference, exchanged in probes)
 
 
+def assert_failed_together(ranks: list[Any], cases: int) -> None:
+    """Of failing: the look ended on all ranks with the error of one, nothing was changed, and the next look is the same."""
+    for rank in ranks:
+        assert len(rank) == cases
+        for case, (message, changed, next_look) in rank.items():
+            assert f"on rank {case[0]}" in message and "ZeroDivisionError" in message, (case, message)
+            assert changed == [] and next_look == 0
+
+
+def assert_never_changed(ranks: list[Any], settings: int) -> None:
+    """Of unchanged: in no setting does anything differ from a training without looks at any moment."""
+    for rank in ranks:
+        assert len(rank) == settings
+        for setting, moments in rank.items():
+            assert not any(moments), (setting, moments)
+
+
+def assert_rests(ranks: list[Any]) -> None:
+    """Of silent: the looks ended in time, said so on rank 0, and the model is as it was."""
+    for answer in ranks:
+        assert answer["resting"] and answer["seconds"] < 60 and answer["same"]
+    assert "did not answer within 4 s" in ranks[0]["said"]
+
+
 def launched(script: Path, out: Path, *arguments: str, ranks: int = 2) -> list[dict[str, Any]]:
     """What each rank of ``script OUT …`` wrote down in ``OUT-<rank>.json``."""
     command = [sys.executable, str(script), str(out), *arguments]

@@ -1,7 +1,7 @@
 """Runs cases on several processes, over gloo.
 
-Run as a script: ``sharded_main.py PROCESSES OUT CASE …`` writes to OUT, for each case, the answers of all ranks. ``fsdp1:CASE`` is
-the case under FSDP1 in place of FSDP2.
+Run as a script: ``sharded_main.py PROCESSES OUT CASE …`` writes to OUT, for each case, the answers of all ranks. ``fsdp1:CASE`` and
+``zero3:CASE`` are the case under FSDP1 and DeepSpeed's ZeRO-3 in place of FSDP2.
 """
 
 from __future__ import annotations

@@ -84,17 +84,17 @@ def test_what_a_look_costs_is_logged(fit):
     assert 0 < float(trainer.callback_metrics["cam/overhead"]) <= 1
 
 
-def test_a_strategy_that_spreads_parameters_is_left_alone(fit, pl, monkeypatch):
-    """Its place is taken by one of the same name on one process: the real ones need several devices."""
+def test_a_strategy_that_is_not_looked_at_is_left_alone(fit, pl, monkeypatch):
+    """Its place is taken by one of the same name on one process: the real one needs a TPU."""
     from pytorch_lightning.strategies import SingleDeviceStrategy
 
-    class FSDPStrategy(SingleDeviceStrategy):
+    class XLAStrategy(SingleDeviceStrategy):
         pass
 
     stop = pl("pytorch_lightning").callbacks.EarlyStopping("cam/entropy/gradcam", patience=50)
     callback = CAMCallback()
-    with pytest.warns(UserWarning, match="does not look in this training: FSDPStrategy spreads") as caught:
-        trainer = fit(stop, callback, epochs=2, strategy=FSDPStrategy(torch.device("cpu")))
+    with pytest.warns(UserWarning, match="does not look in this training: under XLAStrategy") as caught:
+        trainer = fit(stop, callback, epochs=2, strategy=XLAStrategy(torch.device("cpu")))
     assert trainer.current_epoch == 2 and callback.store is None and callback.failed_looks == 0
     assert sum("does not look" in str(w.message) for w in caught) == 1
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from sharded_runs import answered, assert_halved
+from sharded_runs import answered, assert_failed_together, assert_halved, assert_never_changed, assert_rests
 
 from cam_callbacks import CAMMonitor, ProbeSet
 from cam_callbacks.lightning_trainer import not_looked_at
@@ -108,18 +108,13 @@ def test_a_look_gathers_no_more_parameters_at_once_than_a_training_step(equal):
 def test_the_training_is_never_changed(tmp_path, engine):
     """Shards, gradients, optimizer, buffers, modes, random streams, and which parameters are gathered when: under mixed precision,
     offloading (FSDP2), checkpointed and compiled blocks, and in the middle of an accumulation, inside of ``no_sync`` too."""
-    for rank in answered(tmp_path, 2, f"{engine}:unchanged")[f"{engine}:unchanged"]:
-        assert len(rank) == (8 if engine == "fsdp2" else 10)
-        for setting, moments in rank.items():
-            assert not any(moments), (setting, moments)
+    assert_never_changed(
+        answered(tmp_path, 2, f"{engine}:unchanged")[f"{engine}:unchanged"], 8 if engine == "fsdp2" else 10
+    )
 
 
 def test_an_error_on_one_rank_ends_the_look_on_all_and_nothing_else(failures):
-    for rank in failures["failing"]:
-        assert len(rank) == 9
-        for case, (message, changed, next_look) in rank.items():
-            assert f"on rank {case[0]}" in message and "ZeroDivisionError" in message, (case, message)
-            assert changed == [] and next_look == 0
+    assert_failed_together(failures["failing"], 9)
 
 
 @pytest.mark.soak
@@ -131,10 +126,9 @@ def test_four_processes(tmp_path, engine):
     answers = {case.partition(":")[2]: of for case, of in answered(tmp_path, 4, *cases, timeout=800).items()}
     for answer in answers["same"]:
         assert answer["maps"] < 1e-6 and answer["metrics"] == []
+    assert_failed_together(answers["failing"], 17)
     for rank in answers["failing"]:
-        assert len(rank) == 17 and {case[0] for case in rank} == {"0", "1", "2", "3"}
-        for case, (message, changed, next_look) in rank.items():
-            assert f"on rank {case[0]}" in message and changed == [] and next_look == 0, (case, message)
+        assert {case[0] for case in rank} == {"0", "1", "2", "3"}
     assert_halved(answers["out_of_memory"])
 
 
@@ -151,7 +145,4 @@ def test_processes_that_do_different_things_fail_instead_of_waiting(failures):
 
 @pytest.mark.parametrize("engine", ["fsdp2", pytest.param("fsdp1", marks=pytest.mark.soak)])
 def test_a_process_that_is_silent_ends_the_looks_of_the_others_in_bounded_time(tmp_path, engine):
-    answers = answered(tmp_path, 2, f"{engine}:silent")[f"{engine}:silent"]
-    for answer in answers:
-        assert answer["resting"] and answer["seconds"] < 60 and answer["same"]
-    assert "did not answer within 4 s" in answers[0]["said"]  # rank 0 tells
+    assert_rests(answered(tmp_path, 2, f"{engine}:silent")[f"{engine}:silent"])

@@ -237,6 +237,19 @@ def test_ablation_runs_the_layers_before_its_own_on_a_few_images_only(cnn, photo
     assert {count for name, count, _ in replayed if name in ("stage2", "pool", "head")} == {32}
 
 
+def test_ablation_of_a_model_that_views_contiguous_tensors_still_skips_the_layers_before(photos):
+    copying, viewing = Views(copies=True), Views(copies=False)
+    viewing.load_state_dict(copying.state_dict())
+    images, before = photos[:2].contiguous(), []
+    viewing.layer.register_forward_pre_hook(lambda _, given: before.append(len(given[0])))
+    expected, found = (
+        CAM(net, "ablationcam", "layer", batch_size=8, progress=False)(images, 1) for net in (copying, viewing)
+    )
+    torch.testing.assert_close(found["ablationcam"], expected["ablationcam"], atol=1e-5, rtol=1e-5)
+    assert before[0] == 2 and len(before) == 4  # the images; two chunks of variants, the first of them once more
+    assert set(before[1:]) <= {2, 3}
+
+
 class Skips(nn.Module):
     """Something passes by the layer, as in a U-Net: joined behind it by concatenation or by addition."""
 

@@ -2,12 +2,20 @@
 
 from pathlib import Path
 
+import deepspeed  # noqa: F401  # of requirements-peers.txt: without it nothing here would be tested
 import pytest
-from sharded_runs import answered, assert_halved, assert_same_records, launched
+from sharded_runs import (
+    answered,
+    assert_failed_together,
+    assert_halved,
+    assert_never_changed,
+    assert_rests,
+    assert_same_records,
+    launched,
+)
 
 from cam_callbacks import RecordStore
 
-pytest.importorskip("deepspeed")
 CALLBACKS = Path(__file__).parents[1] / "callbacks"
 
 
@@ -48,18 +56,11 @@ def test_a_look_gathers_no_more_parameters_at_once_than_a_training_step(equal):
 def test_the_training_is_never_changed(tmp_path):
     """Shards, gradients, optimizer, buffers, modes, random streams, what is gathered, and how far DeepSpeed is in what it has
     learned to gather ahead: with small parameters that stay, in bfloat16, offloaded, checkpointed, and in an accumulation."""
-    for rank in answered(tmp_path, 2, "zero3:unchanged")["zero3:unchanged"]:
-        assert len(rank) == 7
-        for setting, moments in rank.items():
-            assert not any(moments), (setting, moments)
+    assert_never_changed(answered(tmp_path, 2, "zero3:unchanged")["zero3:unchanged"], 7)
 
 
 def test_an_error_on_one_rank_ends_the_look_on_all_and_nothing_else(failures):
-    for rank in failures["failing"]:
-        assert len(rank) == 9
-        for case, (message, changed, next_look) in rank.items():
-            assert f"on rank {case[0]}" in message and "ZeroDivisionError" in message, (case, message)
-            assert changed == [] and next_look == 0
+    assert_failed_together(failures["failing"], 9)
 
 
 def test_memory_that_runs_out_on_one_rank_halves_the_batches_of_all(failures):
@@ -74,8 +75,7 @@ def test_processes_that_do_different_things_fail_instead_of_waiting(failures):
 
 
 def test_a_process_that_is_silent_ends_the_looks_of_the_others_in_bounded_time(failures):
-    for answer in failures["silent"]:
-        assert answer["resting"] and answer["seconds"] < 60 and answer["same"]
+    assert_rests(failures["silent"])
 
 
 def test_a_training_in_lightning_is_bit_identical_and_looked_at_as_in_one_process(trained):
