@@ -498,6 +498,22 @@ def test_no_trace_when_a_layer_has_no_grid(busy_net, photos):
     assert_unchanged(before, snapshot(busy_net))
 
 
+@pytest.mark.parametrize(
+    "buffer", [torch.arange(6.0)[::2], torch.arange(5.0)[1:], torch.ones(3, dtype=torch.bool), torch.tensor(2.0)]
+)
+def test_a_buffer_that_the_forward_writes_to_is_put_back_however_it_lies(cnn, photos, buffer):
+    before = buffer.clone()
+    cnn.register_buffer("kept", buffer)
+
+    def write(*_):
+        buffer.zero_()
+
+    handle = cnn.register_forward_pre_hook(write)
+    CAM(cnn, "gradcam", progress=False)(photos, 1)
+    handle.remove()
+    assert cnn.kept is buffer and torch.equal(buffer, before)
+
+
 def test_a_buffer_that_the_forward_assigns_anew_is_put_back(cnn, photos):
     class Counting(nn.Module):
         def __init__(self):
