@@ -97,8 +97,17 @@ class Plan:
 
 def network_of(model: nn.Module) -> nn.Module:
     """The network in what ``deepspeed.initialize`` returned; and in what ``fabric.setup`` did, where FSDP1 or DeepSpeed wrapped it,
-    for a backward through that is Fabric's to begin."""
+    for a backward through that is Fabric's to begin.
+
+    Raises:
+        TypeError: It is no module, such as a stage of a pipeline.
+    """
     kind = type(model).__name__
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"a look takes a torch.nn.Module that maps images to outputs, got {kind}. A pipeline's stage is none by itself: "
+            "cam-callbacks replay looks at checkpoints of the whole."
+        )
     around: Any = model._forward_module if kind == "_FabricModule" else model
     network: Any = model.module if kind in ("_FabricModule", "DeepSpeedEngine") else model
     if network is model or not (units_of(around) or is_partitioned(around)):

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
+from torch.distributed.pipelining import PipelineStage
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
@@ -267,8 +268,11 @@ def same_of_a_unit_inside() -> Any:
         whole.eval()(images)
     answer = compared(whole.module[0], looks=1)
     whole.train()
-    step(whole, None, images, labels)  # the training goes on
-    return answer
+    step(whole, None, images, labels)  # the training goes on, as one without a look
+    alone = flattened(nn.Sequential(flattened(trained()), nn.Identity()), ())
+    step(alone.train(), None, images, labels)
+    pairs = zip(whole.parameters(), alone.parameters(), strict=True)
+    return answer | {"gradients": all(torch.equal(a.grad, b.grad) for a, b in pairs if b.grad is not None)}
 
 
 class Tokens(nn.Module):
@@ -332,9 +336,10 @@ def refused() -> Any:
     part = nn.Sequential(each(trained(), (3,)), nn.Identity())
     fully_shard(part)(conftest.blobs().tensors[0][:2])
     pieces = [flattened(nn.Sequential(trained()), (), use_orig_params=original)[0] for original in (True, False)]
-    for model in (*pieces, part[0]):
+    stage = PipelineStage(trained(), dist.get_rank(), dist.get_world_size(), torch.device("cpu"))
+    for model in (*pieces, part[0], stage):
         try:
             monitor().look(model)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, TypeError, ValueError) as error:
             said.append(str(error))
     return said

@@ -51,7 +51,7 @@ def test_maps_and_numbers_equal_those_of_the_whole_model(equal):
 
 def test_a_unit_of_fsdp1_inside_of_another_is_looked_at_by_itself(looks):
     for answer in looks["fsdp1:same_of_a_unit_inside"]:
-        assert answer["maps"] < 1e-6 and answer["metrics"] == []
+        assert answer["maps"] < 1e-6 and answer["metrics"] == [] and answer["gradients"]
 
 
 @pytest.mark.parametrize("layer", ["end", "put together"])
@@ -67,7 +67,8 @@ def test_a_layer_that_returns_only_a_part_on_each_process_is_refused(looks):
 
 
 def test_what_is_not_looked_at_is_refused_in_a_line_that_says_what_would_work(looks):
-    for *pieces, part in looks["refused"]:
+    for *pieces, part, stage in looks["refused"]:
+        assert "got PipelineStage" in stage and "cam-callbacks replay" in stage
         for piece in pieces:  # with original parameters, and without
             assert "FSDP1 flattened the parameters" in piece and "what FullyShardedDataParallel returned" in piece
         assert "call fully_shard on it too" in part
