@@ -6,9 +6,10 @@ import inspect
 import sys
 from pathlib import Path
 
+before = list(sys.path)  # tests/models has a works_with too
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 site, shared = (importlib.import_module(name) for name in ("site_pages", "example_setup"))
-sys.path.pop(0)
+sys.path[:] = before
 
 # Their libraries are in .venv-peers alone: tests/models/test_examples.py runs these.
 ELSEWHERE = ("cam_callbacks.transformers", "cam_callbacks.ultralytics")
