@@ -23,7 +23,8 @@ IDS = ["zero", "NaN", "below the floor", "negative", "one inf", "one -inf", "one
 def test_a_distribution_is_the_relu_over_its_sum(m):
     p = metrics.distributions(m)
     positive = np.where(m > 0, m, 0)
-    np.testing.assert_allclose(p, positive / positive.sum((1, 2), keepdims=True), rtol=1e-12, atol=1e-300)  # below, float64 has fewer digits
+    expected = positive / positive.sum((1, 2), keepdims=True)
+    np.testing.assert_allclose(p, expected, rtol=1e-12, atol=1e-300)  # below, float64 has fewer digits
     np.testing.assert_allclose(p.sum((1, 2)), 1)
 
 
