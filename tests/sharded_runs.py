@@ -30,6 +30,18 @@ def assert_halved(ranks: list[Any]) -> None:
         assert all(size == 2 and difference < 1e-6 and exchanged for size, difference, exchanged in probes)
 
 
+def assert_variants_halved(ranks: list[Any]) -> None:
+    """Of out_of_memory_of_variants: one variant at once in the end, the maps of one process, and so the next look."""
+    for most, difference, next_look in ranks:
+        assert most == 1 and difference < 1e-6 and next_look == 0
+
+
+def assert_told_apart(ranks: list[Any]) -> None:
+    """Of out_of_step: an error instead of a wait, and the next look is the same."""
+    for message, next_look in ranks:
+        assert "different collective calls" in message and next_look == 0
+
+
 def assert_failed_together(ranks: list[Any], cases: int) -> None:
     """Of failing: the look ended on all ranks with the error of one, nothing was changed, and the next look is the same."""
     for rank in ranks:
