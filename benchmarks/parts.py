@@ -95,7 +95,7 @@ def measured(repeats: int) -> dict[str, float]:
         found["drawing, once for all loggers"] = best(draw_all)
         board.deliver(record, drawings[-1])
         server.deliver(record, drawings[-1])
-        found["TensorBoard: JPEG, event file"] = best(lambda: board.deliver(record, drawings[-1]))
+        found["TensorBoard: WebP, event file"] = best(lambda: board.deliver(record, drawings[-1]))
         found["MLflow: PNG, files, calls"] = best(lambda: server.deliver(record, drawings[-1]))
         return found
 

@@ -16,11 +16,12 @@ from cam_callbacks.keys import metric_key, per_image_key, plain_key, series_name
 from cam_callbacks.picture_step import picture_step
 from cam_callbacks.records import Record, RecordError, RecordStore
 from cam_engine.metrics import jensen_shannon
-from cam_engine.render import Tile, above, contact_sheet, film_strip, focus_wall, panel, under_focus
+from cam_engine.render import Tile, above, contact_sheet, encode_webp, film_strip, focus_wall, panel, under_focus
 
 Picture = NDArray[np.uint8]
 
-PANEL, TILE = 144, 112  # pixels that a panel's and a sheet's pictures have at least: small, for there are many
+# Pixels of a picture's longer side, of a panel's at least: small, for there are many.
+PANEL, TILE, STRIP_TILE = 144, 104, 72
 STRIP_LOOKS = 36  # what a film strip has room for
 KEPT = 2  # looks whose pictures are kept for the next logger
 MOST_KEPT = 32 << 20  # bytes of one look's pictures
@@ -40,7 +41,8 @@ class Drawing:
         self.store = store
         self.max_images = max_images
         self._lock = threading.RLock()
-        self._drawn: dict[int, dict[Any, Any]] = {}  # of the last looks, what is drawn of each
+        self._drawn: dict[int, dict[Any, Picture]] = {}  # of the last looks, what is drawn of each
+        self._webp: dict[int, dict[int, bytes]] = {}  # of these pictures, by their id
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -84,7 +86,8 @@ class Drawing:
 
     def panel(self, record: Record, method: str, layer: str, index: int) -> Picture:
         """One probe image at one look: overlay, label, prediction, confidence and epoch; the sheet has the legend."""
-        title = f"{self._series_title(method, layer)} · epoch {record.epoch}"
+        series = method if len(self.manifest["layers"]) == 1 else self._series_title(method, layer)
+        title = f"{series} · epoch {record.epoch}"  # short, as the picture is small
         return self._once(
             record.look,
             (method, layer, index),
@@ -95,12 +98,24 @@ class Drawing:
         """All drawn probe images at one look."""
         return self._once(record.look, (method, layer), lambda: self._sheet(record, method, layer))
 
+    def webp(self, record: Record, picture: Picture) -> bytes:
+        """A picture of one look as the bytes of a WebP file, encoded once for all loggers."""
+        with self._lock:
+            drawn = self._drawn.get(record.look, {})
+            if not any(picture is kept for kept in drawn.values()):  # one that is let go leaves its id to another
+                return encode_webp(picture)
+            encoded = self._webp.setdefault(record.look, {})
+            if id(picture) not in encoded:
+                encoded[id(picture)] = encode_webp(picture)
+            return encoded[id(picture)]
+
     def _once(self, look: int, key: Any, draw: Callable[[], Picture]) -> Picture:
         """What was drawn of a look, or is now; another thread that wants the same waits for it."""
         with self._lock:
             drawn = self._drawn.setdefault(look, {})
             for old in list(self._drawn)[:-KEPT]:
                 del self._drawn[old]
+                self._webp.pop(old, None)
             if key in drawn:
                 return drawn[key]
             picture = draw()
@@ -109,7 +124,7 @@ class Drawing:
             return picture
 
     def _sheet(self, record: Record, method: str, layer: str) -> Picture:
-        tiles = [self.tile(record, method, layer, index) for index in self.drawn_images]
+        tiles = [self.tile(record, method, layer, index, short=True) for index in self.drawn_images]
         key = metric_key("drift_ref", method, layer, self.manifest["layers"], self.manifest.get("name"))
         drift = record.metrics.get(key, float("nan"))
         title = f"{self._series_title(method, layer)} · epoch {record.epoch} · drift {drift:.3f}"
@@ -171,6 +186,10 @@ class Drawing:
 
     def strip(self, records: Sequence[Record], method: str, layer: str) -> Picture:
         """Probe images down, epochs across, worst drift first."""
+        key = ("strip", method, layer, *(record.look for record in records))
+        return self._once(records[-1].look, key, lambda: self._strip(records, method, layer))
+
+    def _strip(self, records: Sequence[Record], method: str, layer: str) -> Picture:
         rows = self.worst_drift(records, method, layer)
         total = len(records[-1].maps[method, layer])
         note = f"{f'{len(rows)} of ' if len(rows) < total else ''}{total} probe images, largest drift first"
@@ -183,6 +202,7 @@ class Drawing:
             column_labels=[self._column(record, records) for record in records],
             title=f"{self._series_title(method, layer)} · {self.manifest['run']}",
             note=note,
+            tile_size=STRIP_TILE,
         )
 
     def worst_drift(self, records: Sequence[Record], method: str, layer: str) -> list[int]:
@@ -195,14 +215,14 @@ class Drawing:
         order = np.argsort(-np.nan_to_num(drift, nan=-1.0), kind="stable")
         return [int(i) for i in order[: self.max_images]]
 
-    def tile(self, record: Record, method: str, layer: str, index: int) -> Tile:
-        """What :mod:`cam_engine.render` draws of one image at one look."""
+    def tile(self, record: Record, method: str, layer: str, index: int, short: bool = False) -> Tile:
+        """What :mod:`cam_engine.render` draws of one image at one look; with a short caption if there is little room."""
         masks, nuisance = self.probe.get("masks"), self.probe.get("nuisance")
         said = Caption(self.manifest, self.probe, record)
         return Tile(
             image=self.probe["pictures"][index],
             heatmap=record.maps[method, layer][index],
-            caption=(self.label(index), *said.lines(index)),
+            caption=(self.label(index), *said.lines(index, short)),
             wrong=said.wrong(index),
             masks=None if masks is None else masks[index],
             nuisance=None if nuisance is None else nuisance[index],

@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 from cam_callbacks.compare.verdict import verdict_of
 from cam_callbacks.delivery.sink import Moved, SinkOptions
-from cam_callbacks.drawing import Drawing, Picture
+from cam_callbacks.drawing import Drawing
 from cam_callbacks.loggers.safe_names import safe_key, safe_name
 from cam_callbacks.mlflow_server import check_reachable, check_run, check_sent, without_password
 from cam_callbacks.records import MANIFEST, PROBE, Record, RecordStore
-from cam_engine.render import encode_png, encode_webp, shrunk, write_png
+from cam_engine.render import encode_png, shrunk, write_png
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ class MLflowSink:
     def _draw(self, record: Record, drawing: Drawing) -> None:
         if not drawing.series:
             return
-        self._log_images(drawing.panels(record), drawing.step(record), record.time)
+        self._log_images(record, drawing)
         method, layer = drawing.series[-1]
         self._log_picture(drawing.latest(record, method, layer), f"{_root(drawing)}_latest.png")
 
@@ -208,19 +208,21 @@ class MLflowSink:
             log.info("cam-callbacks: the run's description is left as it is (%s)", error)
             return None
 
-    def _log_images(self, pictures: Iterable[tuple[str, Picture]], step: int, time: float) -> None:
-        """Stepped images, as ``client.log_image`` names and encodes them (a PNG, and a WebP as its thumbnail), in one call.
+    def _log_images(self, record: Record, drawing: Drawing) -> None:
+        """Panels as stepped images, named and encoded as by ``client.log_image`` (a PNG, and a WebP as its thumbnail), in one call.
 
         That call would encode each by Pillow, at several times the cost, and set a tag for each. A name depends on the look, and on
         the id that the training had for the run: logged again by a delivery that was interrupted, a file takes the place of itself.
         """
+        step, timestamp = drawing.step(record), int(record.time * 1000)
         run_id = self.address["run_id"] if self.address is not None else self.run_id
         with tempfile.TemporaryDirectory() as temporary:
-            for tag, picture in pictures:
+            for tag, picture in drawing.panels(record):
                 key = safe_key(tag).replace("/", "~")
-                name = f"{key}+step+{step}+timestamp+{int(time * 1000)}+{uuid.uuid5(NAMES, f'{run_id} {tag} {step}')}"
+                name = f"{key}+step+{step}+timestamp+{timestamp}+{uuid.uuid5(NAMES, f'{run_id} {tag} {step}')}"
                 (Path(temporary) / f"{name}.png").write_bytes(encode_png(picture))
-                (Path(temporary) / f"{name}+compressed.webp").write_bytes(encode_webp(shrunk(picture, THUMBNAIL)))
+                thumbnail = drawing.webp(record, shrunk(picture, THUMBNAIL))
+                (Path(temporary) / f"{name}+compressed.webp").write_bytes(thumbnail)
             self.client.log_artifacts(self.run_id, temporary, "images")
         if not self._has_images:
             self.client.set_tag(self.run_id, "mlflow.loggedImages", True)

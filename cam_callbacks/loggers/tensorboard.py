@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,11 @@ from cam_callbacks.delivery.sink import Moved, SinkOptions
 from cam_callbacks.drawing import Drawing, Picture
 from cam_callbacks.keys import plain_key
 from cam_callbacks.records import Record, RecordStore
-from cam_engine.render import encode_jpeg
+from cam_engine.render import encode_jpeg, encode_webp, levels_off
+
+# A panel is within so many levels of 255 of the drawing, on average. WebP halves the resolution of colours, which shows where they
+# change sharply: such a panel is a JPEG that does not. Views of many images together are WebPs.
+MOST_OFF = 2.0
 
 # The tab "Custom Scalars" shows the numbers that say most first; "Scalars" goes by the alphabet.
 CHARTS = {
@@ -87,12 +91,18 @@ class TensorBoardSink:
         if record.look % self.every_n_looks:
             return
         pictures = dict(drawing.panels(record))
+        panels = set(pictures)
         for method, layer in drawing.series:
             pictures[f"{drawing.tag(method, layer)}/sheet"] = drawing.sheet(record, method, layer)
             wall = drawing.wall(record, method, layer)
             if wall is not None:
                 pictures[f"{drawing.tag(method, layer)}/under_the_focus"] = wall
-        self._add(pictures, drawing.step(record))
+
+        def encoded(tag: str, picture: Picture) -> bytes:
+            data = drawing.webp(record, picture)
+            return encode_jpeg(picture) if tag in panels and levels_off(data, picture) >= MOST_OFF else data
+
+        self._add(pictures, drawing.step(record), encoded)
 
     def finish(self, store: RecordStore, drawing: Drawing) -> None:
         records = drawing.sampled()
@@ -102,9 +112,9 @@ class TensorBoardSink:
             f"{drawing.tag(method, layer)}/film_strip": drawing.strip(records, method, layer)
             for method, layer in drawing.series
         }
-        self._add(strips, drawing.step(records[-1]))
+        self._add(strips, drawing.step(records[-1]), lambda _, picture: encode_webp(picture))
 
-    def _add(self, pictures: Mapping[str, Picture], step: int) -> None:
+    def _add(self, pictures: Mapping[str, Picture], step: int, encoded: Callable[[str, Picture], bytes]) -> None:
         """All in one event, in the file as a whole or not at all; what an interrupted process left there is not repeated."""
         if self._there is None:
             self._there = pictures_in(Path(self.writer.log_dir))
@@ -115,14 +125,14 @@ class TensorBoardSink:
                     height=picture.shape[0],
                     width=picture.shape[1],
                     colorspace=3,
-                    encoded_image_string=encode_jpeg(picture),
+                    encoded_image_string=encoded(tag, picture),
                 ),
             )
             for tag, picture in pictures.items()
             if (tag, step) not in self._there
         ]
         if images:
-            # add_image would make PNGs, five times as large, whose checksum TensorBoard computes in Python.
+            # add_image would make PNGs, ten times as large, whose checksum TensorBoard computes in Python.
             self.writer._get_file_writer().add_summary(Summary(value=images), step)
             self.writer.flush()
 

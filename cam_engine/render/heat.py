@@ -131,7 +131,7 @@ def colorize(heatmap: ArrayLike, colormap: str = DEFAULT_COLORMAP) -> NDArray[np
             "scale with unit_scale first"
         )
     levels = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
-    return table[levels]
+    return np.take(table, levels, axis=0)
 
 
 def overlay(

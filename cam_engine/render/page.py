@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from cam_engine.render.heat import colorize, overlay
-from cam_engine.render.text import Font, font, shorten, wrap
+from cam_engine.render.text import STAMP_ROOM, Font, font, shorten, wrap, written
 from cam_engine.render.tiles import NUISANCE_COLOR, OUTLINE_CASING, TARGET_COLOR, Tile
 
 Color = tuple[int, int, int]
@@ -147,11 +147,14 @@ class Page:
         self._draw.line((x - half, y, x + half, y), fill=MUTED, width=self.style.px(1))
 
     def caption(self, corner: Point, tile: Tile, width: int) -> None:
-        """The tile's caption below its picture; red behind a cross where the prediction is wrong."""
+        """The tile's caption below its picture, behind a red cross where the prediction is wrong.
+
+        The words stay dark: red ones would need a picture's colours at full resolution to be legible, at twice the bytes.
+        """
         style = self.style
         for number, line in enumerate(tile.caption):
             left, top = corner[0], corner[1] + style.px(4) + number * style.line
-            color = WRONG if tile.wrong else MUTED if number else INK
+            color = MUTED if number else INK
             indent = 0
             if tile.wrong and number == 0:
                 indent = style.px(12)
@@ -192,8 +195,9 @@ class Page:
             self._draw.line((x - half, y - rise, x + half, y + rise), fill=WRONG, width=self.style.px(2))
 
     def _write(self, corner: Point, words: str, face: Font, color: Color, width: int, height: int) -> None:
-        left, middle = corner[0] + self.style.margin, corner[1] + self.style.margin + height / 2
-        self._draw.text((left, middle), shorten(words, face, width), font=face, fill=color, anchor="lm")
+        left, top = corner[0] + self.style.margin, corner[1] + self.style.margin
+        stamp = written(shorten(words, face, width), face, height)
+        self._canvas.paste(color, (left - STAMP_ROOM, top - STAMP_ROOM), stamp)
 
 
 def _flow(style: Style, items: Sequence[LegendItem], width: int) -> list[tuple[int, int]]:

@@ -7,12 +7,13 @@ import math
 import unicodedata
 from typing import TypeAlias
 
-from PIL import ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 SEPARATOR = " · "
 _ELLIPSIS = "…"
+STAMP_ROOM = 4  # pixels around a line, for what reaches beyond it
 _LONGEST = 4000  # characters; more can never be seen
 _SPELLED_OUT = {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d"}
 _SPELLED_OUT |= {"→": "->", "←": "<-", "×": "x", "—": "-", "–": "-", "“": '"', "”": '"', "‘": "'", "’": "'", "−": "-"}
@@ -42,6 +43,19 @@ def shorten(text: str, face: Font, width: float) -> str:
         if face.getlength(shorter) <= width:
             return shorter
     return _cut_middle(line, face, width)
+
+
+@functools.lru_cache(maxsize=1024)
+def written(line: str, face: Font, height: int) -> Image.Image:
+    """A line as a stamp, an "L" image to paste a colour through: ``height`` pixels high and as wide as the words, with
+    ``STAMP_ROOM`` on every side.
+
+    Rendering letters is the dearest part of a picture, and a look says the same of an image on several.
+    """
+    size = math.ceil(face.getlength(line)) + 2 * STAMP_ROOM, height + 2 * STAMP_ROOM
+    stamp = Image.new("L", size)
+    ImageDraw.Draw(stamp).text((STAMP_ROOM, STAMP_ROOM + height / 2), line, font=face, fill=255, anchor="lm")
+    return stamp
 
 
 def wrap(text: str, face: Font, width: float, lines: int) -> list[str]:

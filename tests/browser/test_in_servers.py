@@ -9,10 +9,11 @@ from urllib.parse import quote
 import pytest
 from mlflow import MlflowClient
 from script_coverage import counted
+from torch.utils.tensorboard import SummaryWriter
 
 from cam_callbacks.compare import compare_runs
 from cam_callbacks.drawing import Drawing
-from cam_callbacks.loggers import MLflowSink
+from cam_callbacks.loggers import MLflowSink, TensorBoardSink
 from cam_callbacks.records import RecordStore
 
 
@@ -74,6 +75,23 @@ def test_the_tab_in_tensorboard_shows_the_runs_and_follows_them(start_tensorboar
     tab.locator(".bar input").nth(1).uncheck()
     tab.locator(".note", has_text="Choose a run above").wait_for()
     assert [line for line in opened.trouble if "plugin/cam" in line or "Content Security" in line] == []
+
+
+def test_the_images_tab_of_tensorboard_shows_every_panel(start_tensorboard, folders, window, tmp_path):
+    """WebP pictures, which TensorBoard serves as bytes of no known type."""
+    store = RecordStore(folders[0])
+    sink = TensorBoardSink(SummaryWriter(str(tmp_path / "logs" / "clean")))
+    sink.deliver(store[-1], Drawing(store, 3))
+    address, _ = start_tensorboard(tmp_path / "logs")
+    opened = window(f"{address}/#images")
+    images = opened.page.locator("img[src*='individualImage']")
+    images.nth(len(store.manifest["methods"]) * (3 + 2) - 1).wait_for()  # and the sheet, and the crops under the focus
+    opened.page.wait_for_function(
+        "images => images.every(image => image.naturalWidth > 100)", arg=images.element_handles()
+    )
+    opened.page.screenshot(path=tmp_path / "images.png")
+    sources = images.evaluate_all("images => images.map(image => image.src)")  # a page of twelve
+    assert b"WEBP" in {opened.page.request.get(source).body()[8:12] for source in sources}
 
 
 def test_the_report_in_mlflows_artifact_pane(mlflow_server, folders, window, tmp_path):

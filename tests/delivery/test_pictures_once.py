@@ -66,14 +66,17 @@ def test_every_picture_is_drawn_once_for_all_loggers(store, tmp_path, flow, monk
 
         monkeypatch.setattr(drawing_module, name, counted)
 
-    for name in ("panel", "contact_sheet", "focus_wall"):
+    for name in ("panel", "contact_sheet", "focus_wall", "film_strip", "encode_webp"):
         count(name)
     sinks = [TensorBoardSink(SummaryWriter(str(tmp_path / n)), name=n) for n in ("a", "b")] + [MLflowSink(*flow)]
     delivery = Delivery(store, sinks, IMAGES)
     delivery.ledger.forget_from(0)
     delivery.offer()
     assert delivery.finish(60)
-    assert drawn == {"panel": 2 * METHODS * IMAGES, "contact_sheet": 2 * METHODS, "focus_wall": 2 * METHODS}
+    panels, views = 2 * METHODS * IMAGES, 2 * METHODS  # of two looks
+    assert drawn == {
+        "panel": panels, "contact_sheet": views, "focus_wall": views, "film_strip": METHODS, "encode_webp": panels + 2 * views,
+    }  # fmt: skip
     assert delivery.seconds > 0
     assert shown(tmp_path / "a").keys() == shown(tmp_path / "b").keys()
 
@@ -88,7 +91,21 @@ def test_a_picture_in_tensorboard_is_small_and_as_it_was_drawn(store, tmp_path):
         decoded = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB")).astype(int)
         assert decoded.shape == picture.shape == (event.height, event.width, 3)
         assert np.abs(decoded - picture).mean() < 2
-        assert len(event.encoded_image_string) < 20_000  # as a PNG of TensorBoard's own 60 to 90 kB
+        assert len(event.encoded_image_string) < 15_000  # as a PNG of TensorBoard's own 60 to 90 kB
+
+
+def test_a_panel_of_which_a_webp_would_blur_the_colours_is_a_jpeg(tmp_path):
+    smooth = torch.linspace(0, 1, 48).expand(3, 48, 48)
+    stripes = torch.zeros(3, 48, 48)
+    stripes[0, :, ::2], stripes[2, :, 1::2] = 1, 1  # red beside blue, as bright
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+    monitor = CAMMonitor(ProbeSet(torch.stack([smooth, stripes])), "eigencam", folder=tmp_path / "records")
+    record = monitor.look(net)
+    TensorBoardSink(SummaryWriter(str(tmp_path))).deliver(record, Drawing(monitor.store))
+    images = {tag.split("/")[-1]: image.encoded_image_string for tag, (image,) in shown(tmp_path).items()}
+    assert {name: Image.open(io.BytesIO(data)).format for name, data in images.items()} == {
+        "0": "WEBP", "1": "JPEG", "sheet": "WEBP", "under_the_focus": "WEBP",
+    }  # fmt: skip
 
 
 def test_a_delivery_that_is_repeated_shows_nothing_twice_in_tensorboard(store, tmp_path):

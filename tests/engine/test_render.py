@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import colormaps as matplotlib_colormaps
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from cam_engine import render
 from cam_engine.render import Tile, text
@@ -241,13 +241,15 @@ class TestPanel:
         assert 0 < changed.mean() < 0.05
         np.testing.assert_array_equal(plain[:100], marked[:100])
 
-    def test_a_wrong_prediction_is_red(self, heatmap):
+    def test_a_wrong_prediction_has_a_red_cross_before_it(self, heatmap):
         def red(wrong):
             panel = render.panel(Tile(flat(60), heatmap, ("cat · predicted dog",), wrong=wrong), legend=False)
-            return int((panel == render.page.WRONG).all(axis=2).sum())
+            return np.argwhere((panel == render.page.WRONG).all(axis=2))
 
-        assert red(False) == 0
-        assert red(True) > 30
+        assert len(red(False)) == 0
+        cross = red(True)
+        assert len(cross) > 10
+        assert np.ptp(cross, axis=0).max() < 10  # the words are dark
 
     @pytest.mark.parametrize("words", HOSTILE)
     def test_words_never_change_its_size(self, heatmap, words):
@@ -368,6 +370,19 @@ class TestText:
         assert (first, last) == ("gradcam", "epoch 12")
         assert layer.startswith("fea")
         assert "…" in layer
+
+    @pytest.mark.parametrize("height", [17, 20, 26])
+    @pytest.mark.parametrize("words", ["cat · predicted dog", "jÅgq|", "", "f"])
+    def test_a_stamp_is_the_line_as_pillow_writes_it_and_made_once(self, words, height):
+        face, room = text.font(12), text.STAMP_ROOM
+        plain = Image.new("RGB", (200, 60), "white")
+        ImageDraw.Draw(plain).text((20, 15 + height / 2), words, font=face, fill=(192, 22, 48), anchor="lm")
+        stamped = Image.new("RGB", (200, 60), "white")
+        stamped.paste((192, 22, 48), (20 - room, 15 - room), text.written(words, face, height))
+        np.testing.assert_array_equal(np.asarray(plain), np.asarray(stamped))
+        made = text.written.cache_info().misses
+        assert text.written(words, face, height) is text.written(words, face, height)
+        assert text.written.cache_info().misses == made
 
     def test_wrap_breaks_at_separators_without_leaving_them(self):
         assert text.wrap("digit 3 · drift 0.80", text.font(12), 60, 4) == ["digit 3", "drift 0.80"]
