@@ -21,7 +21,8 @@ class Exchanged:
     """The exchange tests of one look.
 
     ``pairs``: (P, 2) donor and receiver. ``whole``: what was counted for each part; ``of_maps``: for a part and a series.
-    ``share``: of the object, where both object and background were tested. ``seconds``: what it took, for so many ``forwards``.
+    ``share``: of the object, where both object and background were tested. ``seconds``: what it took, for so many ``forwards`` of
+    one image.
     """
 
     pairs: NDArray[np.int64]

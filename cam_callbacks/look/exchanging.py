@@ -94,7 +94,8 @@ class Exchange:
         return usual if clock.affords_extras(self.forwards(usual, maps), last) else less
 
     def forwards(self, mixtures: int, maps: int) -> int:
-        """Images that go through the model at a look of so many mixtures a part."""
+        """Images that go through the model at a look of so many mixtures a part, if every pair is asked: of two images that are
+        named alike none is."""
         tests = sum(maps if "maps" in get_part(part).needs else 1 for part in self._parts_of(mixtures))
         return tests * len(self.pairs(mixtures))
 
@@ -131,7 +132,8 @@ class Exchange:
         tested = {"object", "background"} <= whole.keys()
         share = object_share(whole["object"], whole["background"], self.seed) if tested else None
         seconds = processes.from_rank_0(time.perf_counter() - started)
-        return Exchanged(pairs, whole, of_maps, share, seconds, self.forwards(mixtures, len(names)))
+        asked = sum(int((predicted >= 0).sum()) for of in shares for predicted in of.values())
+        return Exchanged(pairs, whole, of_maps, share, seconds, asked)
 
     def _of_share(
         self,

@@ -191,6 +191,22 @@ def test_by_themselves_they_keep_to_a_share_of_the_time(probe, monkeypatch):
         assert training(6, 2.0, **chosen)[0] == [*[MIXTURES] * 5, LAST_MIXTURES]
 
 
+def test_what_they_cost_is_told_of_the_images_that_were_asked(net, probe, monkeypatch):
+    """Pairs that are named alike are left out: a model that names nearly all alike would make the tests look cheap."""
+    asked, spent = Notes(), []
+    with torch.no_grad():  # untrained, it names one class; the middle of what it says is nobody's
+        net[-1].bias -= net.eval()(probe.images).mean(0)
+    monkeypatch.setattr(Clock, "spend", lambda _, *costs: spent.append(costs) or 0.0)
+    net.register_forward_pre_hook(lambda _, inputs: asked.note(len(inputs[0])))
+    counts = []
+    for mixtures in (MIXTURES, 0):
+        CAMMonitor(probe, "gradcam", "8").look(net, mixtures=mixtures, clock=Clock())
+        counts.append(sum(asked.all()) - sum(counts))
+    forwards = spent[0][2]
+    assert forwards == counts[0] - counts[1]
+    assert 0 < forwards < Exchange(probe).forwards(MIXTURES, 1)
+
+
 def test_few_mixtures_are_among_the_many_and_ask_what_alerts_need(net, probe):
     monitor = CAMMonitor(probe, ["eigencam", "gradcam"], "8")
     few, usual = monitor.look(net, mixtures=FEW_MIXTURES), monitor.look(net)
