@@ -30,12 +30,13 @@ class Caption:
     def lines(self, index: int, short: bool = False) -> list[str]:
         """``["predicted dog · 87%"]``, ``["predicted 3.2"]``; [] where the model says nothing that can be named.
 
-        ``short``: a class goes without the word before it, where there is no room for both: ``["dog · 87%"]``.
+        ``short``: a class goes without the word before it, where there is no room for both and the true one is named above:
+        ``["dog · 87%"]``.
         """
         record, kind = self.record, kind_of(self.manifest)
         if record.predictions is not None and record.predictions[index] >= 0:
             named = class_name(self.manifest, int(record.predictions[index]))
-            return [f"{'' if short else 'predicted '}{named}{self._sure(index)}"]
+            return [f"{'' if short and 'labels' in self.probe else 'predicted '}{named}{self._sure(index)}"]
         if kind in ("regression", "anomaly") and record.scores is not None:
             return [f"{'predicted' if kind == 'regression' else 'anomaly score'} {record.scores[index]:.4g}"]
         if kind == "multilabel" and record.targets is not None and record.targets[index] >= 0:

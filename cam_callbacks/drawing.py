@@ -20,8 +20,8 @@ from cam_engine.render import Tile, above, contact_sheet, encode_webp, film_stri
 
 Picture = NDArray[np.uint8]
 
-# Pixels of a picture's longer side, of a panel's at least: small, for there are many.
-PANEL, TILE, STRIP_TILE = 144, 104, 72
+# Pixels of the longer side of an image on a sheet, on a film strip, and on a panel, where a larger image keeps its own size.
+TILE, STRIP_TILE, PANEL = 104, 72, 144
 STRIP_LOOKS = 36  # what a film strip has room for
 KEPT = 2  # looks whose pictures are kept for the next logger
 MOST_KEPT = 32 << 20  # bytes of one look's pictures
@@ -99,15 +99,15 @@ class Drawing:
         return self._once(record.look, (method, layer), lambda: self._sheet(record, method, layer))
 
     def webp(self, record: Record, picture: Picture) -> bytes:
-        """A picture of one look as the bytes of a WebP file, encoded once for all loggers."""
+        """A picture of one look as the bytes of a WebP file; one that is kept is encoded once for all loggers."""
         with self._lock:
             drawn = self._drawn.get(record.look, {})
-            if not any(picture is kept for kept in drawn.values()):  # one that is let go leaves its id to another
-                return encode_webp(picture)
-            encoded = self._webp.setdefault(record.look, {})
-            if id(picture) not in encoded:
-                encoded[id(picture)] = encode_webp(picture)
-            return encoded[id(picture)]
+            if any(picture is kept for kept in drawn.values()):  # one that is let go leaves its id to another
+                encoded = self._webp.setdefault(record.look, {})
+                if id(picture) not in encoded:
+                    encoded[id(picture)] = encode_webp(picture)
+                return encoded[id(picture)]
+        return encode_webp(picture)
 
     def _once(self, look: int, key: Any, draw: Callable[[], Picture]) -> Picture:
         """What was drawn of a look, or is now; another thread that wants the same waits for it."""

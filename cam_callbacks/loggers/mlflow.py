@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 NAMES = uuid.UUID("6f1f5a0e-6f0b-5d0c-9a86-4b6a6f0f6f55")  # of our images' names
 
-THUMBNAIL = 256  # pixels of its longer side, as MLflow makes them; most panels are no larger
+THUMBNAIL = 256  # pixels of its longer side, as MLflow makes them
 NOTE = "mlflow.note.content"  # what MLflow shows as a run's description
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,10 +15,10 @@ from cam_callbacks.delivery.sink import Moved, SinkOptions
 from cam_callbacks.drawing import Drawing, Picture
 from cam_callbacks.keys import plain_key
 from cam_callbacks.records import Record, RecordStore
-from cam_engine.render import encode_jpeg, encode_webp, levels_off
+from cam_engine.render import WEBP_LARGEST, encode_jpeg, mean_difference
 
-# A panel is within so many levels of 255 of the drawing, on average. WebP halves the resolution of colours, which shows where they
-# change sharply: such a panel is a JPEG that does not. Views of many images together are WebPs.
+# WebP halves the resolution of colours, which shows where they change sharply: a panel that is so many levels of 255 off then, on
+# average, is a JPEG that does not. Views of many images together are WebPs.
 MOST_OFF = 2.0
 
 # The tab "Custom Scalars" shows the numbers that say most first; "Scalars" goes by the alphabet.
@@ -91,18 +91,14 @@ class TensorBoardSink:
         if record.look % self.every_n_looks:
             return
         pictures = dict(drawing.panels(record))
-        panels = set(pictures)
+        panels = set(pictures)  # so far
         for method, layer in drawing.series:
             pictures[f"{drawing.tag(method, layer)}/sheet"] = drawing.sheet(record, method, layer)
             wall = drawing.wall(record, method, layer)
             if wall is not None:
                 pictures[f"{drawing.tag(method, layer)}/under_the_focus"] = wall
 
-        def encoded(tag: str, picture: Picture) -> bytes:
-            data = drawing.webp(record, picture)
-            return encode_jpeg(picture) if tag in panels and levels_off(data, picture) >= MOST_OFF else data
-
-        self._add(pictures, drawing.step(record), encoded)
+        self._add(pictures, record, drawing, panels)
 
     def finish(self, store: RecordStore, drawing: Drawing) -> None:
         records = drawing.sampled()
@@ -112,10 +108,13 @@ class TensorBoardSink:
             f"{drawing.tag(method, layer)}/film_strip": drawing.strip(records, method, layer)
             for method, layer in drawing.series
         }
-        self._add(strips, drawing.step(records[-1]), lambda _, picture: encode_webp(picture))
+        self._add(strips, records[-1], drawing)
 
-    def _add(self, pictures: Mapping[str, Picture], step: int, encoded: Callable[[str, Picture], bytes]) -> None:
+    def _add(
+        self, pictures: Mapping[str, Picture], record: Record, drawing: Drawing, panels: Container[str] = ()
+    ) -> None:
         """All in one event, in the file as a whole or not at all; what an interrupted process left there is not repeated."""
+        step = drawing.step(record)
         if self._there is None:
             self._there = pictures_in(Path(self.writer.log_dir))
         images = [
@@ -125,7 +124,7 @@ class TensorBoardSink:
                     height=picture.shape[0],
                     width=picture.shape[1],
                     colorspace=3,
-                    encoded_image_string=encoded(tag, picture),
+                    encoded_image_string=_encoded(picture, record, drawing, tag in panels),
                 ),
             )
             for tag, picture in pictures.items()
@@ -135,6 +134,14 @@ class TensorBoardSink:
             # add_image would make PNGs, ten times as large, whose checksum TensorBoard computes in Python.
             self.writer._get_file_writer().add_summary(Summary(value=images), step)
             self.writer.flush()
+
+
+def _encoded(picture: Picture, record: Record, drawing: Drawing, is_panel: bool) -> bytes:
+    """As a WebP, or as a JPEG where that is too large for one, or a panel that would suffer."""
+    if max(picture.shape) > WEBP_LARGEST:
+        return encode_jpeg(picture)
+    data = drawing.webp(record, picture)
+    return encode_jpeg(picture) if is_panel and mean_difference(data, picture) >= MOST_OFF else data
 
 
 def pictures_in(folder: Path) -> set[tuple[str, int]]:

@@ -21,8 +21,8 @@ class Exchanged:
     """The exchange tests of one look.
 
     ``pairs``: (P, 2) donor and receiver. ``whole``: what was counted for each part; ``of_maps``: for a part and a series.
-    ``share``: of the object, where both object and background were tested. ``seconds``: what it took, for so many ``forwards`` of
-    one image.
+    ``share``: of the object, where both object and background were tested. ``seconds``: what it took, for so many mixtures
+    that the model was ``asked`` about.
     """
 
     pairs: NDArray[np.int64]
@@ -30,7 +30,7 @@ class Exchanged:
     of_maps: dict[tuple[str, Series], Followed] = field(default_factory=dict)
     share: ObjectShare | None = None
     seconds: float = 0.0
-    forwards: int = 0
+    asked: int = 0
 
 
 @dataclass(frozen=True, eq=False)

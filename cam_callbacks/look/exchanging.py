@@ -94,8 +94,8 @@ class Exchange:
         return usual if clock.affords_extras(self.forwards(usual, maps), last) else less
 
     def forwards(self, mixtures: int, maps: int) -> int:
-        """Images that go through the model at a look of so many mixtures a part, if every pair is asked: of two images that are
-        named alike none is."""
+        """Mixtures that the model is asked about at a look of so many a part, at most: those of two images that it names alike
+        are left out."""
         tests = sum(maps if "maps" in get_part(part).needs else 1 for part in self._parts_of(mixtures))
         return tests * len(self.pairs(mixtures))
 

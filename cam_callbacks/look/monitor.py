@@ -344,5 +344,5 @@ class CAMMonitor:
         name, costs = self.options.name, {plain_key("seconds", self.options.name): seconds}
         if clock is None:
             return costs
-        share = clock.spend(seconds, *((0.0, 0) if exchanged is None else (exchanged.seconds, exchanged.forwards)))
+        share = clock.spend(seconds, *((0.0, 0) if exchanged is None else (exchanged.seconds, exchanged.asked)))
         return costs | {plain_key("overhead", name): processes.from_rank_0(share)}

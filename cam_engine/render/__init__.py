@@ -14,7 +14,7 @@ The only place of the package that imports cv2. Which file holds what:
 
 from cam_engine.render.contours import contours
 from cam_engine.render.crops import above, focus_wall, under_focus
-from cam_engine.render.encoding import encode_jpeg, encode_png, encode_webp, levels_off, write_png
+from cam_engine.render.encoding import WEBP_LARGEST, encode_jpeg, encode_png, encode_webp, mean_difference, write_png
 from cam_engine.render.heat import COLORMAPS, DEFAULT_COLORMAP, colorize, is_valid, overlay, unit_scale, upsample
 from cam_engine.render.sheets import contact_sheet, film_strip, panel
 from cam_engine.render.tiles import Tile, draw_tile, shrunk
@@ -22,6 +22,7 @@ from cam_engine.render.tiles import Tile, draw_tile, shrunk
 __all__ = [
     "COLORMAPS",
     "DEFAULT_COLORMAP",
+    "WEBP_LARGEST",
     "Tile",
     "above",
     "colorize",
@@ -34,7 +35,7 @@ __all__ = [
     "film_strip",
     "focus_wall",
     "is_valid",
-    "levels_off",
+    "mean_difference",
     "overlay",
     "panel",
     "shrunk",

@@ -21,6 +21,8 @@ from cam_engine.render.heat import check_image
 
 JPEG_QUALITY = 85
 WEBP_QUALITY = 82
+WEBP_LARGEST = 16383
+"""Pixels: the format has room for no longer side."""
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
@@ -40,7 +42,7 @@ def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
     >>> encode_jpeg(np.zeros((8, 8, 3), np.uint8))[:2]
     b'\xff\xd8'
     """
-    full = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444  # a quarter of the colours would blur coloured words and small tags
+    full = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444  # a quarter of the colours would blur outlines and small tags
     quality = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
     return _encode(".jpg", image, (*quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, full))
 
@@ -49,6 +51,9 @@ def encode_webp(image: NDArray[np.uint8]) -> bytes:
     """The picture, (H, W, 3) uint8 RGB, as the bytes of a lossy WebP file: smaller than a JPEG, and slower to make.
 
     By Pillow, whose methods below 3 take a third of OpenCV's time; it releases the interpreter's lock too.
+
+    Raises:
+        ValueError: A side is longer than ``WEBP_LARGEST``.
 
     >>> from cam_engine.render import encode_webp
     >>> encode_webp(np.zeros((8, 8, 3), np.uint8))[8:12]
@@ -59,14 +64,14 @@ def encode_webp(image: NDArray[np.uint8]) -> bytes:
     return data.getvalue()
 
 
-def levels_off(data: bytes, image: NDArray[np.uint8]) -> float:
+def mean_difference(data: bytes, image: NDArray[np.uint8]) -> float:
     """How far the picture in a file is from ``image``, (H, W, 3) uint8 RGB: the mean difference, in levels of 255.
 
     Raises:
         ValueError: The file holds no picture.
 
-    >>> from cam_engine.render import encode_jpeg, levels_off
-    >>> levels_off(encode_jpeg(np.full((8, 8, 3), 80, np.uint8)), np.full((8, 8, 3), 90, np.uint8))
+    >>> from cam_engine.render import encode_jpeg, mean_difference
+    >>> mean_difference(encode_jpeg(np.full((8, 8, 3), 80, np.uint8)), np.full((8, 8, 3), 90, np.uint8))
     10.0
     """
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

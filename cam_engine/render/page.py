@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from cam_engine.render.heat import colorize, overlay
-from cam_engine.render.text import STAMP_ROOM, Font, font, shorten, wrap, written
+from cam_engine.render.text import Font, font, shorten, wrap, written
 from cam_engine.render.tiles import NUISANCE_COLOR, OUTLINE_CASING, TARGET_COLOR, Tile
 
 Color = tuple[int, int, int]
@@ -195,9 +195,9 @@ class Page:
             self._draw.line((x - half, y - rise, x + half, y + rise), fill=WRONG, width=self.style.px(2))
 
     def _write(self, corner: Point, words: str, face: Font, color: Color, width: int, height: int) -> None:
-        left, top = corner[0] + self.style.margin, corner[1] + self.style.margin
         stamp = written(shorten(words, face, width), face, height)
-        self._canvas.paste(color, (left - STAMP_ROOM, top - STAMP_ROOM), stamp)
+        inside = self.style.margin - (stamp.height - height) // 2
+        self._canvas.paste(color, (corner[0] + inside, corner[1] + inside), stamp)
 
 
 def _flow(style: Style, items: Sequence[LegendItem], width: int) -> list[tuple[int, int]]:

@@ -13,7 +13,6 @@ Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 SEPARATOR = " · "
 _ELLIPSIS = "…"
-STAMP_ROOM = 4  # pixels around a line, for what reaches beyond it
 _LONGEST = 4000  # characters; more can never be seen
 _SPELLED_OUT = {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d"}
 _SPELLED_OUT |= {"→": "->", "←": "<-", "×": "x", "—": "-", "–": "-", "“": '"', "”": '"', "‘": "'", "’": "'", "−": "-"}
@@ -45,16 +44,16 @@ def shorten(text: str, face: Font, width: float) -> str:
     return _cut_middle(line, face, width)
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=256)
 def written(line: str, face: Font, height: int) -> Image.Image:
-    """A line as a stamp, an "L" image to paste a colour through: ``height`` pixels high and as wide as the words, with
-    ``STAMP_ROOM`` on every side.
+    """A line as a stamp, an "L" image to paste a colour through: ``height`` pixels high and as wide as the words, with a margin of
+    a quarter of the height on every side for what reaches beyond.
 
     Rendering letters is the dearest part of a picture, and a look says the same of an image on several.
     """
-    size = math.ceil(face.getlength(line)) + 2 * STAMP_ROOM, height + 2 * STAMP_ROOM
-    stamp = Image.new("L", size)
-    ImageDraw.Draw(stamp).text((STAMP_ROOM, STAMP_ROOM + height / 2), line, font=face, fill=255, anchor="lm")
+    margin = height // 4
+    stamp = Image.new("L", (math.ceil(face.getlength(line)) + 2 * margin, height + 2 * margin))
+    ImageDraw.Draw(stamp).text((margin, margin + height / 2), line, font=face, fill=255, anchor="lm")
     return stamp
 
 

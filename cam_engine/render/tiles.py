@@ -31,7 +31,7 @@ class Tile:
         heatmap: (h, w) on the layer's own grid; None for the plain picture. A map that is not valid shows the
             plain picture marked "no focus".
         caption: Lines under the picture, such as ("cat · predicted dog", "87 %").
-        wrong: The prediction differs from the label; the caption is then red with a cross before it.
+        wrong: The prediction differs from the label; the caption then has a red cross before it.
         masks: What should be looked at, bool (H, W) or (K, H, W): a solid outline.
         nuisance: What should not decide, bool (H, W) or (K, H, W): a dashed outline.
         boxes: What should be looked at, as K boxes (x1, y1, x2, y2) in the image's pixels: solid rectangles; or as K oriented

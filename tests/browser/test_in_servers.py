@@ -86,9 +86,10 @@ def test_the_images_tab_of_tensorboard_shows_every_panel(start_tensorboard, fold
     opened = window(f"{address}/#images")
     images = opened.page.locator("img[src*='individualImage']")
     images.nth(len(store.manifest["methods"]) * (3 + 2) - 1).wait_for()  # and the sheet, and the crops under the focus
-    opened.page.wait_for_function(
-        "images => images.every(image => image.naturalWidth > 100)", arg=images.element_handles()
-    )
+    deadline = time.monotonic() + 60
+    while not images.evaluate_all("images => images.every(image => image.naturalWidth > 100)"):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
     opened.page.screenshot(path=tmp_path / "images.png")
     sources = images.evaluate_all("images => images.map(image => image.src)")  # a page of twelve
     assert b"WEBP" in {opened.page.request.get(source).body()[8:12] for source in sources}

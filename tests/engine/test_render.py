@@ -371,14 +371,16 @@ class TestText:
         assert layer.startswith("fea")
         assert "…" in layer
 
-    @pytest.mark.parametrize("height", [17, 20, 26])
+    @pytest.mark.parametrize(("size", "height"), [(12, 17), (15, 20), (18, 26), (160, 227)])
     @pytest.mark.parametrize("words", ["cat · predicted dog", "jÅgq|", "", "f"])
-    def test_a_stamp_is_the_line_as_pillow_writes_it_and_made_once(self, words, height):
-        face, room = text.font(12), text.STAMP_ROOM
-        plain = Image.new("RGB", (200, 60), "white")
-        ImageDraw.Draw(plain).text((20, 15 + height / 2), words, font=face, fill=(192, 22, 48), anchor="lm")
-        stamped = Image.new("RGB", (200, 60), "white")
-        stamped.paste((192, 22, 48), (20 - room, 15 - room), text.written(words, face, height))
+    def test_a_stamp_is_the_line_as_pillow_writes_it_and_made_once(self, words, size, height):
+        face = text.font(size)
+        plain = Image.new("RGB", (2000, 400), "white")
+        ImageDraw.Draw(plain).text((80, 80 + height / 2), words, font=face, fill=(192, 22, 48), anchor="lm")
+        stamped = Image.new("RGB", (2000, 400), "white")
+        stamp = text.written(words, face, height)
+        margin = (stamp.height - height) // 2
+        stamped.paste((192, 22, 48), (80 - margin, 80 - margin), stamp)
         np.testing.assert_array_equal(np.asarray(plain), np.asarray(stamped))
         made = text.written.cache_info().misses
         assert text.written(words, face, height) is text.written(words, face, height)
