@@ -39,16 +39,15 @@ def test_swanlab(tmp_path):
 
 
 def test_clearml_takes_what_tensorboard_shows(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLEARML_CACHE_DIR", str(tmp_path / "clearml"))
+    monkeypatch.setenv("CLEARML_OFFLINE_MODE", "1")  # which it reads when it is imported
     clearml = pytest.importorskip("clearml")
     from pytorch_lightning.loggers import TensorBoardLogger
 
-    monkeypatch.setenv("CLEARML_CACHE_DIR", str(tmp_path / "clearml"))
-    clearml.Task.set_offline(True)
     task = clearml.Task.init("mine", "first try", auto_connect_arg_parser=False)
     train("pytorch_lightning", TensorBoardLogger(tmp_path / "board"), callback(folder=tmp_path / "records"))
     folder = task.get_offline_mode_folder()
     task.flush(wait_for_uploads=True)
     pictures = {path.parent.name for path in folder.rglob("*.jp*g")}
     task.close()
-    clearml.Task.set_offline(False)
     assert pictures >= {f"gradcam_{name}" for name in (0, 1, 2, "sheet", "under_the_focus", "film_strip")}
