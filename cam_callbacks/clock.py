@@ -21,8 +21,7 @@ class Clock:
         self.spent = 0.0
         self._charged = 0.0  # beside looks, since the last one
         self.expected: float | None = None
-        self.expected_extras = self.spent_on_extras = 0.0
-        self._forward: float | None = None  # seconds of one image of the extras
+        self.expected_extras = self.spent_on_extras = self._forward = 0.0
 
     @property
     def elapsed(self) -> float:
@@ -39,9 +38,7 @@ class Clock:
 
     def affords_extras(self, forwards: int, last: bool = False) -> bool:
         """Would so many images more, by what the last ones took, stay within the share of what can be left out of a look? That of
-        all looks together; of the last look by itself. While it is not known what they take, the last look may."""
-        if self._forward is None:
-            return last
+        all looks together; of the last look by itself. Yes, while it is not known what they take: a run that is resumed goes on as one without a break."""
         seconds = forwards * self._forward
         before = 0.0 if last else self.spent_on_extras
         return before + seconds <= max(EXTRAS_SECONDS, EXTRAS_SHARE * (self.elapsed + seconds))
