@@ -37,9 +37,11 @@ class Clock:
         return self.spent + seconds <= share * (self.elapsed + seconds)
 
     def affords_extras(self, forwards: int, last: bool = False) -> bool:
-        """Would so many images more, by what the last ones took, stay within the share of what can be left out of a look? That of
-        all looks together; of the last look by itself. Yes, while it is not known what they take: a
-        run that is resumed goes on as one without a break."""
+        """Would so many images more, by what the last ones took, stay within the share of what can be left out of a look?
+
+        That of all looks together; of the last look by itself. Yes, while it is not known what they take: a run that is resumed
+        goes on as one without a break.
+        """
         seconds = forwards * self._forward
         before = 0.0 if last else self.spent_on_extras
         return before + seconds <= max(EXTRAS_SECONDS, EXTRAS_SHARE * (self.elapsed + seconds))

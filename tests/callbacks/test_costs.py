@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import weakref
 
 import numpy as np
@@ -12,6 +13,8 @@ from watched import Notes
 
 from cam_callbacks import CAMCallback, CAMMonitor, ProbeSet
 from cam_callbacks.clock import Clock
+from cam_callbacks.look.options import LookOptions
+from cam_callbacks.watcher import Watcher, WatchOptions
 from cam_engine import CAM
 
 
@@ -82,6 +85,38 @@ def test_what_a_look_costs_is_logged(fit):
     trainer = fit(CAMCallback(methods="eigencam"), epochs=2)
     assert float(trainer.callback_metrics["cam/seconds"]) > 0
     assert 0 < float(trainer.callback_metrics["cam/overhead"]) <= 1
+
+
+def test_delivery_and_the_wait_at_the_end_count_as_costs(probe, net, tmp_path):
+    def work():
+        until = time.thread_time() + 0.2
+        while time.thread_time() < until:
+            pass
+
+    class Busy:
+        name, address = "busy", None
+
+        def deliver(self, record, drawing):
+            work()
+
+        def finish(self, store, drawing):
+            work()
+
+    watcher = Watcher("Costs", WatchOptions(LookOptions(methods="gradcam", exchange=[])), probe)
+    watcher.begin("run", tmp_path)
+    first = watcher.look(net)
+    watcher.annotate(first, {}, lambda: [Busy()])
+    deadline = time.monotonic() + 60
+    while not watcher._delivery.seconds:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    second = watcher.look(net)
+    looks = first.seconds + second.seconds
+    assert watcher._clock.spent >= looks + 0.2
+    assert second.metrics["cam/overhead"] > 0
+    watcher.annotate(second, {})
+    watcher.close()
+    assert watcher._clock.spent >= looks + 0.5  # a second look's delivery, and the run's summary
 
 
 def test_a_strategy_that_is_not_looked_at_is_left_alone(fit, pl, monkeypatch):
