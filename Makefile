@@ -130,12 +130,14 @@ viewer:  ## build the page of compare from viewer/ (needs Node 20 or newer)
 # Not with --rows, which chooses among the engine's.
 define BENCH_WHOLE
 $(PEERS)/bin/python benchmarks/watching.py $(BENCH_MODE)
-	$(PEERS)/bin/python benchmarks/watching.py $(BENCH_MODE) --rounds 1 --epochs 3 --images 2048 --only both
-	$(PEERS)/bin/python benchmarks/watching.py $(BENCH_MODE) --network resnet50 --rounds 1 --epochs 3 --images 96
+	$(PEERS)/bin/python benchmarks/watching.py $(BENCH_MODE) --epochs 30 --images 32 --only loggers-alone $(PLAIN_ROWS)
+	$(PEERS)/bin/python benchmarks/watching.py $(BENCH_MODE) --rounds 2 --epochs 3 --images 2048 --only loggers-alone both
+	$(PEERS)/bin/python benchmarks/watching.py $(BENCH_MODE) --network resnet50 --rounds 2 --epochs 3 --images 96
 	$(PEERS)/bin/python benchmarks/growth.py $(filter --quick,$(BENCH_ARGS))
 	$(PEERS)/bin/python benchmarks/parts.py $(filter --quick,$(BENCH_ARGS))
 	$(PEERS)/bin/python benchmarks/report.py
 endef
+PLAIN_ROWS = callback-without-exchange both-without-exchange
 BENCH_MODE = $(filter --quick,$(BENCH_ARGS)) $(if $(findstring cuda,$(BENCH_ARGS)),--device cuda)
 
 .PHONY: bench

@@ -67,7 +67,7 @@ def seconds(job: Job, device: str = "cpu", clock: str = "wall") -> float:
     return taken
 
 
-def least(job: Job, repeats: int = 3, clock: str = "cpu") -> float:
+def least(job: Job, repeats: int = 5, clock: str = "cpu") -> float:
     """Time of the fastest of some calls."""
     return min(seconds(job, clock=clock) for _ in range(repeats))
 
