@@ -37,7 +37,7 @@ def test_whole_trainings():
     rows = re.findall(r"^(bare|both|both-without-exchange) +\d+\.\d s ", said, re.MULTILINE)
     assert rows == ["bare", "both", "both-without-exchange"]
     assert "processor time a look adds" not in said  # which takes rows that were not asked for
-    assert re.search(r"^end of fit, both loggers +\d\.\d+ s +≤ 2 s", said, re.MULTILINE)
+    assert re.search(r"^end of fit, both loggers +\d+\.\d+ s +≤ 2 s", said, re.MULTILINE)
 
 
 def test_the_parts_of_a_look():
